@@ -1,0 +1,433 @@
+//! The series: samples in their stored type, with scaling, times and geometry; masks and maps that go with it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ndarray::{Array3, ArrayView3, ArrayView4, ShapeBuilder};
+
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+use crate::time::TimeAxis;
+
+macro_rules! voxel_types {
+    ($($variant:ident $type:ty, $name:literal;)*) => {
+        /// Samples in their stored type: x fastest, then y, z and time.
+        #[derive(Debug, Clone)]
+        #[non_exhaustive]
+        pub enum Voxels {
+            $(#[doc = concat!("`", $name, "` samples.")] $variant(Vec<$type>),)*
+        }
+
+        impl Voxels {
+            /// Number of samples.
+            pub fn len(&self) -> usize {
+                match self { $(Voxels::$variant(v) => v.len(),)* }
+            }
+
+            /// Bytes per sample.
+            pub fn sample_bytes(&self) -> usize {
+                match self { $(Voxels::$variant(_) => size_of::<$type>(),)* }
+            }
+
+            /// The name of the sample type, as in Rust.
+            pub fn type_name(&self) -> &'static str {
+                match self { $(Voxels::$variant(_) => $name,)* }
+            }
+
+            /// One stored sample as f64 (rounded there beyond 2^53).
+            #[expect(clippy::unnecessary_cast, reason = "one text for ten types")]
+            pub fn get_f64(&self, index: usize) -> f64 {
+                match self { $(Voxels::$variant(v) => v[index] as f64,)* }
+            }
+        }
+
+        $(impl From<Vec<$type>> for Voxels {
+            fn from(samples: Vec<$type>) -> Self { Voxels::$variant(samples) }
+        }
+        impl Sample for $type {})*
+    };
+}
+
+/// A type that samples can be stored in.
+pub trait Sample: Copy + Send + Sync + 'static
+where
+    Voxels: From<Vec<Self>>,
+{
+}
+
+voxel_types! {
+    U8 u8, "u8";
+    I8 i8, "i8";
+    U16 u16, "u16";
+    I16 i16, "i16";
+    U32 u32, "u32";
+    I32 i32, "i32";
+    U64 u64, "u64";
+    I64 i64, "i64";
+    F32 f32, "f32";
+    F64 f64, "f64";
+}
+
+impl Voxels {
+    /// Whether there are no samples.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the stored type is an integer, so that samples are quantised in steps of 1 before scaling.
+    pub fn is_integer(&self) -> bool {
+        !matches!(self, Voxels::F32(_) | Voxels::F64(_))
+    }
+}
+
+/// `value = slope * stored + intercept`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scaling {
+    /// Factor, finite and not 0.
+    pub slope: f64,
+    /// Offset, finite.
+    pub intercept: f64,
+}
+
+impl Scaling {
+    /// Stored values as they are.
+    pub const NONE: Scaling = Scaling { slope: 1.0, intercept: 0.0 };
+
+    /// A header's scaling by nibabel's rule: a slope of 0 or one that isn't finite means none; an intercept that
+    /// isn't finite counts as 0.
+    pub fn from_header(slope: f64, intercept: f64) -> Self {
+        if slope == 0.0 || !slope.is_finite() {
+            return Self::NONE;
+        }
+        Self { slope, intercept: if intercept.is_finite() { intercept } else { 0.0 } }
+    }
+}
+
+/// A dynamic series: `[x, y, z, t]` samples in their stored type, with scaling, times and geometry.
+///
+/// Cloning shares the samples.
+#[derive(Debug, Clone)]
+pub struct Series {
+    voxels: Arc<Voxels>,
+    shape: [usize; 4],
+    scaling: Scaling,
+    times: TimeAxis,
+    geometry: Geometry,
+    source: Option<PathBuf>,
+    warnings: Vec<String>,
+}
+
+impl Series {
+    /// Takes samples that lie x fastest, then y, z and time, without copying them.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the number of samples, the shape and the times don't fit.
+    pub fn from_voxels(voxels: impl Into<Voxels>, shape: [usize; 4], times: TimeAxis) -> Result<Self> {
+        let voxels = voxels.into();
+        let samples = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
+        if samples != Some(voxels.len()) || voxels.is_empty() {
+            return Err(Error::mismatch("samples", "shape", format!("{} samples for a shape of {shape:?}", voxels.len())));
+        }
+        if times.len() != shape[3] {
+            return Err(Error::mismatch("times", "series", format!("{} times for {} frames", times.len(), shape[3])));
+        }
+        Ok(Self {
+            voxels: Arc::new(voxels),
+            shape,
+            scaling: Scaling::NONE,
+            times,
+            geometry: Geometry::default(),
+            source: None,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// Copies samples from an array of shape `[x, y, z, t]` in any memory order.
+    ///
+    /// ```
+    /// use ndarray::Array4;
+    /// use perfuse::{Series, TimeAxis};
+    /// let samples = Array4::<f32>::zeros((4, 3, 2, 10));
+    /// let series = Series::from_array(samples.view(), TimeAxis::uniform(2.0, 10)?)?;
+    /// assert_eq!(series.shape(), [4, 3, 2, 10]);
+    /// # Ok::<(), perfuse::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the array is empty or the number of times isn't the number of frames.
+    pub fn from_array<T>(samples: ArrayView4<'_, T>, times: TimeAxis) -> Result<Self>
+    where
+        T: Sample,
+        Voxels: From<Vec<T>>,
+    {
+        let (x, y, z, t) = samples.dim();
+        // Reversed axes in row-major order are the original axes with x fastest.
+        let flat: Vec<T> = samples.reversed_axes().iter().copied().collect();
+        Self::from_voxels(flat, [x, y, z, t], times)
+    }
+
+    /// Says where the voxels lie in the world.
+    #[must_use]
+    pub fn with_geometry(mut self, geometry: Geometry) -> Self {
+        self.geometry = geometry;
+        self
+    }
+
+    /// Says how stored samples become values.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the slope is 0 or either number is not finite.
+    pub fn with_scaling(mut self, scaling: Scaling) -> Result<Self> {
+        if scaling.slope == 0.0 || !scaling.slope.is_finite() || !scaling.intercept.is_finite() {
+            return Err(Error::setting("scaling", format!("{scaling:?}"), "give a finite slope other than 0 and a finite intercept"));
+        }
+        self.scaling = scaling;
+        Ok(self)
+    }
+
+    /// Replaces the times.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the number of times isn't the number of frames.
+    pub fn with_times(mut self, times: TimeAxis) -> Result<Self> {
+        if times.len() != self.shape[3] {
+            return Err(Error::mismatch("times", self.name(), format!("{} times for {} frames", times.len(), self.shape[3])));
+        }
+        self.times = times;
+        Ok(self)
+    }
+
+    /// Says which file the series comes from, for records and error texts.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<PathBuf>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    #[cfg_attr(not(feature = "nifti"), expect(dead_code, reason = "only reading a file warns"))]
+    pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
+    }
+
+    /// The samples, x fastest, as stored.
+    pub fn voxels(&self) -> &Voxels {
+        &self.voxels
+    }
+
+    /// Voxels along x, y, z, and frames.
+    pub fn shape(&self) -> [usize; 4] {
+        self.shape
+    }
+
+    /// Voxels along x, y, z.
+    pub fn spatial_shape(&self) -> [usize; 3] {
+        [self.shape[0], self.shape[1], self.shape[2]]
+    }
+
+    /// Voxels per frame.
+    pub fn voxel_count(&self) -> usize {
+        self.shape[0] * self.shape[1] * self.shape[2]
+    }
+
+    /// Number of frames.
+    pub fn frames(&self) -> usize {
+        self.shape[3]
+    }
+
+    /// How stored samples become values.
+    pub fn scaling(&self) -> Scaling {
+        self.scaling
+    }
+
+    /// The times of the frames.
+    pub fn times(&self) -> &TimeAxis {
+        &self.times
+    }
+
+    /// Where the voxels lie.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The file that the series comes from, if any.
+    pub fn source(&self) -> Option<&Path> {
+        self.source.as_deref()
+    }
+
+    /// What was doubtful when the series was read (an unknown time unit, say).
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What to call the series in a message.
+    pub fn name(&self) -> String {
+        match &self.source {
+            Some(path) => path.display().to_string(),
+            None => "the series".into(),
+        }
+    }
+
+    /// The scaled curve of one voxel, in f64.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the voxel lies outside the series.
+    pub fn curve(&self, voxel: [usize; 3]) -> Result<Vec<f64>> {
+        if (0..3).any(|axis| voxel[axis] >= self.shape[axis]) {
+            return Err(Error::setting(
+                "voxel",
+                format!("{voxel:?}"),
+                format!("the series has {:?} voxels, counted from 0", self.spatial_shape()),
+            ));
+        }
+        let index = voxel[0] + self.shape[0] * (voxel[1] + self.shape[1] * voxel[2]);
+        Ok(self.curve_at(index))
+    }
+
+    /// The scaled curve of the voxel with this flat index, in f64.
+    pub(crate) fn curve_at(&self, index: usize) -> Vec<f64> {
+        let stride = self.voxel_count();
+        (0..self.frames())
+            .map(|t| self.scaling.slope * self.voxels.get_f64(index + t * stride) + self.scaling.intercept)
+            .collect()
+    }
+}
+
+/// Which voxels to look at: 0 is outside, any other number a region.
+#[derive(Debug, Clone)]
+pub struct Mask {
+    labels: Array3<u32>,
+    geometry: Option<Geometry>,
+    source: Option<PathBuf>,
+}
+
+impl Mask {
+    /// Takes labels of shape `[x, y, z]`; 0 is outside.
+    pub fn from_labels(labels: ArrayView3<'_, u32>) -> Self {
+        let (x, y, z) = labels.dim();
+        let flat: Vec<u32> = labels.reversed_axes().iter().copied().collect();
+        let labels = Array3::from_shape_vec((x, y, z).f(), flat).expect("as many labels as the shape says");
+        Self { labels, geometry: None, source: None }
+    }
+
+    /// Says where the mask's voxels lie, so that a run can check that they are the series' own.
+    #[must_use]
+    pub fn with_geometry(mut self, geometry: Geometry) -> Self {
+        self.geometry = Some(geometry);
+        self
+    }
+
+    /// Says which file the mask comes from.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<PathBuf>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Labels of shape `[x, y, z]`.
+    pub fn labels(&self) -> ArrayView3<'_, u32> {
+        self.labels.view()
+    }
+
+    /// Labels in memory order, x fastest.
+    pub(crate) fn flat(&self) -> &[u32] {
+        self.labels.as_slice_memory_order().expect("labels are contiguous")
+    }
+
+    /// The regions that occur, in increasing order, without 0.
+    pub fn regions(&self) -> Vec<u32> {
+        let mut regions: Vec<u32> = self.labels.iter().copied().filter(|l| *l != 0).collect();
+        regions.sort_unstable();
+        regions.dedup();
+        regions
+    }
+
+    /// Number of voxels inside.
+    pub fn voxel_count(&self) -> usize {
+        self.labels.iter().filter(|l| **l != 0).count()
+    }
+
+    /// The file that the mask comes from, if any.
+    pub fn source(&self) -> Option<&Path> {
+        self.source.as_deref()
+    }
+
+    /// Checks that the mask lies on the series' grid and isn't empty.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if shape or affine differ, or no voxel is inside.
+    pub fn check_matches(&self, series: &Series) -> Result<()> {
+        let name = self.source.as_ref().map_or_else(|| "the mask".to_string(), |p| p.display().to_string());
+        check_grid(&name, self.labels.dim(), self.geometry.as_ref(), series)?;
+        if self.voxel_count() == 0 {
+            return Err(Error::mismatch(name, series.name(), "no voxel of the mask is inside (all are 0)"));
+        }
+        Ok(())
+    }
+}
+
+/// One number per voxel that goes with a series: a noise map, a T1 map.
+#[derive(Debug, Clone)]
+pub struct VoxelMap {
+    values: Array3<f32>,
+    geometry: Option<Geometry>,
+    source: Option<PathBuf>,
+}
+
+impl VoxelMap {
+    /// Takes values of shape `[x, y, z]`.
+    pub fn from_array(values: ArrayView3<'_, f32>) -> Self {
+        let (x, y, z) = values.dim();
+        let flat: Vec<f32> = values.reversed_axes().iter().copied().collect();
+        let values = Array3::from_shape_vec((x, y, z).f(), flat).expect("as many values as the shape says");
+        Self { values, geometry: None, source: None }
+    }
+
+    /// Says where the map's voxels lie, so that a run can check that they are the series' own.
+    #[must_use]
+    pub fn with_geometry(mut self, geometry: Geometry) -> Self {
+        self.geometry = Some(geometry);
+        self
+    }
+
+    /// Says which file the map comes from.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<PathBuf>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Values of shape `[x, y, z]`.
+    pub fn values(&self) -> ArrayView3<'_, f32> {
+        self.values.view()
+    }
+
+    /// Values in memory order, x fastest.
+    pub(crate) fn flat(&self) -> &[f32] {
+        self.values.as_slice_memory_order().expect("values are contiguous")
+    }
+
+    /// Checks that the map lies on the series' grid.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if shape or affine differ.
+    pub fn check_matches(&self, series: &Series) -> Result<()> {
+        let name = self.source.as_ref().map_or_else(|| "the map".to_string(), |p| p.display().to_string());
+        check_grid(&name, self.values.dim(), self.geometry.as_ref(), series)
+    }
+}
+
+fn check_grid(name: &str, dim: (usize, usize, usize), geometry: Option<&Geometry>, series: &Series) -> Result<()> {
+    let shape = [dim.0, dim.1, dim.2];
+    if shape != series.spatial_shape() {
+        return Err(Error::mismatch(
+            name,
+            series.name(),
+            format!("its shape is {shape:?}, the series' is {:?}; resample it onto the series' grid", series.spatial_shape()),
+        ));
+    }
+    match geometry {
+        Some(geometry) => series.geometry().check_matches(geometry, name, &series.name()),
+        None => Ok(()),
+    }
+}
