@@ -65,8 +65,7 @@ impl Geometry {
             let dz = if self.qfac < 0.0 { -dz } else { dz };
             let mut affine = [[0.0; 4]; 3];
             for row in 0..3 {
-                affine[row] =
-                    [rotation[row][0] * dx, rotation[row][1] * dy, rotation[row][2] * dz, self.offset[row]];
+                affine[row] = [rotation[row][0] * dx, rotation[row][1] * dy, rotation[row][2] * dz, self.offset[row]];
             }
             return affine;
         }

@@ -126,7 +126,11 @@ impl Series {
         let voxels = voxels.into();
         let samples = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
         if samples != Some(voxels.len()) || voxels.is_empty() {
-            return Err(Error::mismatch("samples", "shape", format!("{} samples for a shape of {shape:?}", voxels.len())));
+            return Err(Error::mismatch(
+                "samples",
+                "shape",
+                format!("{} samples for a shape of {shape:?}", voxels.len()),
+            ));
         }
         if times.len() != shape[3] {
             return Err(Error::mismatch("times", "series", format!("{} times for {} frames", times.len(), shape[3])));
@@ -179,7 +183,11 @@ impl Series {
     /// [`Error::Setting`] if the slope is 0 or either number is not finite.
     pub fn with_scaling(mut self, scaling: Scaling) -> Result<Self> {
         if scaling.slope == 0.0 || !scaling.slope.is_finite() || !scaling.intercept.is_finite() {
-            return Err(Error::setting("scaling", format!("{scaling:?}"), "give a finite slope other than 0 and a finite intercept"));
+            return Err(Error::setting(
+                "scaling",
+                format!("{scaling:?}"),
+                "give a finite slope other than 0 and a finite intercept",
+            ));
         }
         self.scaling = scaling;
         Ok(self)
@@ -191,7 +199,11 @@ impl Series {
     /// [`Error::Mismatch`] if the number of times isn't the number of frames.
     pub fn with_times(mut self, times: TimeAxis) -> Result<Self> {
         if times.len() != self.shape[3] {
-            return Err(Error::mismatch("times", self.name(), format!("{} times for {} frames", times.len(), self.shape[3])));
+            return Err(Error::mismatch(
+                "times",
+                self.name(),
+                format!("{} times for {} frames", times.len(), self.shape[3]),
+            ));
         }
         self.times = times;
         Ok(self)
@@ -423,7 +435,10 @@ fn check_grid(name: &str, dim: (usize, usize, usize), geometry: Option<&Geometry
         return Err(Error::mismatch(
             name,
             series.name(),
-            format!("its shape is {shape:?}, the series' is {:?}; resample it onto the series' grid", series.spatial_shape()),
+            format!(
+                "its shape is {shape:?}, the series' is {:?}; resample it onto the series' grid",
+                series.spatial_shape()
+            ),
         ));
     }
     match geometry {
