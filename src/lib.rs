@@ -1,13 +1,17 @@
 //! Perfusion maps from dynamic contrast series, on any GPU, with a CPU reference for every kernel.
 
+pub mod engine;
 mod error;
 mod geometry;
+pub mod kernel;
 mod maps;
 mod quantity;
+pub mod reduction;
 mod series;
 pub mod status;
 mod time;
 
+pub use engine::{Cancel, NonFinite, RunOptions};
 pub use error::{Error, Result};
 pub use geometry::Geometry;
 pub use maps::{Map, MapData, Maps, RunRecord, SettingValue, StageTime};

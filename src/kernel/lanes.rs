@@ -1,0 +1,349 @@
+//! Lanes: the arithmetic that a kernel's reference text is written over.
+//!
+//! One text serves three purposes. Over [`Double`] (one voxel, f64) it is the definition in code. Over [`Wide`] (sixteen
+//! voxels, f32, the widest vector instructions that the processor has) it is the CPU engine. Over
+//! [`Bounded`](crate::kernel::bounded::Bounded) (one voxel, f64 with a running bound on what 32-bit arithmetic may lose)
+//! it derives, voxel by voxel, the tolerance for comparing any engine with the definition.
+//!
+//! So the text has no `if` on data: it computes masks and selects. What a mask excludes must not trap or matter:
+//! operands are guarded before a division or a root.
+
+use std::ops::{Add, BitAnd, BitOr, Div, Mul, Neg, Not, Sub};
+
+use fearless_simd::{Bytes as _, Select as _, Simd, SimdBase as _, SimdFloat as _, f32x16, i32x16, mask32x16, u32x16};
+
+/// Numbers side by side, one per voxel.
+pub trait Numbers:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
+{
+    /// The result of a comparison.
+    type Mask: Masks;
+
+    /// `self < other`.
+    fn lt(self, other: Self) -> Self::Mask;
+    /// `self <= other`.
+    fn le(self, other: Self) -> Self::Mask;
+    /// `self > other`.
+    #[inline(always)]
+    fn gt(self, other: Self) -> Self::Mask {
+        other.lt(self)
+    }
+    /// `self >= other`.
+    #[inline(always)]
+    fn ge(self, other: Self) -> Self::Mask {
+        other.le(self)
+    }
+    /// The larger.
+    fn max(self, other: Self) -> Self;
+    /// The smaller.
+    fn min(self, other: Self) -> Self;
+    /// The magnitude.
+    fn abs(self) -> Self;
+    /// The square root of a number that is not negative.
+    fn sqrt(self) -> Self;
+    /// The exponential.
+    fn exp(self) -> Self;
+    /// The natural logarithm of a positive, normal number.
+    fn ln(self) -> Self;
+}
+
+/// Truth values side by side, one per voxel.
+pub trait Masks: Copy + BitAnd<Output = Self> + BitOr<Output = Self> + Not<Output = Self> {
+    /// Whether it holds for at least one voxel: for leaving out work, never for deciding a result.
+    fn any(self) -> bool;
+}
+
+/// A way to compute: how many voxels at once, and with what numbers.
+pub trait Lanes: Copy {
+    /// Voxels side by side.
+    const WIDTH: usize;
+    /// Numbers.
+    type F: Numbers<Mask = Self::M>;
+    /// Truth values.
+    type M: Masks;
+    /// Bit words.
+    type U: Copy + BitOr<Output = Self::U>;
+    /// What samples are loaded from.
+    type Stored: Copy + Send + Sync;
+    /// What results are written as.
+    type Word: Copy + Send + Sync;
+
+    /// The same number for every voxel; rounded to 32 bits where the lanes are.
+    fn splat(self, value: f64) -> Self::F;
+    /// A whole number below 2^24 for every voxel: exact in all lanes.
+    #[inline(always)]
+    fn count(self, value: usize) -> Self::F {
+        self.splat(value as f64)
+    }
+    /// Numbers from memory, one per voxel.
+    fn load(self, stored: &[Self::Stored]) -> Self::F;
+    /// The same truth value for every voxel.
+    fn mask(self, value: bool) -> Self::M;
+    /// `a` where the mask holds, `b` elsewhere.
+    fn select(self, mask: Self::M, a: Self::F, b: Self::F) -> Self::F;
+    /// A bit word where the mask holds, 0 elsewhere.
+    fn bits(self, mask: Self::M, word: u32) -> Self::U;
+    /// Writes numbers, NaN where they are not valid.
+    fn write(self, value: Self::F, valid: Self::M, words: &mut [Self::Word]);
+    /// Writes bit words.
+    fn write_bits(self, bits: Self::U, words: &mut [Self::Word]);
+}
+
+/// One voxel in f64: the definition.
+#[derive(Debug, Clone, Copy)]
+pub struct Double;
+
+impl Numbers for f64 {
+    type Mask = bool;
+
+    fn lt(self, other: Self) -> bool {
+        self < other
+    }
+    fn le(self, other: Self) -> bool {
+        self <= other
+    }
+    fn max(self, other: Self) -> Self {
+        f64::max(self, other)
+    }
+    fn min(self, other: Self) -> Self {
+        f64::min(self, other)
+    }
+    fn abs(self) -> Self {
+        f64::abs(self)
+    }
+    fn sqrt(self) -> Self {
+        f64::sqrt(self)
+    }
+    fn exp(self) -> Self {
+        f64::exp(self)
+    }
+    fn ln(self) -> Self {
+        f64::ln(self)
+    }
+}
+
+impl Masks for bool {
+    fn any(self) -> bool {
+        self
+    }
+}
+
+impl Lanes for Double {
+    const WIDTH: usize = 1;
+    type F = f64;
+    type M = bool;
+    type U = u32;
+    type Stored = f64;
+    type Word = f64;
+
+    fn splat(self, value: f64) -> f64 {
+        value
+    }
+    fn load(self, stored: &[f64]) -> f64 {
+        stored[0]
+    }
+    fn mask(self, value: bool) -> bool {
+        value
+    }
+    fn select(self, mask: bool, a: f64, b: f64) -> f64 {
+        if mask { a } else { b }
+    }
+    fn bits(self, mask: bool, word: u32) -> u32 {
+        if mask { word } else { 0 }
+    }
+    fn write(self, value: f64, valid: bool, words: &mut [f64]) {
+        words[0] = if valid { value } else { f64::NAN };
+    }
+    fn write_bits(self, bits: u32, words: &mut [f64]) {
+        words[0] = f64::from(bits);
+    }
+}
+
+/// Sixteen voxels in f32, by the vector instructions that `S` stands for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wide<S: Simd>(pub S);
+
+impl<S: Simd> Numbers for f32x16<S> {
+    type Mask = mask32x16<S>;
+
+    #[inline(always)]
+    fn lt(self, other: Self) -> mask32x16<S> {
+        self.simd_lt(other)
+    }
+    #[inline(always)]
+    fn le(self, other: Self) -> mask32x16<S> {
+        self.simd_le(other)
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        fearless_simd::SimdBase::max(self, other)
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        fearless_simd::SimdBase::min(self, other)
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        fearless_simd::SimdBase::abs(self)
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        fearless_simd::SimdFloat::sqrt(self)
+    }
+    #[inline(always)]
+    fn exp(self) -> Self {
+        exp_f32(self)
+    }
+    #[inline(always)]
+    fn ln(self) -> Self {
+        ln_f32(self)
+    }
+}
+
+impl<S: Simd> Masks for mask32x16<S> {
+    #[inline(always)]
+    fn any(self) -> bool {
+        fearless_simd::SimdMask::any_true(self)
+    }
+}
+
+impl<S: Simd> Lanes for Wide<S> {
+    const WIDTH: usize = 16;
+    type F = f32x16<S>;
+    type M = mask32x16<S>;
+    type U = u32x16<S>;
+    type Stored = f32;
+    type Word = u32;
+
+    #[inline(always)]
+    fn splat(self, value: f64) -> f32x16<S> {
+        f32x16::splat(self.0, value as f32)
+    }
+    #[inline(always)]
+    fn load(self, stored: &[f32]) -> f32x16<S> {
+        f32x16::from_slice(self.0, &stored[..16])
+    }
+    #[inline(always)]
+    fn mask(self, value: bool) -> mask32x16<S> {
+        fearless_simd::SimdMask::splat(self.0, value)
+    }
+    #[inline(always)]
+    fn select(self, mask: mask32x16<S>, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
+        mask.select(a, b)
+    }
+    #[inline(always)]
+    fn bits(self, mask: mask32x16<S>, word: u32) -> u32x16<S> {
+        mask.select(u32x16::splat(self.0, word), u32x16::splat(self.0, 0))
+    }
+    #[inline(always)]
+    fn write(self, value: f32x16<S>, valid: mask32x16<S>, words: &mut [u32]) {
+        let value = valid.select(value, f32x16::splat(self.0, f32::NAN));
+        value.store_slice(bytemuck::cast_slice_mut(&mut words[..16]));
+    }
+    #[inline(always)]
+    fn write_bits(self, bits: u32x16<S>, words: &mut [u32]) {
+        bits.store_slice(&mut words[..16]);
+    }
+}
+
+/// The exponential in f32 to 2 ulp: 2^k times a polynomial on half a binade (Cody and Waite 1980: the reduction in two
+/// steps; the coefficients are those of a minimax fit of (e^r - 1 - r) / r^2 on [-ln 2 / 2, ln 2 / 2]).
+#[inline(always)]
+fn exp_f32<S: Simd>(x: f32x16<S>) -> f32x16<S> {
+    let simd = x.simd;
+    let bounded = fearless_simd::SimdBase::min(fearless_simd::SimdBase::max(x, -87.0), 88.0);
+    let k = (bounded * std::f32::consts::LOG2_E).round_ties_even();
+    let r = (bounded - k * 0.693_359_4) - k * -2.121_944_4e-4;
+    let mut p = f32x16::splat(simd, 1.987_569_1e-4);
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p * r + coefficient;
+    }
+    let mantissa = p * (r * r) + r + 1.0;
+    // 2^k by its exponent bits, in two halves that multiply: k + 127 lies in 1 ..= 254 after the clamp above.
+    let exponents = fearless_simd::SimdCvtTruncate::truncate_from(k + 127.0);
+    let exponents: u32x16<S> = exponents;
+    let scale: f32x16<S> = (exponents << 23).bitcast();
+    mantissa * scale
+}
+
+/// The natural logarithm in f32 of positive, normal numbers, to 2 ulp away from 1 and 2^-23 absolute near it: the
+/// exponent from the bits, ln(1 + m) by a polynomial for m in [sqrt(1/2) - 1, sqrt(2) - 1].
+#[inline(always)]
+fn ln_f32<S: Simd>(x: f32x16<S>) -> f32x16<S> {
+    let simd = x.simd;
+    let bits: u32x16<S> = x.bitcast();
+    // Subtracting the bits of sqrt(1/2) leaves the exponent of x / sqrt(1/2) in the upper bits.
+    let shifted = bits - 0x3f35_04f3;
+    let signed: i32x16<S> = shifted.bitcast();
+    let exponent = signed >> 23;
+    let mantissa_bits = bits - (shifted & 0xff80_0000);
+    let mantissa: f32x16<S> = mantissa_bits.bitcast();
+    let k: f32x16<S> = fearless_simd::SimdCvtFloat::float_from(exponent);
+    let m = mantissa - 1.0;
+    let mut p = f32x16::splat(simd, 7.037_684e-2);
+    for coefficient in [
+        -1.151_461e-1,
+        1.167_699_9e-1,
+        -1.242_014_1e-1,
+        1.424_932_3e-1,
+        -1.666_805_8e-1,
+        2.000_071_5e-1,
+        -2.499_999_4e-1,
+        3.333_333e-1,
+    ] {
+        p = p * m + coefficient;
+    }
+    let square = m * m;
+    let tail = p * m * square + k * -2.121_944_4e-4 - square * 0.5;
+    tail + m + k * 0.693_359_4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fearless_simd::{Level, dispatch};
+
+    #[test]
+    fn wide_exponential_is_within_two_ulp() {
+        fn worst<S: Simd>(simd: S) -> f64 {
+            let mut worst = 0.0f64;
+            for i in 0..4000 {
+                let x = f32x16::from_fn(simd, |lane| -86.0 + (i * 16 + lane) as f32 * 0.002_71);
+                let y: [f32; 16] = Numbers::exp(x).into();
+                let x: [f32; 16] = x.into();
+                for lane in 0..16 {
+                    let exact = f64::from(x[lane]).exp();
+                    worst = worst.max((f64::from(y[lane]) - exact).abs() / (exact * f64::from(f32::EPSILON)));
+                }
+            }
+            worst
+        }
+        let level = Level::new();
+        let worst = dispatch!(level, simd => worst(simd));
+        assert!(worst <= 2.0, "{worst} ulp");
+    }
+
+    #[test]
+    fn wide_logarithm_is_accurate_far_from_one_and_near_it() {
+        fn worst<S: Simd>(simd: S) -> f64 {
+            let mut worst = 0.0f64;
+            for i in 0..4000 {
+                let x = f32x16::from_fn(simd, |lane| ((i * 16 + lane) as f32 * 0.0027 - 85.0).exp());
+                let near = f32x16::from_fn(simd, |lane| 0.5 + (i * 16 + lane) as f32 * 2.4e-5);
+                for x in [x, near] {
+                    let y: [f32; 16] = Numbers::ln(x).into();
+                    let x: [f32; 16] = x.into();
+                    for lane in 0..16 {
+                        let exact = f64::from(x[lane]).ln();
+                        let error = (f64::from(y[lane]) - exact).abs();
+                        worst = worst.max(error / (exact.abs().max(0.5) * f64::from(f32::EPSILON)));
+                    }
+                }
+            }
+            worst
+        }
+        let level = Level::new();
+        let worst = dispatch!(level, simd => worst(simd));
+        assert!(worst <= 2.0, "{worst} ulp");
+    }
+}

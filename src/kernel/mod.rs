@@ -1,0 +1,193 @@
+//! The contract between what is computed per voxel and the engines that compute it.
+//!
+//! Everything has one shape: a curve of samples, tables shared by all voxels and maps per voxel go in; maps and a status
+//! word come out. A kernel never sees a file or a device, and an engine never sees a formula.
+
+pub mod bounded;
+pub mod lanes;
+
+use std::borrow::Cow;
+
+use crate::error::Result;
+use crate::maps::SettingValue;
+use crate::quantity::Quantity;
+use crate::reduction::Reductions;
+use crate::series::{Mask, Series};
+use lanes::Lanes;
+
+/// What one output row holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OutputKind {
+    /// A number per voxel.
+    Float,
+    /// A label per voxel, 0 for no answer.
+    Label,
+    /// A curve per voxel: this many rows in sequence.
+    Curve(usize),
+}
+
+impl OutputKind {
+    /// Rows that it takes.
+    pub fn rows(self) -> usize {
+        match self {
+            OutputKind::Float | OutputKind::Label => 1,
+            OutputKind::Curve(samples) => samples,
+        }
+    }
+}
+
+/// One output of a kernel.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// What it is.
+    pub quantity: Quantity,
+    /// How it is laid out.
+    pub kind: OutputKind,
+}
+
+/// What a kernel prepares its tables from.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The series.
+    pub series: &'a Series,
+    /// Where to look; everywhere if there is none.
+    pub mask: Option<&'a Mask>,
+    /// Sums over the whole series, computed once on the host and the same for every engine.
+    pub reductions: &'a Reductions<'a>,
+}
+
+/// A computation per voxel, with its settings.
+pub trait VoxelKernel: Sync {
+    /// The computation with its tables, ready to run.
+    type Prepared: PreparedKernel;
+
+    /// Its name, as of its shader file.
+    fn name(&self) -> &'static str;
+
+    /// Decides everything that is shared by all voxels, in f64.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) if the settings don't fit the series.
+    fn prepare(&self, input: &Input<'_>) -> Result<Self::Prepared>;
+}
+
+/// A kernel with its tables: what engines run.
+pub trait PreparedKernel: Send + Sync + Sized {
+    /// What comes out, in the order of the rows. The status word is one more row, after the last of these.
+    fn outputs(&self) -> &[Output];
+
+    /// Output rows, without the status row.
+    fn rows(&self) -> usize {
+        self.outputs().iter().map(|output| output.kind.rows()).sum()
+    }
+
+    /// All settings, the decided ones included, for the record.
+    fn settings(&self) -> Vec<(String, SettingValue)>;
+
+    /// Maps per voxel that the kernel reads beside the samples, in the order of its layers; x fastest.
+    fn extra(&self) -> &[Vec<f32>] {
+        &[]
+    }
+
+    /// How many numbers of working memory the reference text needs per voxel.
+    fn scratch(&self) -> usize;
+
+    /// The definition in code, for [`Lanes::WIDTH`] voxels at once.
+    fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
+
+    /// The same for GPUs.
+    fn program(&self) -> Program;
+
+    /// The kernel for a curve of which only these frames are left (the others hold samples that are not finite and are to
+    /// be skipped); `None` if those don't suffice, or if such voxels shall have no answer.
+    fn with_frames(&self, frames: &[usize]) -> Option<Self>;
+}
+
+/// The curves of the voxels in hand.
+#[derive(Debug)]
+pub struct Curve<'a, L: Lanes> {
+    lanes: L,
+    /// Differences from each voxel's first sample, in stored units; frame i begins at i * stride.
+    differences: &'a [L::Stored],
+    stride: usize,
+    /// Each voxel's first sample, in stored units.
+    pub first: L::F,
+    /// Whether all samples of the voxel are finite.
+    pub finite: L::M,
+    /// Layers of [`PreparedKernel::extra`].
+    pub extra: &'a [L::F],
+}
+
+impl<'a, L: Lanes> Curve<'a, L> {
+    /// Curves whose frame i begins at `i * stride`.
+    #[inline(always)]
+    pub fn new(
+        lanes: L,
+        differences: &'a [L::Stored],
+        stride: usize,
+        first: L::F,
+        finite: L::M,
+        extra: &'a [L::F],
+    ) -> Self {
+        Self { lanes, differences, stride, first, finite, extra }
+    }
+
+    /// Sample `frame` minus the voxel's first sample, in stored units: exact for integers.
+    #[inline(always)]
+    pub fn difference(&self, frame: usize) -> L::F {
+        self.lanes.load(&self.differences[frame * self.stride..])
+    }
+}
+
+/// Where the results of the voxels in hand go: row r begins at `r * stride`.
+#[derive(Debug)]
+pub struct Rows<'a, L: Lanes> {
+    lanes: L,
+    words: &'a mut [L::Word],
+    stride: usize,
+}
+
+impl<'a, L: Lanes> Rows<'a, L> {
+    /// Rows of `stride` words.
+    #[inline(always)]
+    pub fn new(lanes: L, words: &'a mut [L::Word], stride: usize) -> Self {
+        Self { lanes, words, stride }
+    }
+
+    /// Writes numbers into a row, NaN where they are not valid.
+    #[inline(always)]
+    pub fn set(&mut self, row: usize, value: L::F, valid: L::M) {
+        self.lanes.write(value, valid, &mut self.words[row * self.stride..]);
+    }
+
+    /// Writes bit words or labels into a row.
+    #[inline(always)]
+    pub fn set_bits(&mut self, row: usize, bits: L::U) {
+        self.lanes.write_bits(bits, &mut self.words[row * self.stride..]);
+    }
+}
+
+/// A kernel for GPUs: complete WGSL text and what it is fed with.
+///
+/// Bindings are the same for every kernel, in group 0: 0 uniform (the engine's `Slab`, then the kernel's settings),
+/// 1 samples, 2 tables, 3 extra maps, 4 outputs, 5 status, 6 state.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Name, for labels and error texts.
+    pub name: &'static str,
+    /// The kernel's WGSL, to follow `shaders/common.wgsl`.
+    pub source: &'static str,
+    /// Entry points, dispatched in this order over the same slab.
+    pub entry_points: &'static [&'static str],
+    /// Voxels per workgroup: one thread each.
+    pub workgroup_size: u32,
+    /// Pipeline-overridable constants.
+    pub constants: Vec<(&'static str, f64)>,
+    /// The kernel's settings as the shader lays them out; a multiple of 16 bytes.
+    pub settings: Vec<u8>,
+    /// The kernel's tables.
+    pub tables: Cow<'static, [f32]>,
+    /// 32-bit words kept per voxel between entry points.
+    pub state_words: usize,
+}
