@@ -12,7 +12,7 @@ mod series;
 pub mod status;
 mod time;
 
-pub use engine::{Cancel, NonFinite, RunOptions};
+pub use engine::{Cancel, Engine, NonFinite, RunOptions, Verification};
 pub use error::{Error, Result};
 pub use geometry::Geometry;
 pub use kernels::descriptors::Descriptors;

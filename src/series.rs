@@ -296,6 +296,23 @@ impl Series {
         Ok(self.curve_at(index))
     }
 
+    /// The first sample of a voxel and every sample's difference from it, in stored units: exact for integers of up to 52
+    /// bits.
+    pub(crate) fn differences_at(&self, index: usize) -> (f64, Vec<f64>) {
+        let stride = self.voxel_count();
+        let frames = 0..self.frames();
+        let differences = match &*self.voxels {
+            Voxels::I64(v) => {
+                frames.map(|t| (i128::from(v[index + t * stride]) - i128::from(v[index])) as f64).collect()
+            }
+            Voxels::U64(v) => {
+                frames.map(|t| (i128::from(v[index + t * stride]) - i128::from(v[index])) as f64).collect()
+            }
+            other => frames.map(|t| other.get_f64(index + t * stride) - other.get_f64(index)).collect(),
+        };
+        (self.voxels.get_f64(index), differences)
+    }
+
     /// The scaled curve of the voxel with this flat index, in f64.
     pub(crate) fn curve_at(&self, index: usize) -> Vec<f64> {
         let stride = self.voxel_count();
