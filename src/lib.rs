@@ -2,6 +2,8 @@
 
 mod error;
 mod geometry;
+#[cfg(feature = "nifti")]
+pub mod io;
 mod maps;
 mod quantity;
 mod series;
