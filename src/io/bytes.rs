@@ -111,26 +111,28 @@ impl<R: BufRead> Read for Members<R> {
                 return Ok(n);
             }
             let mut stored = member.into_inner();
-            if skip_zeros(&mut stored)? {
-                self.member = Some(GzDecoder::new(stored));
+            match first_after_zeros(&mut stored)? {
+                None => {}
+                Some(0x1f) => self.member = Some(GzDecoder::new(stored)),
+                Some(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes that aren't gzip follow it")),
             }
         }
         Ok(0)
     }
 }
 
-/// Goes to the next byte that isn't 0; false at the end.
-fn skip_zeros(stored: &mut impl BufRead) -> io::Result<bool> {
+/// Goes to the next byte that isn't 0, if there is one, and says which it is.
+fn first_after_zeros(stored: &mut impl BufRead) -> io::Result<Option<u8>> {
     loop {
         let ahead = stored.fill_buf()?;
         if ahead.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let zeros = ahead.iter().take_while(|b| **b == 0).count();
-        let found = zeros < ahead.len();
+        let found = ahead.get(zeros).copied();
         stored.consume(zeros);
-        if found {
-            return Ok(true);
+        if found.is_some() {
+            return Ok(found);
         }
     }
 }

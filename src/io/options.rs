@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::series::Mask;
 use crate::time::TimeAxis;
 
 /// Told while a file is read: bytes of samples done, bytes of samples in all.
@@ -98,4 +99,120 @@ pub struct ReadReport {
     pub data_bytes: u64,
     /// Whether the samples were stored as gzip.
     pub compressed: bool,
+}
+
+/// What to do where a result exists already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overwrite {
+    /// Refuse, before anything is written.
+    #[default]
+    Refuse,
+    /// Replace it.
+    Replace,
+}
+
+/// How maps are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Compression {
+    /// `.nii.gz`.
+    #[default]
+    Gzip,
+    /// `.nii`: larger, written many times faster.
+    None,
+}
+
+impl Compression {
+    pub(super) fn ending(self) -> &'static str {
+        match self {
+            Compression::Gzip => ".nii.gz",
+            Compression::None => ".nii",
+        }
+    }
+}
+
+/// Told while maps are written: maps done, maps in all.
+pub type SaveProgress = Arc<dyn Fn(u64, u64) + Send + Sync>;
+
+/// How to write maps.
+///
+/// ```
+/// use perfuse::io::{Overwrite, SaveOptions};
+/// let options = SaveOptions::new().overwrite(Overwrite::Replace);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct SaveOptions {
+    pub(super) overwrite: Overwrite,
+    pub(super) compression: Compression,
+    pub(super) mask: Option<Mask>,
+    pub(super) progress: Option<SaveProgress>,
+    pub(super) cancel: Option<Arc<AtomicBool>>,
+}
+
+impl SaveOptions {
+    /// Compressed, nothing overwritten, no regions.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What to do where a file of the result exists already.
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: Overwrite) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// How the maps are stored.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Also writes `regions.csv`: what every map holds in every region of this mask.
+    #[must_use]
+    pub fn mask(mut self, mask: &Mask) -> Self {
+        self.mask = Some(mask.clone());
+        self
+    }
+
+    /// Called whenever a map is written, on the threads that write.
+    #[must_use]
+    pub fn progress(mut self, progress: SaveProgress) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// Set this flag from another thread to stop with [`Error::Cancelled`](crate::Error::Cancelled), leaving no file.
+    #[must_use]
+    pub fn cancel(mut self, cancel: Arc<AtomicBool>) -> Self {
+        self.cancel = Some(cancel);
+        self
+    }
+}
+
+impl fmt::Debug for SaveOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SaveOptions")
+            .field("overwrite", &self.overwrite)
+            .field("compression", &self.compression)
+            .field("mask", &self.mask.is_some())
+            .field("progress", &self.progress.is_some())
+            .field("cancel", &self.cancel)
+            .finish()
+    }
+}
+
+/// What writing maps took.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct SaveReport {
+    /// Wall-clock seconds for compressing and writing.
+    pub seconds: f64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// The files, in the order in which they got their names; `run.json` is the last.
+    pub files: Vec<PathBuf>,
 }
