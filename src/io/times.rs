@@ -83,10 +83,8 @@ pub(super) fn time_axis(
         return from_caller(given, path, header.frames);
     }
     let mut found = Vec::new();
-    if sidecar {
-        if let Some(times) = from_sidecar(path, header, &mut found, warnings)? {
-            return Ok(times);
-        }
+    if sidecar && let Some(times) = from_sidecar(path, header, &mut found, warnings)? {
+        return Ok(times);
     }
     from_header(path, header, &mut found, warnings)?.ok_or_else(|| Error::Time {
         what: path.display().to_string(),
