@@ -22,14 +22,15 @@ pub(super) struct ByteSource<'a> {
 
 impl<'a> ByteSource<'a> {
     pub(super) fn open(path: &Path) -> Result<ByteSource<'static>> {
-        let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
-        let metadata = file.metadata().map_err(|e| Error::io("read", path, e))?;
+        // Asked before opening, because opening a pipe waits for someone to write into it.
+        let metadata = path.metadata().map_err(|e| Error::io("read", path, e))?;
         if !metadata.is_file() {
             let value = if metadata.is_dir() { "a folder" } else { "not a regular file" };
             let mend =
                 "give a NIfTI image (.nii, .nii.gz, .hdr with .img); DICOM folders can be converted with dcm2niix";
             return Err(Error::file(path, "the path", value, mend));
         }
+        let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
         ByteSource::new(path, BufReader::with_capacity(FILE_BUFFER_BYTES, file), metadata.len())
     }
 

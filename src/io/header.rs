@@ -89,6 +89,15 @@ pub(super) enum Version {
     Two,
 }
 
+impl Version {
+    pub(super) fn header_bytes(self) -> usize {
+        match self {
+            Version::One => NIFTI1_BYTES,
+            Version::Two => NIFTI2_BYTES,
+        }
+    }
+}
+
 /// Where the samples lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
@@ -145,7 +154,7 @@ impl Header {
             order: ByteOrder::NATIVE,
             dims: shape.to_vec(),
             sample,
-            vox_offset: header_bytes(version) as u64 + EXTENDER_BYTES as u64,
+            vox_offset: (version.header_bytes() + EXTENDER_BYTES) as u64,
             scaling: Scaling::NONE,
             frame_spacing: 0.0,
             time_offset: 0.0,
@@ -197,7 +206,7 @@ impl Header {
 
     /// The header and the four bytes behind it, in native byte order.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Writer(vec![0; header_bytes(self.version) + EXTENDER_BYTES]);
+        let mut out = Writer(vec![0; self.version.header_bytes() + EXTENDER_BYTES]);
         let (code, _, size) = self.sample.row();
         let mut pixdim = [1.0; 8];
         pixdim[0] = self.geometry.qfac;
@@ -267,13 +276,6 @@ impl Header {
             }
         }
         out.0
-    }
-}
-
-fn header_bytes(version: Version) -> usize {
-    match version {
-        Version::One => NIFTI1_BYTES,
-        Version::Two => NIFTI2_BYTES,
     }
 }
 
@@ -399,7 +401,7 @@ fn parse_nifti1(bytes: &[u8], path: &Path) -> Result<Header> {
             return Err(Error::file(
                 path,
                 "magic",
-                format!("{:?}, not \"n+1\" or \"ni1\"", String::from_utf8_lossy(&bytes[344..348])),
+                format!("\"{}\", not \"n+1\" or \"ni1\"", bytes[344..348].escape_ascii()),
                 "the header looks like ANALYZE 7.5, which doesn't tell left from right; convert it to NIfTI with the program that wrote it, or with one that lets you state the orientation",
             ));
         }
@@ -418,7 +420,7 @@ fn parse_nifti1(bytes: &[u8], path: &Path) -> Result<Header> {
             return Err(Error::file(
                 path,
                 "magic",
-                format!("{:?}", String::from_utf8_lossy(&bytes[344..348])),
+                format!("\"{}\"", bytes[344..348].escape_ascii()),
                 "this is not a NIfTI image (.nii, .nii.gz, .hdr with .img); convert it first, DICOM with dcm2niix for one",
             ));
         }
@@ -468,7 +470,7 @@ fn parse_nifti2(bytes: &[u8], path: &Path) -> Result<Header> {
             return Err(Error::file(
                 path,
                 "magic",
-                format!("{:?}", String::from_utf8_lossy(other)),
+                format!("\"{}\"", other.escape_ascii()),
                 "a NIfTI-2 header says \"n+2\" or \"ni2\" followed by 00 0D 0A 1A 0A; if only the last bytes differ, the file was copied as text: copy it as binary",
             ));
         }
@@ -602,7 +604,7 @@ impl Raw {
 
     fn offset(&self, path: &Path) -> Result<u64> {
         let least = match self.layout {
-            Layout::Single => header_bytes(self.version) + EXTENDER_BYTES,
+            Layout::Single => self.version.header_bytes() + EXTENDER_BYTES,
             Layout::Pair => 0,
         };
         let offset = self.vox_offset;

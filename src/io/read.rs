@@ -149,11 +149,9 @@ fn check_room(header: &Header, source: &ByteSource<'_>) -> Result<()> {
 
 fn read_samples(header: Header, mut source: ByteSource<'_>, watch: Watch<'_>) -> Result<Image> {
     check_room(&header, &source)?;
+    // A header that lies in the same file has been read already.
     let at = match header.layout {
-        Layout::Single => match header.version {
-            super::header::Version::One => NIFTI1_BYTES,
-            super::header::Version::Two => NIFTI2_BYTES,
-        },
+        Layout::Single => header.version.header_bytes(),
         Layout::Pair => 0,
     };
     let to_skip = header.vox_offset - at as u64;
@@ -206,11 +204,10 @@ fn samples<T: Pod, const N: usize>(header: &Header, source: &mut ByteSource<'_>,
     let count = header.samples();
     let total = header.data_bytes();
     let mut samples: Vec<T> = Vec::new();
-    samples.try_reserve_exact(count).map_err(|_| Error::OutOfMemory {
-        place: "this machine".into(),
-        needed_bytes: total,
-        limit_bytes: 0,
-        mend: format!("{} doesn't fit; crop the series or use a machine with more memory", source.name().display()),
+    samples.try_reserve_exact(count).map_err(|_| {
+        let mend =
+            format!("this machine has no {total} bytes of memory left for the samples; crop the series or free memory");
+        Error::file(source.name(), "dim", format!("{:?}", header.dims), mend)
     })?;
     while samples.len() < count {
         watch.step((samples.len() * N) as u64, total)?;

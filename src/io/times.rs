@@ -194,7 +194,7 @@ fn from_sidecar(
                 warn_of_contradiction(spacing, &name, header, warnings);
                 let origin = format!("RepetitionTime = {spacing} s of {name}");
                 let axis = TimeAxis::uniform(spacing, header.frames).map_err(|e| named(e, &origin))?;
-                return Ok(Some(axis.with_reference(FrameReference::Start).with_origin(origin)));
+                return Ok(Some(axis.with_origin(origin)));
             }
             Some(other) => {
                 let note = format!(
