@@ -10,7 +10,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `bytes.rs` | a file's bytes, inflated, and how many of them can be justified |
-//! | `header.rs` | NIfTI-1 and NIfTI-2 headers, read and written |
+//! | `header.rs`, `header/` | NIfTI-1 and NIfTI-2 headers: the struct, from bytes, to bytes |
 //! | `read.rs` | bytes to samples in their stored type |
 //! | `times.rs` | the time axis: caller, sidecar, header |
 //! | `open.rs` | images to series, masks and maps |
