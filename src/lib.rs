@@ -3,6 +3,8 @@
 pub mod engine;
 mod error;
 mod geometry;
+#[cfg(feature = "nifti")]
+pub mod io;
 pub mod kernel;
 pub mod kernels;
 mod maps;

@@ -35,7 +35,6 @@ macro_rules! voxel_types {
             }
 
             /// One stored sample as f64 (rounded there beyond 2^53).
-            #[expect(clippy::unnecessary_cast, reason = "one text for ten types")]
             pub fn get_f64(&self, index: usize) -> f64 {
                 match self { $(Voxels::$variant(v) => v[index] as f64,)* }
             }
@@ -363,6 +362,11 @@ impl Mask {
         self.labels.as_slice_memory_order().expect("labels are contiguous")
     }
 
+    /// Where the mask's voxels lie, if known.
+    pub fn geometry(&self) -> Option<&Geometry> {
+        self.geometry.as_ref()
+    }
+
     /// The regions that occur, in increasing order, without 0.
     pub fn regions(&self) -> Vec<u32> {
         let mut regions: Vec<u32> = self.labels.iter().copied().filter(|l| *l != 0).collect();
@@ -424,6 +428,11 @@ impl VoxelMap {
     pub fn with_source(mut self, source: impl Into<PathBuf>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Where the map's voxels lie, if known.
+    pub fn geometry(&self) -> Option<&Geometry> {
+        self.geometry.as_ref()
     }
 
     /// Values of shape `[x, y, z]`.
