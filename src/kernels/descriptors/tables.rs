@@ -20,7 +20,7 @@ use super::{baseline, reference};
 
 /// Status bit 15, the kernel's own: the onset in use does not lie before the peak, so nothing that divides by the time
 /// between them has a value.
-pub const ONSET_NOT_BEFORE_PEAK: u32 = 1 << 15;
+pub(super) const ONSET_NOT_BEFORE_PEAK: u32 = 1 << 15;
 
 /// Time constants on the grid of the saturating onset.
 const TAUS: usize = 16;
@@ -85,7 +85,6 @@ pub struct Tables {
     pub(super) early_weights: Vec<f64>,
     pub(super) early_times: Vec<f64>,
     pub(super) onset: Onset,
-    pub(super) onset_scope: OnsetScope,
     pub(super) global_onset: Option<f64>,
     pub(super) late_from: Option<f64>,
     pub(super) windows: Vec<f64>,
@@ -298,7 +297,6 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         early_weights: Vec::new(),
         early_times: Vec::new(),
         onset: settings.onset,
-        onset_scope: settings.onset_scope,
         global_onset: None,
         late_from,
         windows: plan.windows.clone(),
