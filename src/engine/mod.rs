@@ -1,5 +1,7 @@
 //! Engines: what runs a kernel over a series.
 
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod options;
 
 pub use options::{Cancel, NonFinite, Progress, RunOptions};
