@@ -160,7 +160,7 @@ pub(crate) fn plan(place: &str, voxels: usize, needs: &Needs, allowed: &Allowed)
         sizes.samples <= TARGET_BYTES && sizes.outputs <= TARGET_BYTES && sizes.extra <= TARGET_BYTES
     };
     // Every condition only gets harder with size, so halve the interval between what fits and what doesn't.
-    let most = voxels.next_multiple_of(GRANULE).min(allowed.voxels.unwrap_or(usize::MAX).next_multiple_of(GRANULE));
+    let most = allowed.voxels.map_or(voxels, |cap| voxels.min(cap)).next_multiple_of(GRANULE);
     let (mut low, mut high) = (smallest / GRANULE, most.max(smallest) / GRANULE);
     while low < high {
         let middle = low + (high - low).div_ceil(2);
