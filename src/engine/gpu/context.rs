@@ -216,8 +216,9 @@ const STORAGE_BUFFERS: u32 = 6;
 /// How long the device may keep silent about one submission.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long one wait lasts: a cancelled run ends about as soon, and other threads get at the device in between.
-const WAIT: Duration = Duration::from_millis(20);
+/// Between two looks at the device.
+const SHORTEST_NAP: Duration = Duration::from_micros(20);
+const LONGEST_NAP: Duration = Duration::from_millis(1);
 
 /// A device with its queue.
 #[derive(Debug)]
@@ -329,12 +330,10 @@ impl Context {
     }
 
     /// Waits until a mapping is ready.
-    pub(super) fn wait(
-        &self,
-        mapping: &Mapping,
-        submission: Option<&wgpu::SubmissionIndex>,
-        cancel: &Cancel,
-    ) -> std::result::Result<(), Fault> {
+    ///
+    /// By asking again and again: a blocking poll with a timeout panics in wgpu 30.0.1 when another thread polls at the
+    /// same time (wgpu#9958), one without could neither be cancelled nor give up, and both keep other threads waiting.
+    pub(super) fn wait(&self, mapping: &Mapping, cancel: &Cancel) -> std::result::Result<(), Fault> {
         let start = Instant::now();
         loop {
             match mapping.0.get() {
@@ -345,25 +344,20 @@ impl Context {
             if cancel.check().is_err() {
                 return Err(Fault::Cancelled);
             }
-            if start.elapsed() > PATIENCE {
+            let waited = start.elapsed();
+            if waited > PATIENCE {
                 return Err(self.fault(format!("no answer within {} s", PATIENCE.as_secs())));
             }
-            self.poll(submission)?;
-            if mapping.0.get().is_none() {
-                // Another thread's poll may have taken our callback and be about to call it.
-                std::thread::yield_now();
+            // On a device that was lost meanwhile, poll panics instead of returning an error.
+            match catch_unwind(AssertUnwindSafe(|| self.device.poll(wgpu::PollType::Poll))) {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(self.fault(error.to_string())),
+                Err(_) => return Err(self.fault("it was lost while work was waiting".into())),
             }
-        }
-    }
-
-    fn poll(&self, submission: Option<&wgpu::SubmissionIndex>) -> std::result::Result<(), Fault> {
-        let poll =
-            || self.device.poll(wgpu::PollType::Wait { submission_index: submission.cloned(), timeout: Some(WAIT) });
-        // On a device that was lost meanwhile, poll panics instead of returning an error.
-        match catch_unwind(AssertUnwindSafe(poll)) {
-            Ok(Ok(_) | Err(wgpu::PollError::Timeout)) => Ok(()),
-            Ok(Err(error)) => Err(self.fault(error.to_string())),
-            Err(_) => Err(self.fault("it was lost while work was waiting".into())),
+            if mapping.0.get().is_none() {
+                // Late by an eighth at most.
+                std::thread::sleep((waited / 8).clamp(SHORTEST_NAP, LONGEST_NAP));
+            }
         }
     }
 
@@ -404,8 +398,10 @@ impl Context {
         })
     }
 
-    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> std::result::Result<wgpu::SubmissionIndex, Fault> {
-        self.scoped(|| self.queue.submit([encoder.finish()]))
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> std::result::Result<(), Fault> {
+        self.scoped(|| {
+            self.queue.submit([encoder.finish()]);
+        })
     }
 
     pub(super) fn encoder(&self) -> std::result::Result<wgpu::CommandEncoder, Fault> {

@@ -414,9 +414,8 @@ impl Run<'_> {
                 encoder.copy_buffer_to_buffer(&queries.resolved, 0, results, space.sizes.results(), bytes);
             }
         })?;
-        let submission = context.submit(encoder)?;
+        context.submit(encoder)?;
         let mapping = context.map(results, wgpu::MapMode::Read)?;
-        space.slots[slot].submission = Some(submission);
         space.slots[slot].mapping = mapping;
         self.times.pack += upload.pack_seconds;
         self.times.upload_wait += upload.wait_seconds;
@@ -428,7 +427,7 @@ impl Run<'_> {
         let (context, job) = (&self.gpu.context, self.job);
         let slot = &space.slots[flight.slot];
         let start = Instant::now();
-        context.wait(&slot.mapping, slot.submission.as_ref(), &job.options.cancel)?;
+        context.wait(&slot.mapping, &job.options.cancel)?;
         self.times.kernel_wait += start.elapsed().as_secs_f64();
 
         let start = Instant::now();

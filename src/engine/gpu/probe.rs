@@ -75,9 +75,9 @@ fn loop_turns_kept(context: &Context, turns: u32) -> std::result::Result<u32, Fa
         }
         encoder.copy_buffer_to_buffer(&words, 0, &result, 0, 16);
     })?;
-    let submission = context.submit(encoder)?;
+    context.submit(encoder)?;
     let mapping = context.map(&result, wgpu::MapMode::Read)?;
-    context.wait(&mapping, Some(&submission), &Cancel::new())?;
+    context.wait(&mapping, &Cancel::new())?;
     let view = context
         .scoped(|| result.get_mapped_range(..))?
         .map_err(|problem| context.fault(format!("results cannot be mapped: {problem}")))?;
@@ -101,9 +101,9 @@ fn copy_bandwidth(context: &Context, bytes: u64) -> std::result::Result<f64, Fau
             encoder.copy_buffer_to_buffer(&to, 0, &told, 0, 4);
         })?;
         let start = Instant::now();
-        let submission = context.submit(encoder)?;
+        context.submit(encoder)?;
         let mapping = context.map(&told, wgpu::MapMode::Read)?;
-        context.wait(&mapping, Some(&submission), &Cancel::new())?;
+        context.wait(&mapping, &Cancel::new())?;
         if turn > 0 {
             best = best.min(start.elapsed().as_secs_f64());
         }

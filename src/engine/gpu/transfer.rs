@@ -175,7 +175,6 @@ impl AsF32 for f64 {
 struct Chunk {
     buffer: wgpu::Buffer,
     mapping: Mapping,
-    submission: Option<wgpu::SubmissionIndex>,
 }
 
 /// Results on their way back.
@@ -183,7 +182,6 @@ struct Chunk {
 pub(super) struct Slot {
     pub(super) buffer: wgpu::Buffer,
     pub(super) mapping: Mapping,
-    pub(super) submission: Option<wgpu::SubmissionIndex>,
 }
 
 /// Timestamps of one slab: 0 and 1 around the kernel, 2 and 3 around the way back, then two per chunk of upload.
@@ -234,7 +232,6 @@ impl Workspace {
             chunks.push(Chunk {
                 buffer: context.buffer("staging", sizes.chunk, Usage::MAP_WRITE | Usage::COPY_SRC, true)?,
                 mapping: Mapping::ready(),
-                submission: None,
             });
         }
         let features = context.device.features();
@@ -261,7 +258,6 @@ impl Workspace {
             slots.push(Slot {
                 buffer: context.buffer("results", size, Usage::MAP_READ | Usage::COPY_DST, false)?,
                 mapping: Mapping::default(),
-                submission: None,
             });
         }
         Ok(Self {
@@ -303,7 +299,7 @@ impl Workspace {
             self.turn = (turn + 1) % self.chunks.len();
             let chunk = &mut self.chunks[turn];
             let start = Instant::now();
-            context.wait(&chunk.mapping, chunk.submission.as_ref(), cancel)?;
+            context.wait(&chunk.mapping, cancel)?;
             done.wait_seconds += start.elapsed().as_secs_f64();
 
             let start = Instant::now();
@@ -334,7 +330,7 @@ impl Workspace {
                 }
             })?;
             done.timed += u32::from(timed.is_some());
-            chunk.submission = Some(context.submit(encoder)?);
+            context.submit(encoder)?;
             chunk.mapping = context.map(&chunk.buffer, wgpu::MapMode::Write)?;
             done.wait_seconds += start.elapsed().as_secs_f64();
             done.bytes += bytes as u64;
