@@ -3,6 +3,7 @@
 mod error;
 mod geometry;
 mod maps;
+pub mod phantom;
 mod quantity;
 mod series;
 pub mod status;
