@@ -5,6 +5,8 @@ mod geometry;
 mod maps;
 pub mod phantom;
 mod quantity;
+#[cfg(feature = "render")]
+pub mod render;
 mod series;
 pub mod status;
 mod time;
