@@ -177,7 +177,7 @@ fn brain(p: Point, depth: f64) -> Tissue {
     // Cortex folds: deep in a sulcus the surface reaches inward, and grey matter with it.
     let angle = p[1].atan2(side) + 0.05 * p[0].signum();
     let lift = p[2] / 24.0;
-    let fold = ((14.0 * angle + 1.6 * (4.0 * angle + lift).sin() + lift).sin()
+    let fold = ((17.0 * angle + 1.6 * (4.0 * angle + lift).sin() + lift).sin()
         + 0.55 * (27.0 * angle - 2.0 + 2.0 * lift).sin())
         / 1.3;
     let sulcus = ((fold - 0.1) / 0.9).clamp(0.0, 1.0);
@@ -188,7 +188,7 @@ fn brain(p: Point, depth: f64) -> Tissue {
     let medial = open && side < 4.6;
     // The island of Reil: cortex around the middle cerebral arteries.
     let insula = (side - 40.0).hypot((p[1] - 6.0) / 2.6) < 4.5;
-    if below < 3.6 + 12.0 * sulcus || medial || insula {
+    if below < 4.0 + 1.5 * fold + 11.0 * sulcus || medial || insula {
         return Tissue::GreyMatter;
     }
     Tissue::WhiteMatter

@@ -166,13 +166,13 @@ impl Canvas {
         }
     }
 
-    /// Text that stands out on any ground: dark letters with a light rim.
+    /// Text that stands out on any ground: light letters with a dark rim.
     pub(super) fn text_with_rim(&mut self, line: &Line, x: f32, y: f32, align: Align) {
         if let Some(path) =
             line.outlines().and_then(|p| p.transform(Transform::from_translate(x - shift(line, align), y)))
         {
-            self.stroke(&path, Pen::new(PAPER, 4.0).opacity(0.85));
-            self.fill(&path, INK, Transform::identity());
+            self.stroke(&path, Pen::new(INK, 4.0).opacity(0.75));
+            self.fill(&path, PAPER, Transform::identity());
         }
     }
 

@@ -81,15 +81,12 @@ fn between(table: &[u32; 33], fraction: f64) -> [u8; 3] {
     std::array::from_fn(|i| (f64::from(a[i]) + share * (f64::from(b[i]) - f64::from(a[i]))).round() as u8)
 }
 
-/// The colour of voxels with label 0.
-pub(super) const NO_LABEL: [u8; 3] = [228, 228, 231];
-
 /// A colour for a label: 0 is light grey (no answer); the first eight are those of Okabe and Ito, which the colour-blind tell
 /// apart too; further ones go around the colour circle by the golden angle.
 pub fn label_color(label: u32) -> [u8; 3] {
     const FIRST: [u32; 8] = [0x0072b2, 0xe69f00, 0x009e73, 0xd55e00, 0xcc79a7, 0x56b4e9, 0xf0e442, 0x5c5c5c];
     match label {
-        0 => NO_LABEL,
+        0 => [228, 228, 231],
         1..=8 => rgb(FIRST[label as usize - 1]),
         _ => {
             let hue = f64::from(label) * 137.507_764;

@@ -173,7 +173,7 @@ impl CurvePlot {
         let mut y = MARGIN + 34.0 * title.len() as f32 + 4.0;
 
         let (times, values) = self.extent()?;
-        let y_ticks = Ticks::new(values.0, values.1, ((height - y) / 95.0) as usize);
+        let y_ticks = Ticks::new(values.0, values.1, ((height - y) / 80.0) as usize);
         let x_ticks = Ticks::new(times.0, times.1, (width / 130.0) as usize);
         let labels: Vec<Line> = y_ticks.labels.iter().map(|label| Line::plain(label, 18.0, Weight::Regular)).collect();
         let left = MARGIN + 40.0 + labels.iter().map(Line::width).fold(0.0, f32::max);
@@ -198,10 +198,10 @@ impl CurvePlot {
         }
         self.baseline_band(&mut canvas, &axes);
         self.guides(&mut canvas, &axes);
+        self.slope_line(&mut canvas, &axes);
         for (i, curve) in self.curves.iter().enumerate() {
             draw_curve(&mut canvas, &axes, curve, self.color(i));
         }
-        self.slope_line(&mut canvas, &axes);
         if let Some((time, value)) = self.finite_peak() {
             canvas.disc(axes.x(time), axes.y(value), 8.0, PAPER);
             canvas.ring(axes.x(time), axes.y(value), 7.0, Pen::new(PEAK, 3.0));
@@ -337,17 +337,35 @@ impl CurvePlot {
         if marks.is_empty() {
             return top + 4.0;
         }
-        let (mut y, mut end) = (top + 20.0, f32::NEG_INFINITY);
         marks.sort_by(|a, b| a.0.total_cmp(&b.0));
-        for (x, text, color) in marks {
-            let line = Line::plain(&text, 18.0, Weight::SemiBold);
-            let half = 0.5 * line.width();
-            let middle = x.clamp(span.0 + half, (span.1 - half).max(span.0 + half));
-            if middle - half < end + 20.0 {
+        let mut placed: Vec<(f32, Line, [u8; 3])> = marks
+            .into_iter()
+            .map(|(x, text, color)| {
+                let line = Line::plain(&text, 18.0, Weight::SemiBold);
+                let half = 0.5 * line.width();
+                (x.min(span.1 - half).max(span.0 + half), line, color)
+            })
+            .collect();
+        let mut rows = 1;
+        if let [(a, left, _), (b, right, _)] = &mut placed[..] {
+            let (half_a, half_b) = (0.5 * left.width(), 0.5 * right.width());
+            if *b - half_b < *a + half_a + 24.0 {
+                // Side by side if there is room on both sides, else one above the other.
+                let middle = 0.5 * (*a + *b);
+                let apart = (middle - 12.0 - half_a, middle + 12.0 + half_b);
+                if apart.0 - half_a >= span.0 && apart.1 + half_b <= span.1 {
+                    (*a, *b) = apart;
+                } else {
+                    rows = 2;
+                }
+            }
+        }
+        let mut y = top + 20.0;
+        for (i, (x, line, color)) in placed.iter().enumerate() {
+            if i > 0 && rows > 1 {
                 y += 25.0;
             }
-            end = middle + half;
-            canvas.text(&line, middle, y, Align::Middle, color);
+            canvas.text(line, *x, y, Align::Middle, *color);
         }
         y + 10.0
     }
@@ -393,8 +411,7 @@ impl CurvePlot {
         });
         if let [Some(a), Some(b)] = ends {
             let points = [a, b].map(|(t, v)| (axes.x(t), axes.y(v)));
-            canvas.line(&points, Pen::new(PAPER, 7.0).opacity(0.8));
-            canvas.line(&points, Pen::new(SLOPE, 3.6));
+            canvas.line(&points, Pen::new(SLOPE, 4.0));
         }
     }
 }

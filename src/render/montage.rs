@@ -3,7 +3,7 @@
 use ndarray::ArrayView3;
 
 use super::canvas::{Align, Canvas, FAINT_INK, INK, PAPER, Pen};
-use super::colormap::{Colormap, NO_LABEL, label_color};
+use super::colormap::{Colormap, label_color};
 use super::picture::Picture;
 use super::text::{Line, Weight};
 use super::ticks::{self, Ticks};
@@ -85,7 +85,7 @@ impl Layer<'_> {
 #[derive(Debug, Clone)]
 pub struct Montage<'a> {
     layer: Layer<'a>,
-    geometry: &'a Geometry,
+    geometry: Geometry,
     title: String,
     symbol: String,
     unit: String,
@@ -98,10 +98,10 @@ pub struct Montage<'a> {
 }
 
 impl<'a> Montage<'a> {
-    fn of(layer: Layer<'a>, geometry: &'a Geometry) -> Self {
+    fn of(layer: Layer<'a>, geometry: &Geometry) -> Self {
         Self {
             layer,
-            geometry,
+            geometry: geometry.clone(),
             title: String::new(),
             symbol: String::new(),
             unit: String::new(),
@@ -118,7 +118,7 @@ impl<'a> Montage<'a> {
     ///
     /// # Errors
     /// [`Error::Setting`] for a map of curves: plot those with [`super::CurvePlot`].
-    pub fn of_map(map: &'a Map, geometry: &'a Geometry) -> Result<Self> {
+    pub fn of_map(map: &'a Map, geometry: &Geometry) -> Result<Self> {
         let layer = match &map.data {
             MapData::Float(values) => Layer::Values(values.view()),
             MapData::Label(labels) => Layer::Labels(labels.view()),
@@ -136,12 +136,12 @@ impl<'a> Montage<'a> {
     }
 
     /// Values of shape `[x, y, z]`; whatever isn't finite counts as no value.
-    pub fn of_values(values: ArrayView3<'a, f32>, geometry: &'a Geometry) -> Self {
+    pub fn of_values(values: ArrayView3<'a, f32>, geometry: &Geometry) -> Self {
         Self::of(Layer::Values(values), geometry)
     }
 
     /// Labels of shape `[x, y, z]`; 0 counts as no answer.
-    pub fn of_labels(labels: ArrayView3<'a, u32>, geometry: &'a Geometry) -> Self {
+    pub fn of_labels(labels: ArrayView3<'a, u32>, geometry: &Geometry) -> Self {
         Self::of(Layer::Labels(labels), geometry)
     }
 
@@ -224,7 +224,7 @@ impl<'a> Montage<'a> {
         self
     }
 
-    /// Names a label and gives it a colour ([`label_color`] if `None`).
+    /// Names a label and gives it a colour ([`label_color`] if `None`). Label 0 is called `no answer` unless told.
     #[must_use]
     pub fn label(mut self, value: u32, name: impl Into<String>, color: Option<[u8; 3]>) -> Self {
         self.labels.retain(|(known, _, _)| *known != value);
@@ -248,7 +248,7 @@ impl<'a> Montage<'a> {
             Layer::Values(values) => Some(self.scale(values)?),
             Layer::Labels(_) => None,
         };
-        let grid = Grid::new(shape, self.geometry, slices.len())?;
+        let grid = Grid::new(shape, &self.geometry, slices.len())?;
         let side = match (&scale, self.layer) {
             (Some(scale), _) => Side::bar(self, scale),
             (None, Layer::Labels(labels)) => Side::legend(self, labels),
@@ -356,7 +356,8 @@ impl<'a> Montage<'a> {
                 if self.range == Range::Symmetric { (-half, half) } else { (middle - half, middle + half) }
             }
         };
-        Ok(Scale { low, high, voxels, below: extreme.0 < low, above: extreme.1 > high })
+        let missing = voxels < values.len();
+        Ok(Scale { low, high, voxels, missing, below: extreme.0 < low, above: extreme.1 > high })
     }
 
     /// What stands below the tiles.
@@ -368,15 +369,15 @@ impl<'a> Montage<'a> {
             } else {
                 let unit = ticks::unit(&self.unit);
                 let how = match self.range {
-                    Range::Fixed(..) => format!("{} voxels with a value", ticks::count(scale.voxels)),
+                    Range::Fixed(..) => format!("{} with a value", voxels(scale.voxels)),
                     Range::Percentiles(low, high) => format!(
-                        "percentiles {} to {} of {} voxels",
+                        "percentiles {} to {} of {}",
                         ticks::number(low),
                         ticks::number(high),
-                        ticks::count(scale.voxels)
+                        voxels(scale.voxels)
                     ),
                     Range::Symmetric => {
-                        format!("symmetric, from percentiles 2 and 98 of {} voxels", ticks::count(scale.voxels))
+                        format!("symmetric, from percentiles 2 and 98 of {}", voxels(scale.voxels))
                     }
                 };
                 let (low, high) = (ticks::number(scale.low), ticks::number(scale.high));
@@ -395,7 +396,7 @@ impl<'a> Montage<'a> {
             n => format!("{n} of {all} slices."),
         });
         if grid.distorted {
-            notes.push("Not to scale: the voxels are too long for true proportions.".into());
+            notes.push("Not to scale: the slices are too narrow for true proportions.".into());
         }
         if self.outline.is_some() {
             notes.push("Line: border of the mask.".into());
@@ -453,7 +454,7 @@ impl<'a> Montage<'a> {
                 self.colormap.color(scale.fraction(f64::from(values[voxel])))
             }
             (Layer::Labels(labels), _) if labels[voxel] != 0 => self.color_of_label(labels[voxel]),
-            (Layer::Labels(_), _) => empty(NO_LABEL),
+            (Layer::Labels(_), _) => empty(self.color_of_label(0)),
             _ => empty(self.colormap.no_value()),
         }
     }
@@ -471,15 +472,19 @@ impl<'a> Montage<'a> {
         let (x0, y0) = grid.tile_origin(0, origin);
         let (w, h) = (grid.tile.0 as f32, grid.tile.1 as f32);
         let line = |letter: char| Line::plain(&letter.to_string(), 17.0, Weight::SemiBold);
-        if let Some((minus, plus)) = direction(self.geometry, 0) {
+        if let Some((minus, plus)) = direction(&self.geometry, 0) {
             canvas.text_with_rim(&line(minus), x0 + 6.0, y0 + 0.5 * h + 6.0, Align::Start);
             canvas.text_with_rim(&line(plus), x0 + w - 6.0, y0 + 0.5 * h + 6.0, Align::End);
         }
-        if let Some((minus, plus)) = direction(self.geometry, 1) {
+        if let Some((minus, plus)) = direction(&self.geometry, 1) {
             canvas.text_with_rim(&line(plus), x0 + 0.5 * w, y0 + 18.0, Align::Middle);
             canvas.text_with_rim(&line(minus), x0 + 0.5 * w, y0 + h - 7.0, Align::Middle);
         }
     }
+}
+
+fn voxels(count: usize) -> String {
+    format!("{} {}", ticks::count(count), if count == 1 { "voxel" } else { "voxels" })
 }
 
 /// What a quantity is called in a title.
@@ -497,6 +502,7 @@ fn plain_name(quantity: &Quantity) -> String {
         return format!("Time to {percent} % of the peak");
     }
     match quantity.id.as_ref() {
+        "onset" => "Onset of enhancement".into(),
         "auc" => "Area under the curve".into(),
         "aumc" => "Area under the first-moment curve".into(),
         "fwhm" => "Full width at half maximum".into(),
@@ -552,6 +558,8 @@ struct Scale {
     high: f64,
     /// Voxels with a value.
     voxels: usize,
+    /// Whether there are voxels without one.
+    missing: bool,
     /// Whether values lie below or above the range.
     below: bool,
     above: bool,
@@ -605,12 +613,14 @@ impl Grid {
             let scale = (space(GRID_LIMIT.0, columns, GAP) / wide).min(space(GRID_LIMIT.1, rows, GAP + CAPTION) / high);
             scale.min(TILE_LIMIT / wide.max(high))
         };
-        // The largest tiles; of equals the arrangement with the fewest empty places, then the widest.
+        // Large tiles, but hardly any empty places.
         let columns = (1..=count.max(1))
             .max_by(|a, b| {
-                let empty = |c: usize| count.div_ceil(c) * c - count;
-                let (fa, fb) = (fit(*a), fit(*b));
-                if (fa - fb).abs() > 0.03 * fa.max(fb) { fa.total_cmp(&fb) } else { empty(*b).cmp(&empty(*a)) }
+                let score = |columns: usize| {
+                    let filled = count as f64 / (count.div_ceil(columns) * columns) as f64;
+                    fit(columns) * filled.powf(0.8)
+                };
+                score(*a).total_cmp(&score(*b))
             })
             .unwrap_or(1);
         let mut scale = fit(columns);
@@ -739,11 +749,14 @@ impl Side {
             Some(_) => Swatch::GreyImage,
             None => Swatch::Color(montage.colormap.no_value()),
         };
+        let entries = if scale.missing { vec![(swatch, entry)] } else { Vec::new() };
         let labels_width = ticks.iter().map(|(_, line)| line.width()).fold(0.0, f32::max);
-        let width = (BAR_WIDTH + 14.0 + labels_width).max(head.width()).max(SWATCH + 10.0 + entry.width());
+        let width = (BAR_WIDTH + 14.0 + labels_width)
+            .max(head.width())
+            .max(entries.iter().map(|(_, text)| SWATCH + 10.0 + text.width()).fold(0.0, f32::max));
         let height = HEAD + BAR_HEIGHT + 2.0 * TRIANGLE + 14.0 + SWATCH;
         let triangles = (scale.below, scale.above);
-        Self { width, height, head: Some(head), ticks, triangles, bar: true, entries: vec![(swatch, entry)] }
+        Self { width, height, head: Some(head), ticks, triangles, bar: true, entries }
     }
 
     fn legend(montage: &Montage<'_>, labels: ArrayView3<'_, u32>) -> Self {
@@ -769,8 +782,10 @@ impl Side {
             let text = format!("{} further labels ({})", counts.len() - listed, ticks::count(rest));
             entries.extend(line(&text).map(|text| (Swatch::Color(PAPER), text)));
         }
-        let swatch = if montage.underlay.is_some() { Swatch::GreyImage } else { Swatch::Color(NO_LABEL) };
-        entries.extend(line(&format!("no answer ({})", ticks::count(none))).map(|text| (swatch, text)));
+        let swatch =
+            if montage.underlay.is_some() { Swatch::GreyImage } else { Swatch::Color(montage.color_of_label(0)) };
+        let name = montage.labels.iter().find(|(value, _, _)| *value == 0).map_or("no answer", |(_, name, _)| name);
+        entries.extend(line(&format!("{name} ({})", ticks::count(none))).map(|text| (swatch, text)));
         let head = Line::plain("voxels in brackets", 18.0, Weight::Regular);
         let width = entries.iter().map(|(_, text)| SWATCH + 10.0 + text.width()).fold(head.width(), f32::max);
         let height = HEAD + entries.len() as f32 * ENTRY;
@@ -792,6 +807,15 @@ impl Side {
                 }
             }
             let (left, right, middle) = (x, x + BAR_WIDTH, x + 0.5 * BAR_WIDTH);
+            let mut outline = vec![(left - 0.5, y - 0.5)];
+            if self.triangles.1 {
+                outline.push((middle, y - TRIANGLE - 0.5));
+            }
+            outline.extend([(right + 0.5, y - 0.5), (right + 0.5, y + BAR_HEIGHT + 0.5)]);
+            if self.triangles.0 {
+                outline.push((middle, y + BAR_HEIGHT + TRIANGLE + 0.5));
+            }
+            outline.extend([(left - 0.5, y + BAR_HEIGHT + 0.5), (left - 0.5, y - 0.5)]);
             if self.triangles.1 {
                 canvas.polygon(&[(left, y), (right, y), (middle, y - TRIANGLE)], montage.colormap.color(1.0));
             }
@@ -799,6 +823,7 @@ impl Side {
             if self.triangles.0 {
                 canvas.polygon(&[(left, foot), (right, foot), (middle, foot + TRIANGLE)], montage.colormap.color(0.0));
             }
+            canvas.line(&outline, Pen::new(FAINT_INK, 1.0));
             for (fraction, label) in &self.ticks {
                 let at = foot - fraction * BAR_HEIGHT;
                 canvas.line(&[(right, at), (right + 6.0, at)], Pen::new(INK, 1.4));
