@@ -196,7 +196,11 @@ fn odd_curves_give_pictures_or_errors() {
     assert_eq!((marked.render().unwrap().width(), marked.render().unwrap().height()), (1200, 760));
     let nan = f64::NAN;
     let odd = [
-        plot().onset(nan, Some(nan)).peak(nan, 1.0).slope(0.0, 0.0, nan).baseline(3..2, nan),
+        plot()
+            .onset(nan, Some(nan))
+            .peak(nan, 1.0)
+            .slope(0.0, 0.0, nan)
+            .baseline(std::ops::Range { start: 3, end: 2 }, 1.0),
         plot().baseline(50..1000, 1e9).onset(-500.0, Some(1e6)).peak(1e4, -1e4).slope(1e9, 1e9, 1e30),
         plot().baseline(usize::MAX..usize::MAX, 1.0).slope(50.0, 120.0, 0.0),
         plot().curve("x".repeat(3000), &[nan, 3.0, 4.0], &[1.0, nan, 2.0]).title("y".repeat(3000)).size(480, 600),

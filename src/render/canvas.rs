@@ -166,13 +166,16 @@ impl Canvas {
         }
     }
 
-    /// Text that stands out on any ground: light letters with a dark rim.
+    /// Text that stands out on any ground: light letters with a dark rim, or the other way round on light ground.
     pub(super) fn text_with_rim(&mut self, line: &Line, x: f32, y: f32, align: Align) {
-        if let Some(path) =
-            line.outlines().and_then(|p| p.transform(Transform::from_translate(x - shift(line, align), y)))
-        {
-            self.stroke(&path, Pen::new(INK, 4.0).opacity(0.75));
-            self.fill(&path, PAPER, Transform::identity());
+        let start = x - shift(line, align);
+        let ground = self.pixmap.pixel((start + 0.5 * line.width()) as u32, (y - 0.35 * line.size) as u32);
+        let light =
+            ground.is_some_and(|p| 3 * u32::from(p.red()) + 6 * u32::from(p.green()) + u32::from(p.blue()) > 1400);
+        let (letters, rim) = if light { (INK, PAPER) } else { (PAPER, INK) };
+        if let Some(path) = line.outlines().and_then(|path| path.transform(Transform::from_translate(start, y))) {
+            self.stroke(&path, Pen::new(rim, 4.0).opacity(0.75));
+            self.fill(&path, letters, Transform::identity());
         }
     }
 

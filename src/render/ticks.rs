@@ -17,8 +17,13 @@ impl Ticks {
         }
         let raw = span / wanted.max(2) as f64;
         let magnitude = 10f64.powi(raw.log10().floor() as i32);
-        let step =
-            [1.0, 2.0, 5.0, 10.0].into_iter().find(|m| m * magnitude >= raw * 0.9999).unwrap_or(10.0) * magnitude;
+        // The nearest of the round steps, by ratio.
+        let step = match raw / magnitude {
+            ratio if ratio < 2f64.sqrt() => magnitude,
+            ratio if ratio < 10f64.sqrt() => 2.0 * magnitude,
+            ratio if ratio < 50f64.sqrt() => 5.0 * magnitude,
+            _ => 10.0 * magnitude,
+        };
         let (first, last) = ((low / step - 1e-6).ceil(), (high / step + 1e-6).floor());
         let values: Vec<f64> = (0..=(last - first).max(0.0) as usize).map(|i| (first + i as f64) * step).collect();
         let largest = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
@@ -96,13 +101,13 @@ mod tests {
     #[test]
     fn ticks_are_round_and_inside() {
         let ticks = Ticks::new(1.3, 58.2, 5);
-        assert_eq!(ticks.labels, ["20", "40"]);
+        assert_eq!(ticks.labels, ["10", "20", "30", "40", "50"]);
         assert_eq!(Ticks::new(0.0, 1.0, 5).labels, ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(Ticks::new(-0.5, 0.5, 4).labels, ["−0.4", "−0.2", "0.0", "0.2", "0.4"]);
         let large = Ticks::new(0.0, 420_000.0, 4);
-        assert_eq!((large.labels.join(" "), large.factor()), ("0 2 4".into(), Some("×10⁵".into())));
+        assert_eq!((large.labels.join(" "), large.factor()), ("0 1 2 3 4".into(), Some("×10⁵".into())));
         let small = Ticks::new(0.0, 4.2e-7, 4);
-        assert_eq!((small.labels.join(" "), small.factor()), ("0 2 4".into(), Some("×10⁻⁷".into())));
+        assert_eq!((small.labels.join(" "), small.factor()), ("0 1 2 3 4".into(), Some("×10⁻⁷".into())));
         assert!(Ticks::new(1.0, 1.0, 5).values.is_empty());
         assert!(Ticks::new(f64::NAN, 1.0, 5).values.is_empty());
         for (low, high) in [(-3.4e38, 3.4e38), (1e6, 1e6 + 1.0), (1e-40, 2e-40), (7.0, 7.1)] {
