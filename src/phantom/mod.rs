@@ -1,8 +1,9 @@
 //! Digital reference objects: series whose truth is known because it was chosen.
 //!
 //! A voxel's noise-free signal is `baseline + enhancement(t)`, the enhancement one of the closed forms of [`curves`].
-//! Noise and rounding come on top. The same settings give the same bytes: noise comes from xoshiro256++, one stream
-//! per frame, seeded by SplitMix64.
+//! Noise and rounding come on top. The same settings give the same bytes, however many threads run: noise comes from
+//! xoshiro256++, one stream per frame, seeded by SplitMix64. (On another platform its mathematics library may differ in
+//! a last digit.) Voxels belong to one tissue each: there is no partial volume, so the truth is exact.
 //!
 //! ```
 //! use perfuse::phantom::{Noise, Phantom};

@@ -15,7 +15,7 @@ const SLOPE: [u8; 3] = [178, 24, 60];
 const BAND: [u8; 3] = [221, 228, 238];
 const BASELINE: [u8; 3] = [92, 108, 132];
 /// Further curves and fits, told apart without red and green.
-const FURTHER: [[u8; 3]; 5] = [[204, 121, 167], [0, 158, 115], [230, 159, 0], [86, 180, 233], [120, 94, 160]];
+const FURTHER: [[u8; 3]; 5] = [[128, 90, 174], [86, 180, 233], [230, 159, 0], [204, 121, 167], [0, 158, 115]];
 
 /// A PNG of a curve: samples as dots joined by a thin line, baseline, onset, peak and steepest rise marked, further
 /// curves and fits if given. All times are in seconds on the series' own clock.

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Glyphs come from a part of Noto Sans that is packaged with the crate under the SIL Open Font License
-//! (`src/render/font/`): no fonts of the system are used, so the same input gives the same bytes everywhere.
+//! (`src/render/font/`): no fonts of the system are used. The same input gives the same bytes.
 
 mod canvas;
 mod colormap;
