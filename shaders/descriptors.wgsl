@@ -146,7 +146,7 @@ fn asked(slot: u32) -> bool {
     return row_of(slot) >= 0;
 }
 
-fn set(slot: u32, value: f32, valid: bool) {
+fn put(slot: u32, value: f32, valid: bool) {
     write_number(u32(row_of(slot)), here, value, valid);
 }
 
@@ -712,11 +712,11 @@ fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid:
     let known = select(valid, onset_known, from_onset) && count >= 2.0;
     let determinant = pick(known, count * sxx - sx * sx, 1.0);
     if asked(SLOT_LATE_SLOPE) {
-        set(SLOT_LATE_SLOPE, (sx * sy - count * sxy) / determinant * (*s).scale, known);
+        put(SLOT_LATE_SLOPE, (sx * sy - count * sxy) / determinant * (*s).scale, known);
     }
     if asked(SLOT_LATE_SLOPE_SE) {
         let variance = pick(known, count, 1.0) / determinant;
-        set(SLOT_LATE_SLOPE_SE, sigma * (*s).scale * sqrt(max(variance, 0.0)), known);
+        put(SLOT_LATE_SLOPE_SE, sigma * (*s).scale * sqrt(max(variance, 0.0)), known);
     }
 }
 
@@ -850,7 +850,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         onset_known = onset_known || usable;
         if asked(SLOT_ONSET_SE) {
             let error = piecewise_linear_error(half_rise, own.value);
-            set(SLOT_ONSET_SE, error.value, error.found && usable);
+            put(SLOT_ONSET_SE, error.value, error.found && usable);
         }
     }
     if needs(NEEDS_ONSET) {
@@ -865,66 +865,66 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
 
     // Amplitudes and times.
     if asked(SLOT_BASELINE) {
-        set(SLOT_BASELINE, baseline, valid);
+        put(SLOT_BASELINE, baseline, valid);
     }
     if asked(SLOT_BASELINE_SE) {
-        set(SLOT_BASELINE_SE, sigma * scale * (*s).sqrt_inv_baseline, valid);
+        put(SLOT_BASELINE_SE, sigma * scale * (*s).sqrt_inv_baseline, valid);
     }
     if asked(SLOT_BASELINE_SD) {
-        set(SLOT_BASELINE_SD, baseline_sd * scale, valid && baseline_sd_known());
+        put(SLOT_BASELINE_SD, baseline_sd * scale, valid && baseline_sd_known());
     }
     if asked(SLOT_PEAK_ENHANCEMENT) {
-        set(SLOT_PEAK_ENHANCEMENT, e_max * scale, valid);
+        put(SLOT_PEAK_ENHANCEMENT, e_max * scale, valid);
     }
     if asked(SLOT_PEAK_HEIGHT) {
-        set(SLOT_PEAK_HEIGHT, e_max * scale, valid);
+        put(SLOT_PEAK_HEIGHT, e_max * scale, valid);
     }
     let positive = baseline > 0.0;
     if asked(SLOT_RELATIVE_ENHANCEMENT) {
-        set(SLOT_RELATIVE_ENHANCEMENT, 100.0 * (e_max * scale) / pick(positive, baseline, 1.0), valid && positive);
+        put(SLOT_RELATIVE_ENHANCEMENT, 100.0 * (e_max * scale) / pick(positive, baseline, 1.0), valid && positive);
     }
     if needs(NEEDS_POSITIVE_BASELINE) {
         bits |= select(0u, BASELINE_NOT_POSITIVE, valid && !positive);
     }
     if asked(SLOT_PEAK_TIME) {
-        set(SLOT_PEAK_TIME, peak_time + (*s).t0, enhancing);
+        put(SLOT_PEAK_TIME, peak_time + (*s).t0, enhancing);
     }
     if asked(SLOT_ONSET) {
-        set(SLOT_ONSET, onset_time, timed);
+        put(SLOT_ONSET, onset_time, timed);
     }
     if asked(SLOT_TIME_TO_PEAK) {
-        set(SLOT_TIME_TO_PEAK, time_to_peak, rising);
+        put(SLOT_TIME_TO_PEAK, time_to_peak, rising);
     }
     let fractions = array<f32, 5>(0.10, 0.25, 0.50, 0.75, 0.90);
     for (var i = 0u; i < 5u; i++) {
         if asked(SLOT_TIME_TO_FRACTION + i) {
             let crossing = last_upward_crossing(peak, peak.e * fractions[i]);
-            set(SLOT_TIME_TO_FRACTION + i, crossing.value - onset_time, timed && crossing.found);
+            put(SLOT_TIME_TO_FRACTION + i, crossing.value - onset_time, timed && crossing.found);
         }
     }
     if asked(SLOT_WASH_IN_SLOPE) {
-        set(SLOT_WASH_IN_SLOPE, e_max * scale / pick(rising, time_to_peak, 1.0), rising);
+        put(SLOT_WASH_IN_SLOPE, e_max * scale / pick(rising, time_to_peak, 1.0), rising);
     }
     if asked(SLOT_MAX_SLOPE) {
-        set(SLOT_MAX_SLOPE, steepest.slope * scale, valid);
+        put(SLOT_MAX_SLOPE, steepest.slope * scale, valid);
     }
     if asked(SLOT_MAX_SLOPE_TIME) {
-        set(SLOT_MAX_SLOPE_TIME, steepest.time + (*s).t0, enhancing);
+        put(SLOT_MAX_SLOPE_TIME, steepest.time + (*s).t0, enhancing);
     }
     if asked(SLOT_WASH_OUT_SLOPE) {
         let known = enhancing && !at_last;
         let span = pick(known, peak_time - u_last, 1.0);
-        set(SLOT_WASH_OUT_SLOPE, (e_max - e_at(last)) * scale / span, known);
+        put(SLOT_WASH_OUT_SLOPE, (e_max - e_at(last)) * scale / span, known);
     }
     if asked(SLOT_CONTRAST_TO_NOISE) {
         let known = valid && sigma > 0.0;
-        set(SLOT_CONTRAST_TO_NOISE, e_max / pick(known, sigma, 1.0), known);
+        put(SLOT_CONTRAST_TO_NOISE, e_max / pick(known, sigma, 1.0), known);
     }
     if asked(SLOT_FINAL_ENHANCEMENT) {
-        set(SLOT_FINAL_ENHANCEMENT, e_at(last) * scale, valid);
+        put(SLOT_FINAL_ENHANCEMENT, e_at(last) * scale, valid);
     }
     if asked(SLOT_FINAL_ENHANCEMENT_SE) {
-        set(SLOT_FINAL_ENHANCEMENT_SE, sigma * scale * (*s).final_error_factor, valid);
+        put(SLOT_FINAL_ENHANCEMENT_SE, sigma * scale * (*s).final_error_factor, valid);
     }
     if asked(SLOT_LATE_SLOPE) || asked(SLOT_LATE_SLOPE_SE) {
         late_slope(peak, onset_time, onset_known, sigma, valid);
@@ -933,7 +933,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         let half = peak.e * 0.5;
         let rise = last_upward_crossing(peak, half);
         let descent = first_downward_crossing(peak, half);
-        set(SLOT_FWHM, descent.value - rise.value, enhancing && rise.found && descent.found);
+        put(SLOT_FWHM, descent.value - rise.value, enhancing && rise.found && descent.found);
     }
     if asked(SLOT_PERCENT_SIGNAL_RECOVERY) {
         var late = 0.0;
@@ -942,7 +942,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         }
         late *= (*s).inv_recovery;
         let ratio = late / pick(enhancing, e_max, 1.0);
-        set(SLOT_PERCENT_SIGNAL_RECOVERY, 100.0 * (1.0 - ratio), enhancing);
+        put(SLOT_PERCENT_SIGNAL_RECOVERY, 100.0 * (1.0 - ratio), enhancing);
     }
 
     // Areas.
@@ -952,23 +952,23 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     if with_area {
         area = integral(false, onset_time, u_last);
         if asked(SLOT_AUC) {
-            set(SLOT_AUC, area.value * scale, started);
+            put(SLOT_AUC, area.value * scale, started);
         }
         if asked(SLOT_AUC_SE) {
-            set(SLOT_AUC_SE, standard_error(area, sigma) * scale, started);
+            put(SLOT_AUC_SE, standard_error(area, sigma) * scale, started);
         }
     }
     if needs(NEEDS_MOMENT) {
         let moment = integral(true, onset_time, u_last);
         if asked(SLOT_AUMC) {
-            set(SLOT_AUMC, moment.value * scale, started);
+            put(SLOT_AUMC, moment.value * scale, started);
         }
         if asked(SLOT_AUMC_SE) {
-            set(SLOT_AUMC_SE, standard_error(moment, sigma) * scale, started);
+            put(SLOT_AUMC_SE, standard_error(moment, sigma) * scale, started);
         }
         if asked(SLOT_MEAN_RESIDENCE_TIME) {
             let known = started && enhancing && area.value > 0.0;
-            set(SLOT_MEAN_RESIDENCE_TIME, moment.value / pick(known, area.value, 1.0), known);
+            put(SLOT_MEAN_RESIDENCE_TIME, moment.value / pick(known, area.value, 1.0), known);
         }
     }
     var past_end = onset_known && !started && needs(NEEDS_AREA);
@@ -978,10 +978,10 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         past_end = past_end || (onset_known && !inside);
         let window = integral(false, onset_time, end);
         if asked(SLOT_IAUC + i) {
-            set(SLOT_IAUC + i, window.value * scale, inside);
+            put(SLOT_IAUC + i, window.value * scale, inside);
         }
         if asked(SLOT_IAUC_SE + i) {
-            set(SLOT_IAUC_SE + i, standard_error(window, sigma) * scale, inside);
+            put(SLOT_IAUC_SE + i, standard_error(window, sigma) * scale, inside);
         }
     }
 
@@ -993,7 +993,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         let inside = early.found && late.found;
         past_end = past_end || (timed && !inside);
         let ratio = early.value / pick(divisible, late.value, 1.0);
-        set(SLOT_SIGNAL_ENHANCEMENT_RATIO, ratio, timed && inside && divisible);
+        put(SLOT_SIGNAL_ENHANCEMENT_RATIO, ratio, timed && inside && divisible);
     }
     if asked(SLOT_CURVE_TYPE) {
         let target_time = onset_time + (*s).early_after_onset;
