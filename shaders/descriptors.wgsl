@@ -418,8 +418,8 @@ fn integral(moment: bool, start: f32, end: f32) -> Integral {
 }
 
 fn standard_error(area: Integral, sigma: f32) -> f32 {
-    let shared = area.weights * area.weights * uniforms.settings.inv_baseline;
-    return sigma * sqrt(area.squared_weights + shared);
+    let baseline_part = area.weights * area.weights * uniforms.settings.inv_baseline;
+    return sigma * sqrt(area.squared_weights + baseline_part);
 }
 
 // Zero, then a line from a continuous break point: see onset.rs.
@@ -765,7 +765,7 @@ fn curve_type(target_time: f32, known_target: bool, baseline: f32, sigma: f32) -
     let change = 100.0 * (ratio - 1.0);
     var variance = (*s).inv_late + ratio * ratio / count - 2.0 * ratio * shared_samples * (*s).inv_late / count;
     if !is_signal {
-        // The baseline's noise is common to both means and remains in their ratio.
+        // The baseline's noise is baseline_part to both means and remains in their ratio.
         variance += (1.0 - ratio) * (1.0 - ratio) * (*s).inv_baseline;
     }
     let error = 100.0 * NORMAL_975 * sigma / early * sqrt(max(variance, 0.0));
