@@ -126,7 +126,6 @@ const ONSET_THRESHOLD: u32 = 3u;
 const ONSET_SD_THRESHOLD: u32 = 4u;
 const ONSET_DERIVATIVE: u32 = 5u;
 
-const GOLDEN_STEPS: u32 = 14u;
 const NORMAL_975: f32 = 1.95996398;
 
 // The voxel in hand: its place in the slab, the word of its first sample, and its mean over the baseline.
@@ -567,35 +566,27 @@ fn saturating_break(peak: Peak, tau: f32) -> Break {
 
 fn saturating(peak: Peak) -> Found {
     let s = &uniforms.settings;
-    var best_gain = 0.0;
     var best = 0.0;
+    var best_gain = 0.0;
+    var gain_before = 0.0;
+    var gain_after = 0.0;
+    var previous_gain = 0.0;
+    var previous_was_best = false;
     for (var j = 0u; j < (*s).tau_count; j++) {
         let gain = saturating_break(peak, tables[(*s).taus_at + j]).gain;
+        gain_after = pick(previous_was_best, gain, gain_after);
         let better = gain > best_gain;
+        gain_before = pick(better, previous_gain, gain_before);
         best_gain = pick(better, gain, best_gain);
         best = pick(better, f32(j), best);
+        previous_gain = gain;
+        previous_was_best = better;
     }
-    let golden = 0.61803399;
-    var low = (*s).log_tau_first + (best - 1.0) * (*s).log_tau_step;
-    var high = (*s).log_tau_first + (best + 1.0) * (*s).log_tau_step;
-    var left = high - golden * (high - low);
-    var right = low + golden * (high - low);
-    var left_gain = saturating_break(peak, exp(left)).gain;
-    var right_gain = saturating_break(peak, exp(right)).gain;
-    for (var step = 0u; step < GOLDEN_STEPS; step++) {
-        let to_left = left_gain >= right_gain;
-        high = pick(to_left, right, high);
-        low = pick(to_left, low, left);
-        let inner = pick(to_left, left, right);
-        let inner_gain = pick(to_left, left_gain, right_gain);
-        let probe = pick(to_left, high - golden * (high - low), low + golden * (high - low));
-        let probe_gain = saturating_break(peak, exp(probe)).gain;
-        left = pick(to_left, probe, inner);
-        left_gain = pick(to_left, probe_gain, inner_gain);
-        right = pick(to_left, inner, probe);
-        right_gain = pick(to_left, inner_gain, probe_gain);
-    }
-    let best_break = saturating_break(peak, exp((low + high) * 0.5));
+    let curvature = (best_gain - gain_before) + (best_gain - gain_after);
+    let inner = best > 0.0 && best < f32((*s).tau_count - 1u) && curvature > 0.0;
+    let shift = pick(inner, (gain_after - gain_before) * 0.5 / pick(inner, curvature, 1.0), 0.0);
+    let log_tau = (*s).log_tau_first + (best + shift) * (*s).log_tau_step;
+    let best_break = saturating_break(peak, exp(log_tau));
     return Found(best_break.time, best_break.found);
 }
 
