@@ -140,19 +140,19 @@ impl Gpu {
             pieces: pieces(series.voxel_count(), options.mask.map(Mask::flat)),
         };
         self.check(&job.program)?;
-        let mut cap = self.tuning.slab_voxels;
+        let mut slab = self.plan(&job, self.tuning.slab_voxels)?;
         loop {
-            let slab = self.plan(&job, cap)?;
             match self.run_in_slabs(&job, slab) {
                 Ok(raw) => return Ok(raw),
                 Err(Fault::OutOfMemory) => {
                     // Memory kept from other runs may be all that is missing.
                     self.release_memory();
-                    if slab <= slabs::GRANULE {
+                    let smaller = self.plan(&job, Some(slab / 2))?;
+                    if smaller >= slab {
                         return Err(self.too_little_memory(&job, slab));
                     }
-                    log::warn!("{}: no memory for slabs of {slab} voxels, trying half", self.context.info.name);
-                    cap = Some(slab / 2);
+                    log::warn!("{}: no memory for slabs of {slab} voxels, trying {smaller}", self.context.info.name);
+                    slab = smaller;
                 }
                 Err(fault) => return Err(self.context.error(fault)),
             }
@@ -513,4 +513,32 @@ pub(crate) fn blank_outside(raw: &mut RawRows, outputs: &[Output], mask: &Mask) 
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array3, ShapeBuilder};
+
+    use super::*;
+    use crate::quantity::Quantity;
+
+    #[test]
+    fn a_gpu_can_be_shared() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Gpu>();
+        shared::<DeviceInfo>();
+    }
+
+    #[test]
+    fn outside_the_mask_there_is_only_a_status() {
+        let labels = Array3::from_shape_vec((3, 1, 1).f(), vec![0, 2, 0]).unwrap();
+        let mask = Mask::from_labels(labels.view());
+        let output = |kind| Output { quantity: Quantity::TIME_TO_PEAK, kind };
+        let outputs = [output(OutputKind::Label), output(OutputKind::Curve(2)), output(OutputKind::Float)];
+        let mut raw = RawRows { rows: vec![vec![9; 3]; 5], stages: Vec::new() };
+        blank_outside(&mut raw, &outputs, &mask);
+        let blanks: Vec<u32> = raw.rows.iter().map(|row| row[0]).collect();
+        assert_eq!(blanks, [0, NAN_BITS, NAN_BITS, NAN_BITS, status::OUTSIDE_MASK]);
+        assert!(raw.rows.iter().all(|row| row[1] == 9 && row[2] == row[0]));
+    }
 }
