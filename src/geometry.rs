@@ -97,8 +97,7 @@ impl Geometry {
         for row in 0..3 {
             for column in 0..4 {
                 let difference = (ours[row][column] - theirs[row][column]).abs();
-                // NaN counts as different.
-                if !(difference <= 1e-3 * smallest) {
+                if difference.is_nan() || difference > 1e-3 * smallest {
                     return Err(Error::mismatch(
                         what,
                         series,

@@ -3,7 +3,10 @@
 pub mod engine;
 mod error;
 mod geometry;
+#[cfg(feature = "nifti")]
+pub mod io;
 pub mod kernel;
+pub mod kernels;
 mod maps;
 mod quantity;
 pub mod reduction;
@@ -11,9 +14,10 @@ mod series;
 pub mod status;
 mod time;
 
-pub use engine::{Cancel, NonFinite, RunOptions};
+pub use engine::{Cancel, Engine, NonFinite, RunOptions, Verification};
 pub use error::{Error, Result};
 pub use geometry::Geometry;
+pub use kernels::descriptors::Descriptors;
 pub use maps::{Map, MapData, Maps, RunRecord, SettingValue, StageTime};
 pub use quantity::{Quantity, SignalKind, Unit};
 pub use series::{Mask, Sample, Scaling, Series, VoxelMap, Voxels};

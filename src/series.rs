@@ -35,7 +35,6 @@ macro_rules! voxel_types {
             }
 
             /// One stored sample as f64 (rounded there beyond 2^53).
-            #[expect(clippy::unnecessary_cast, reason = "one text for ten types")]
             pub fn get_f64(&self, index: usize) -> f64 {
                 match self { $(Voxels::$variant(v) => v[index] as f64,)* }
             }
@@ -296,6 +295,23 @@ impl Series {
         Ok(self.curve_at(index))
     }
 
+    /// The first sample of a voxel and every sample's difference from it, in stored units: exact for integers of up to 52
+    /// bits.
+    pub(crate) fn differences_at(&self, index: usize) -> (f64, Vec<f64>) {
+        let stride = self.voxel_count();
+        let frames = 0..self.frames();
+        let differences = match &*self.voxels {
+            Voxels::I64(v) => {
+                frames.map(|t| (i128::from(v[index + t * stride]) - i128::from(v[index])) as f64).collect()
+            }
+            Voxels::U64(v) => {
+                frames.map(|t| (i128::from(v[index + t * stride]) - i128::from(v[index])) as f64).collect()
+            }
+            other => frames.map(|t| other.get_f64(index + t * stride) - other.get_f64(index)).collect(),
+        };
+        (self.voxels.get_f64(index), differences)
+    }
+
     /// The scaled curve of the voxel with this flat index, in f64.
     pub(crate) fn curve_at(&self, index: usize) -> Vec<f64> {
         let stride = self.voxel_count();
@@ -344,6 +360,11 @@ impl Mask {
     /// Labels in memory order, x fastest.
     pub(crate) fn flat(&self) -> &[u32] {
         self.labels.as_slice_memory_order().expect("labels are contiguous")
+    }
+
+    /// Where the mask's voxels lie, if known.
+    pub fn geometry(&self) -> Option<&Geometry> {
+        self.geometry.as_ref()
     }
 
     /// The regions that occur, in increasing order, without 0.
@@ -407,6 +428,11 @@ impl VoxelMap {
     pub fn with_source(mut self, source: impl Into<PathBuf>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Where the map's voxels lie, if known.
+    pub fn geometry(&self) -> Option<&Geometry> {
+        self.geometry.as_ref()
     }
 
     /// Values of shape `[x, y, z]`.

@@ -1,17 +1,470 @@
 //! Engines: what runs a kernel over a series.
 
+mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod options;
+mod raw_rows;
+mod reference;
+mod verify;
+
+use std::time::Instant;
+
+use ndarray::{Array3, Array4, ShapeBuilder};
+use rayon::prelude::*;
 
 pub use options::{Cancel, NonFinite, Progress, RunOptions};
+pub use verify::{MapVerification, Verification};
 
-use crate::maps::StageTime;
+use crate::error::{Error, Result};
+use crate::kernel::{Input, OutputKind, PreparedKernel, VoxelKernel};
+use crate::maps::{Map, MapData, Maps, RunRecord, SettingValue, StageTime};
+use crate::quantity::SignalKind;
+use crate::reduction::Reductions;
+use crate::series::{Mask, Series};
+use crate::status;
+use raw_rows::RawRows;
 
-/// What an engine brings back: one vector of 32-bit words per row (f32 bits, labels, bits), x fastest; the last row is
-/// the status.
-#[derive(Debug, Default)]
-pub(crate) struct RawRows {
-    pub(crate) rows: Vec<Vec<u32>>,
-    pub(crate) stages: Vec<StageTime>,
+/// Voxels that [`Engine::verify`] compares at most, evenly spread, unless told.
+const VERIFIED_VOXELS: usize = 100_000;
+
+/// Runs kernels: on the CPU, on a GPU, or as the f64 reference.
+///
+/// ```
+/// let engine = perfuse::Engine::cpu();
+/// println!("{}: {}", engine.device(), engine.reason());
+/// ```
+#[derive(Debug)]
+pub struct Engine {
+    backend: Backend,
+    device: String,
+    reason: String,
+    pool: Option<rayon::ThreadPool>,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Cpu,
+    Reference,
+    #[cfg(feature = "gpu")]
+    Gpu(Box<gpu::Gpu>),
+}
+
+impl Engine {
+    /// The fastest engine here: a real GPU if there is one, otherwise the CPU engine; never software Vulkan.
+    /// [`reason`](Self::reason) says why.
+    pub fn auto() -> Self {
+        #[cfg(feature = "gpu")]
+        let why_not = match gpu::Gpu::open(&gpu::DeviceChoice::Real) {
+            Ok(gpu) => return Self::on(gpu, "auto: a GPU is there"),
+            Err(Error::NoDevice { .. }) => "auto: no real GPU is there".to_string(),
+            Err(error) => format!("auto: the GPU can't be used ({error})"),
+        };
+        #[cfg(not(feature = "gpu"))]
+        let why_not = "auto: built without GPU support".to_string();
+        Self { reason: why_not, ..Self::cpu() }
+    }
+
+    /// The engine that a text names: `auto`, `cpu`, `gpu` (the best device, software only if there is nothing else), or a
+    /// part of an adapter's name or driver, software included.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] with the devices that are there if none answers.
+    pub fn named(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::auto()),
+            "cpu" => Ok(Self::cpu()),
+            "reference" => Ok(Self::reference()),
+            "gpu" => Self::gpu(None),
+            name => Self::gpu(Some(name)),
+        }
+    }
+
+    /// A GPU: the best device, software only if there is nothing else; or the best whose name or driver contains a text,
+    /// software included.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] with the devices that are there if none answers, or if the crate was built without GPU support.
+    #[cfg(feature = "gpu")]
+    pub fn gpu(name: Option<&str>) -> Result<Self> {
+        let choice = name.map_or(gpu::DeviceChoice::Any, |name| gpu::DeviceChoice::Named(name.into()));
+        Ok(Self::on(gpu::Gpu::open(&choice)?, "asked for"))
+    }
+
+    /// Without GPU support there is none.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`].
+    #[cfg(not(feature = "gpu"))]
+    pub fn gpu(name: Option<&str>) -> Result<Self> {
+        Err(Error::NoDevice {
+            wanted: name.unwrap_or("gpu").into(),
+            found: "none".into(),
+            mend: "build with the feature gpu, or use the CPU engine".into(),
+        })
+    }
+
+    /// A device that the caller opened, left as it is: its handlers too.
+    ///
+    /// wgpu makes a new major release every few months; this method follows it, outside of this crate's own
+    /// compatibility promise.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device lacks what kernels need.
+    #[cfg(feature = "gpu")]
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
+        Ok(Self::on(gpu::Gpu::from_wgpu(device, queue)?, "the caller's device"))
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on(gpu: gpu::Gpu, reason: &str) -> Self {
+        let device = gpu.info().to_string();
+        Self { backend: Backend::Gpu(Box::new(gpu)), device, reason: reason.into(), pool: None }
+    }
+
+    /// The device behind the engine, for measuring it; `None` unless it is a GPU.
+    #[cfg(feature = "gpu")]
+    pub fn as_gpu(&self) -> Option<&gpu::Gpu> {
+        match &self.backend {
+            Backend::Gpu(gpu) => Some(gpu),
+            _ => None,
+        }
+    }
+
+    /// The CPU engine: 32-bit lanes, the widest vector instructions that this processor has, all cores.
+    pub fn cpu() -> Self {
+        Self {
+            backend: Backend::Cpu,
+            device: format!("CPU, {} threads, {}", rayon::current_num_threads(), cpu::level_name()),
+            reason: "asked for".into(),
+            pool: None,
+        }
+    }
+
+    /// The definition itself: f64, one voxel at a time, all cores. Slow; for checking.
+    pub fn reference() -> Self {
+        Self {
+            backend: Backend::Reference,
+            device: format!("CPU in f64, {} threads", rayon::current_num_threads()),
+            reason: "asked for".into(),
+            pool: None,
+        }
+    }
+
+    /// Uses this many threads for what runs on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the threads can't be started.
+    pub fn with_threads(mut self, threads: usize) -> Result<Self> {
+        if threads == 0 {
+            return Err(Error::setting("threads", threads, "use 1 or more"));
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|error| Error::setting("threads", threads, error.to_string()))?;
+        if let Backend::Cpu = self.backend {
+            self.device = format!("CPU, {threads} threads, {}", cpu::level_name());
+        }
+        self.pool = Some(pool);
+        Ok(self)
+    }
+
+    /// What runs the kernels: `cpu`, `gpu` or `reference`.
+    pub fn name(&self) -> &'static str {
+        match self.backend {
+            Backend::Cpu => "cpu",
+            Backend::Reference => "reference",
+            #[cfg(feature = "gpu")]
+            Backend::Gpu(_) => "gpu",
+        }
+    }
+
+    /// The device, as it calls itself.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// Why this engine was chosen.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Runs a kernel over every voxel of a series.
+    ///
+    /// # Errors
+    /// Those of [`run_with`](Self::run_with).
+    pub fn run<K: VoxelKernel>(&self, kernel: &K, series: &Series) -> Result<Maps> {
+        self.run_with(kernel, series, &RunOptions::new())
+    }
+
+    /// Runs a kernel over a series.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the kernel's settings don't fit the series, [`Error::Mismatch`] if the mask doesn't,
+    /// [`Error::Device`] and [`Error::OutOfMemory`] from the device, [`Error::Cancelled`].
+    pub fn run_with<K: VoxelKernel>(&self, kernel: &K, series: &Series, options: &RunOptions<'_>) -> Result<Maps> {
+        self.in_pool(|| self.run_into(kernel, series, options, Vec::new()))
+    }
+
+    /// Runs a kernel over a series into the memory of earlier maps of the same shape, which saves the time that a system
+    /// takes to hand out fresh memory.
+    ///
+    /// # Errors
+    /// Those of [`run_with`](Self::run_with).
+    pub fn run_reusing<K: VoxelKernel>(
+        &self,
+        kernel: &K,
+        series: &Series,
+        options: &RunOptions<'_>,
+        maps: Maps,
+    ) -> Result<Maps> {
+        self.in_pool(|| self.run_into(kernel, series, options, into_rows(maps)))
+    }
+
+    /// Runs a kernel and compares its maps with the f64 definition, map by map, in up to 100,000 voxels evenly spread
+    /// inside the mask. The tolerances are derived voxel by voxel from what WGSL allows a device to lose in each
+    /// operation.
+    ///
+    /// # Errors
+    /// Those of [`run_with`](Self::run_with). That maps don't agree is no error: see [`Verification::passed`].
+    pub fn verify<K: VoxelKernel>(
+        &self,
+        kernel: &K,
+        series: &Series,
+        options: &RunOptions<'_>,
+    ) -> Result<Verification> {
+        self.verify_voxels(kernel, series, options, VERIFIED_VOXELS)
+    }
+
+    /// [`verify`](Self::verify) with at most this many voxels.
+    ///
+    /// # Errors
+    /// Those of [`run_with`](Self::run_with).
+    pub fn verify_voxels<K: VoxelKernel>(
+        &self,
+        kernel: &K,
+        series: &Series,
+        options: &RunOptions<'_>,
+        at_most: usize,
+    ) -> Result<Verification> {
+        self.in_pool(|| {
+            if let Some(mask) = options.mask {
+                mask.check_matches(series)?;
+            }
+            let reductions = Reductions::new(series, options.mask);
+            let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions })?;
+            let raw = self.run_raw(&prepared, series, options, Vec::new())?;
+            let inside = options.mask.map_or(series.voxel_count(), Mask::voxel_count);
+            let step = inside.div_ceil(at_most.max(1)).max(1);
+            Ok(verify::compare(&prepared, series, options.mask, &raw, self.device.clone(), step))
+        })
+    }
+
+    /// The definition's values in f64 for one voxel: identifier and value of every map, then the status word. NaN where
+    /// there is none; labels and bits as numbers; a curve's samples one after the other.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the settings don't fit the series or the voxel lies outside it.
+    pub fn reference_values<K: VoxelKernel>(
+        kernel: &K,
+        series: &Series,
+        voxel: [usize; 3],
+        options: &RunOptions<'_>,
+    ) -> Result<Vec<(String, f64)>> {
+        series.curve(voxel)?;
+        let reductions = Reductions::new(series, options.mask);
+        let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions })?;
+        let [nx, ny, _] = series.spatial_shape();
+        let index = voxel[0] + nx * (voxel[1] + ny * voxel[2]);
+        let values = reference::evaluate(&prepared, series, index, options.non_finite);
+        let names = prepared
+            .outputs()
+            .iter()
+            .flat_map(|output| std::iter::repeat_n(output.quantity.id.to_string(), output.kind.rows()))
+            .chain(["status".to_string()]);
+        Ok(names.zip(values).collect())
+    }
+
+    fn in_pool<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+
+    fn run_into<K: VoxelKernel>(
+        &self,
+        kernel: &K,
+        series: &Series,
+        options: &RunOptions<'_>,
+        memory: Vec<Vec<u32>>,
+    ) -> Result<Maps> {
+        if let Some(mask) = options.mask {
+            mask.check_matches(series)?;
+        }
+        let start = Instant::now();
+        let reductions = Reductions::new(series, options.mask);
+        let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions })?;
+        let mut stages = reductions.take_stages();
+        let reduced: f64 = stages.iter().map(|stage| stage.seconds).sum();
+        stages.push(StageTime {
+            stage: "prepare".into(),
+            seconds: (start.elapsed().as_secs_f64() - reduced).max(0.0),
+            bytes: 0,
+        });
+        options.cancel.check()?;
+        let mut raw = self.run_raw(&prepared, series, options, memory)?;
+        if options.non_finite == NonFinite::Skip && !matches!(self.backend, Backend::Reference) {
+            skip_non_finite(&prepared, series, &mut raw);
+        }
+        stages.append(&mut raw.stages);
+        Ok(self.assemble(kernel.name(), kernel.kind(), &prepared, series, options, raw, stages))
+    }
+
+    fn run_raw<P: PreparedKernel>(
+        &self,
+        prepared: &P,
+        series: &Series,
+        options: &RunOptions<'_>,
+        memory: Vec<Vec<u32>>,
+    ) -> Result<RawRows> {
+        match &self.backend {
+            Backend::Cpu => cpu::run(prepared, series, options, memory),
+            Backend::Reference => reference::run(prepared, series, options),
+            #[cfg(feature = "gpu")]
+            Backend::Gpu(gpu) => gpu.run(prepared, series, options),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "everything that a record tells")]
+    fn assemble<P: PreparedKernel>(
+        &self,
+        kernel: &str,
+        kind: SignalKind,
+        prepared: &P,
+        series: &Series,
+        options: &RunOptions<'_>,
+        raw: RawRows,
+        stages: Vec<StageTime>,
+    ) -> Maps {
+        let [x, y, z] = series.spatial_shape();
+        let mut rows = raw.rows.into_iter();
+        let mut maps = Vec::new();
+        for output in prepared.outputs() {
+            let data = match output.kind {
+                OutputKind::Float => MapData::Float(volume((x, y, z), floats(rows.next()))),
+                OutputKind::Label => MapData::Label(volume((x, y, z), rows.next().unwrap_or_default())),
+                OutputKind::Curve(samples) => {
+                    let joined: Vec<f32> = (0..samples).flat_map(|_| floats(rows.next())).collect();
+                    let shape = (x, y, z, samples).f();
+                    MapData::Curve(Array4::from_shape_vec(shape, joined).expect("as many words as the shape says"))
+                }
+            };
+            maps.push(Map { unit: output.quantity.unit.text(kind), quantity: output.quantity.clone(), data });
+        }
+        let status: Array3<u32> = volume((x, y, z), rows.next().unwrap_or_default());
+        let record = RunRecord {
+            kernel: kernel.into(),
+            engine: self.name().into(),
+            device: self.device.clone(),
+            reason: self.reason.clone(),
+            kind,
+            settings: settings_with_options(prepared.settings(), options),
+            source: series.source().map(Into::into),
+            shape: series.shape(),
+            times_s: series.times().seconds().to_vec(),
+            times_origin: series.times().origin().into(),
+            times_reference: series.times().reference().as_str().into(),
+            stages,
+            voxels: options.mask.map_or(series.voxel_count(), Mask::voxel_count),
+            status_counts: count_bits(status.as_slice_memory_order().unwrap_or_default()),
+            warnings: series.warnings().to_vec(),
+        };
+        Maps { maps, status, geometry: series.geometry().clone(), record }
+    }
+}
+
+fn settings_with_options(
+    mut settings: Vec<(String, SettingValue)>,
+    options: &RunOptions<'_>,
+) -> Vec<(String, SettingValue)> {
+    if let Some(mask) = options.mask {
+        let name =
+            mask.source().and_then(|path| path.file_name()).map_or("given".into(), |name| name.to_string_lossy());
+        settings.push(("mask".into(), SettingValue::Text(name.into_owned())));
+    }
+    let policy = match options.non_finite {
+        NonFinite::Refuse => "refuse",
+        NonFinite::Skip => "skip",
+    };
+    settings.push(("non_finite_samples".into(), SettingValue::Text(policy.into())));
+    settings
+}
+
+/// Evaluates voxels with samples that are not finite from their other frames, in f64, whatever the engine.
+fn skip_non_finite<P: PreparedKernel>(prepared: &P, series: &Series, raw: &mut RawRows) {
+    let Some(status_row) = raw.rows.last() else { return };
+    let voxels: Vec<usize> =
+        (0..status_row.len()).filter(|i| status_row[*i] & status::NON_FINITE_SAMPLE != 0).collect();
+    let kinds: Vec<OutputKind> = prepared
+        .outputs()
+        .iter()
+        .flat_map(|output| std::iter::repeat_n(output.kind, output.kind.rows()))
+        .chain([OutputKind::Label])
+        .collect();
+    let repaired: Vec<(usize, Vec<f64>)> = voxels
+        .into_par_iter()
+        .filter_map(|voxel| Some((voxel, reference::evaluate_finite_frames(prepared, series, voxel)?)))
+        .collect();
+    for (voxel, values) in repaired {
+        for ((row, value), kind) in raw.rows.iter_mut().zip(values).zip(&kinds) {
+            row[voxel] = reference::word(value, *kind);
+        }
+    }
+}
+
+fn floats(words: Option<Vec<u32>>) -> Vec<f32> {
+    bytemuck::allocation::cast_vec(words.unwrap_or_default())
+}
+
+fn volume<T>(shape: (usize, usize, usize), words: Vec<T>) -> Array3<T> {
+    Array3::from_shape_vec(shape.f(), words).expect("as many words as the shape says")
+}
+
+/// The memory of maps, to be written anew.
+fn into_rows(maps: Maps) -> Vec<Vec<u32>> {
+    let mut rows = Vec::new();
+    for map in maps.maps {
+        match map.data {
+            MapData::Float(values) => rows.push(bytemuck::allocation::cast_vec(values.into_raw_vec_and_offset().0)),
+            MapData::Label(values) => rows.push(values.into_raw_vec_and_offset().0),
+            MapData::Curve(_) => {}
+        }
+    }
+    rows.push(maps.status.into_raw_vec_and_offset().0);
+    rows
+}
+
+/// Each status bit that occurs, with its meaning and the number of voxels that have it.
+fn count_bits(words: &[u32]) -> Vec<(u32, String, usize)> {
+    let counts = words
+        .par_chunks(1 << 16)
+        .map(|words| {
+            let mut counts = [0usize; 32];
+            for word in words {
+                let mut rest = *word;
+                while rest != 0 {
+                    counts[rest.trailing_zeros() as usize] += 1;
+                    rest &= rest - 1;
+                }
+            }
+            counts
+        })
+        .reduce(|| [0usize; 32], |a, b| std::array::from_fn(|bit| a[bit] + b[bit]));
+    let meaning = |bit: u32| {
+        let known = status::MEANINGS.iter().find(|(word, _)| *word == 1 << bit);
+        known.map_or_else(|| "the kernel's own, see its documentation".to_string(), |(_, text)| (*text).to_string())
+    };
+    (0..32).filter(|bit| counts[*bit as usize] > 0).map(|bit| (bit, meaning(bit), counts[bit as usize])).collect()
 }

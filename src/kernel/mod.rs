@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use crate::error::Result;
 use crate::maps::SettingValue;
-use crate::quantity::Quantity;
+use crate::quantity::{Quantity, SignalKind};
 use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
 use lanes::Lanes;
@@ -64,6 +64,9 @@ pub trait VoxelKernel: Sync {
 
     /// Its name, as of its shader file.
     fn name(&self) -> &'static str;
+
+    /// What the samples are: decides the units of the maps.
+    fn kind(&self) -> SignalKind;
 
     /// Decides everything that is shared by all voxels, in f64.
     ///

@@ -16,7 +16,8 @@ use rayon::prelude::*;
 
 pub use context::{DeviceBackend, DeviceChoice, DeviceInfo, DeviceKind, DeviceLimits, devices};
 
-use super::{RawRows, RunOptions};
+use super::RunOptions;
+use super::raw_rows::{NAN_BITS, RawRows};
 use crate::error::{Error, Result};
 use crate::kernel::{Output, OutputKind, PreparedKernel, Program};
 use crate::maps::StageTime;
@@ -26,9 +27,6 @@ use context::{Context, Fault};
 use pipeline::Pipelines;
 use slabs::{Allowed, Needs, Piece, SLOTS, Sizes, Slab, pieces, plan, within, workgroups};
 use transfer::{RowKind, Rows, Target, Upload, Workspace, sample_type};
-
-/// The word of a float row where there is no number.
-const NAN_BITS: u32 = 0x7fc0_0000;
 
 /// Workspaces that are kept for later runs: as many as run at the same time, within reason.
 const KEPT_WORKSPACES: usize = 2;

@@ -1,0 +1,239 @@
+//! The CPU engine: the reference text in 32-bit lanes, over all cores.
+//!
+//! A series lies frame by frame, so the samples of a voxel are far apart. A tile of neighbouring voxels is copied row by
+//! row into working memory that stays in the cache, as differences from the first sample, and sixteen voxels of it at a
+//! time go through the kernel.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use fearless_simd::{Level, Simd, SimdMask as _, dispatch, f32x16, mask32x16};
+use rayon::prelude::*;
+
+use super::raw_rows::{RawRows, blank_word};
+use super::{RunOptions, options::Cancel};
+use crate::error::Result;
+use crate::kernel::lanes::{Lanes, Wide};
+use crate::kernel::{Curve, Output, PreparedKernel, Rows};
+use crate::maps::StageTime;
+use crate::series::{Mask, Series, Voxels};
+use crate::status;
+
+/// Voxels that a thread takes at once.
+const TASK: usize = 1 << 13;
+/// Working memory of a tile: half of a small second-level cache.
+const TILE_BYTES: usize = 192 << 10;
+const WIDTH: usize = 16;
+
+/// Runs a kernel over a series, into rows of memory that may be reused.
+pub(super) fn run<P: PreparedKernel>(
+    prepared: &P,
+    series: &Series,
+    options: &RunOptions<'_>,
+    mut rows: Vec<Vec<u32>>,
+) -> Result<RawRows> {
+    let start = Instant::now();
+    let count = series.voxel_count();
+    let row_count = prepared.rows() + 1;
+    rows.resize_with(row_count, Vec::new);
+    for row in &mut rows {
+        row.resize(count, 0);
+    }
+    let level = Level::new();
+    let tile = tile_voxels(series.frames());
+    let done = AtomicUsize::new(0);
+    let mut tasks: Vec<Vec<&mut [u32]>> = (0..count.div_ceil(TASK)).map(|_| Vec::with_capacity(row_count)).collect();
+    for row in &mut rows {
+        for (task, chunk) in tasks.iter_mut().zip(row.chunks_mut(TASK)) {
+            task.push(chunk);
+        }
+    }
+    tasks.into_par_iter().enumerate().try_for_each_init(
+        || Workspace::new(series.frames(), tile, row_count),
+        |workspace, (index, mut rows)| {
+            Cancel::check(&options.cancel)?;
+            let task = Task { series, mask: options.mask.map(Mask::flat), start: index * TASK };
+            dispatch!(level, simd => run_task(simd, prepared, &task, workspace, &mut rows));
+            let voxels = rows[0].len();
+            options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
+            Ok(())
+        },
+    )?;
+    let bytes = (series.voxels().len() * series.voxels().sample_bytes() + row_count * count * 4) as u64;
+    let stages = vec![StageTime { stage: "cpu: kernel".into(), seconds: start.elapsed().as_secs_f64(), bytes }];
+    Ok(RawRows { rows, stages })
+}
+
+/// What this machine's vector instructions are called.
+pub(super) fn level_name() -> &'static str {
+    let name = format!("{:?}", Level::new());
+    for (known, text) in [
+        ("Avx512", "AVX-512"),
+        ("Avx2", "AVX2"),
+        ("Sse4_2", "SSE4.2"),
+        ("Sse2", "SSE2"),
+        ("Neon", "NEON"),
+        ("Wasm", "SIMD128"),
+    ] {
+        if name.contains(known) {
+            return text;
+        }
+    }
+    "scalar"
+}
+
+fn tile_voxels(frames: usize) -> usize {
+    (TILE_BYTES / (4 * frames) / WIDTH * WIDTH).clamp(WIDTH, 1024)
+}
+
+struct Task<'a> {
+    series: &'a Series,
+    mask: Option<&'a [u32]>,
+    start: usize,
+}
+
+struct Workspace {
+    tile: usize,
+    differences: Vec<f32>,
+    first: Vec<f32>,
+    /// All bits set while every sample was finite.
+    finite: Vec<i32>,
+    extra: Vec<f32>,
+    words: Vec<u32>,
+}
+
+impl Workspace {
+    fn new(frames: usize, tile: usize, rows: usize) -> Self {
+        Self {
+            tile,
+            differences: vec![0.0; frames * tile],
+            first: vec![0.0; tile],
+            finite: vec![-1; tile],
+            extra: vec![0.0; tile],
+            words: vec![0; rows * tile],
+        }
+    }
+}
+
+#[inline(always)]
+fn run_task<S: Simd, P: PreparedKernel>(
+    simd: S,
+    prepared: &P,
+    task: &Task<'_>,
+    workspace: &mut Workspace,
+    rows: &mut [&mut [u32]],
+) {
+    let lanes = Wide(simd);
+    let tile = workspace.tile;
+    let layers = prepared.extra();
+    let mut scratch: Vec<f32x16<S>> = vec![lanes.splat(0.0); prepared.scratch()];
+    let mut extra: Vec<f32x16<S>> = vec![lanes.splat(0.0); layers.len()];
+    let voxels = rows[0].len();
+    for begin in (0..voxels).step_by(tile) {
+        let length = tile.min(voxels - begin);
+        let first_voxel = task.start + begin;
+        let inside = task.mask.map(|mask| &mask[first_voxel..first_voxel + length]);
+        if inside.is_some_and(|inside| inside.iter().all(|label| *label == 0)) {
+            fill_blank(prepared.outputs(), rows, begin, length);
+            continue;
+        }
+        load_tile(task.series, first_voxel, length, workspace);
+        for block in (0..length).step_by(WIDTH) {
+            let in_block = WIDTH.min(length - block);
+            if inside.is_some_and(|inside| inside[block..block + in_block].iter().all(|label| *label == 0)) {
+                continue;
+            }
+            for (layer, extra) in layers.iter().zip(&mut extra) {
+                workspace.extra[..in_block].copy_from_slice(&layer[first_voxel + block..][..in_block]);
+                *extra = lanes.load(&workspace.extra);
+            }
+            let first = lanes.load(&workspace.first[block..]);
+            let finite = mask32x16::from_slice(simd, &workspace.finite[block..block + WIDTH]);
+            let curve = Curve::new(lanes, &workspace.differences[block..], tile, first, finite, &extra);
+            prepared.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut workspace.words[block..], tile));
+        }
+        for (row, out) in rows.iter_mut().enumerate() {
+            out[begin..begin + length].copy_from_slice(&workspace.words[row * tile..][..length]);
+        }
+        if let Some(inside) = inside {
+            blank_outside(prepared.outputs(), inside, rows, begin);
+        }
+    }
+}
+
+fn fill_blank(outputs: &[Output], rows: &mut [&mut [u32]], begin: usize, length: usize) {
+    let words = outputs.iter().flat_map(|output| std::iter::repeat_n(blank_word(output.kind), output.kind.rows()));
+    for (row, word) in rows.iter_mut().zip(words.chain([status::OUTSIDE_MASK])) {
+        row[begin..begin + length].fill(word);
+    }
+}
+
+fn blank_outside(outputs: &[Output], inside: &[u32], rows: &mut [&mut [u32]], begin: usize) {
+    let words = outputs.iter().flat_map(|output| std::iter::repeat_n(blank_word(output.kind), output.kind.rows()));
+    for (row, word) in rows.iter_mut().zip(words.chain([status::OUTSIDE_MASK])) {
+        for (value, label) in row[begin..].iter_mut().zip(inside) {
+            if *label == 0 {
+                *value = word;
+            }
+        }
+    }
+}
+
+/// Copies the samples of a tile, frame by frame, as differences from the first; the lanes after its end repeat nothing
+/// and are never read back.
+#[inline(always)]
+fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Workspace) {
+    let count = series.voxel_count();
+    let frames = series.frames();
+    let tile = workspace.tile;
+    macro_rules! load {
+        ($samples:expr, $difference:expr) => {{
+            let first = &$samples[start..start + length];
+            for (to, from) in workspace.first.iter_mut().zip(first) {
+                *to = *from as f32;
+            }
+            for t in 0..frames {
+                let row = &$samples[t * count + start..][..length];
+                let to = &mut workspace.differences[t * tile..][..length];
+                for i in 0..length {
+                    to[i] = $difference(row[i], first[i]);
+                }
+            }
+        }};
+    }
+    macro_rules! load_float {
+        ($samples:expr) => {{
+            load!($samples, |x, first| (x - first) as f32);
+            workspace.finite.fill(-1);
+            for t in 0..frames {
+                let row = &$samples[t * count + start..][..length];
+                for i in 0..length {
+                    workspace.finite[i] &= -i32::from(row[i].is_finite());
+                }
+            }
+            if workspace.finite[..length].iter().any(|finite| *finite == 0) {
+                for t in 0..frames {
+                    for i in 0..length {
+                        let x = &mut workspace.differences[t * tile + i];
+                        *x = if workspace.finite[i] == 0 { 0.0 } else { *x };
+                    }
+                }
+                for i in 0..length {
+                    workspace.first[i] = if workspace.finite[i] == 0 { 0.0 } else { workspace.first[i] };
+                }
+            }
+        }};
+    }
+    match series.voxels() {
+        Voxels::U8(v) => load!(v, |x: u8, first: u8| (i32::from(x) - i32::from(first)) as f32),
+        Voxels::I8(v) => load!(v, |x: i8, first: i8| (i32::from(x) - i32::from(first)) as f32),
+        Voxels::U16(v) => load!(v, |x: u16, first: u16| (i32::from(x) - i32::from(first)) as f32),
+        Voxels::I16(v) => load!(v, |x: i16, first: i16| (i32::from(x) - i32::from(first)) as f32),
+        Voxels::U32(v) => load!(v, |x: u32, first: u32| (i64::from(x) - i64::from(first)) as f32),
+        Voxels::I32(v) => load!(v, |x: i32, first: i32| (i64::from(x) - i64::from(first)) as f32),
+        Voxels::U64(v) => load!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f32),
+        Voxels::I64(v) => load!(v, |x: i64, first: i64| (i128::from(x) - i128::from(first)) as f32),
+        Voxels::F32(v) => load_float!(v),
+        Voxels::F64(v) => load_float!(v),
+    }
+}

@@ -1,0 +1,318 @@
+//! The onset of a voxel's curve, by each of the methods. Times are seconds after the first frame.
+
+use crate::kernel::lanes::{Lanes, Masks, Numbers};
+
+use super::Onset;
+use super::reference::{HalfRise, Peak, SteepestRise, last_upward_crossing};
+use super::tables::{GOLDEN_STEPS, Tables};
+
+/// The onset and whether it was found, at or after the last baseline frame.
+#[expect(clippy::too_many_arguments, reason = "the state of a voxel, passed on")]
+#[inline(always)]
+pub(super) fn find<L: Lanes>(
+    t: &Tables,
+    l: L,
+    e: &[L::F],
+    peak: &Peak<L>,
+    half_rise: &HalfRise<L>,
+    steepest: &SteepestRise<L>,
+    sigma: L::F,
+    enhancing: L::M,
+) -> (L::F, L::M) {
+    if !enhancing.any() {
+        return (l.splat(0.0), l.mask(false));
+    }
+    let last_baseline = l.splat(t.u[t.b - 1]);
+    let (onset, found) = match t.onset {
+        // Fits have their break point at or after the last baseline frame; rounding may not move it before.
+        Onset::PiecewiseLinear => {
+            let (onset, found) = piecewise_linear(t, l, e, half_rise, enhancing);
+            return (onset.max(last_baseline), found);
+        }
+        Onset::Saturating => {
+            let (onset, found) = saturating(t, l, e, peak, enhancing);
+            return (onset.max(last_baseline), found);
+        }
+        Onset::Intersection => intersection(l, steepest),
+        Onset::Threshold { fraction } => last_upward_crossing(t, l, e, peak, peak.e * l.splat(fraction)),
+        Onset::SdThreshold { deviations } => deviation_threshold(t, l, e, sigma * l.splat(deviations)),
+        Onset::Derivative { fraction } => derivative(t, l, e, peak, fraction),
+        Onset::Seconds(_) => return (l.splat(0.0), l.mask(false)),
+    };
+    (onset, found & onset.ge(last_baseline))
+}
+
+/// The best break point so far, as the zero crossing of `intercept + slope * x`.
+struct Break<L: Lanes> {
+    gain: L::F,
+    intercept: L::F,
+    slope: L::F,
+    found: L::M,
+}
+
+/// Zero, then a line from a continuous break point, least squares.
+///
+/// Minimising the sum of squares is maximising the gain, what the line explains of the samples after the break point.
+/// Within an interval between frames the gain is largest where the unconstrained line through the samples after it
+/// crosses zero, if it does so there, else at one of the interval's ends. Times x count back from the half-rise frame.
+#[inline(always)]
+fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise<L>, enhancing: L::M) -> (L::F, L::M) {
+    let zero = l.splat(0.0);
+    let one = l.splat(1.0);
+    let (mut count, mut sx, mut sxx, mut sy, mut sxy) = (zero, zero, zero, zero, zero);
+    let mut best = Break::<L> { gain: zero, intercept: zero, slope: -one, found: l.mask(false) };
+    for k in (t.b - 1..t.n - 1).rev() {
+        let inside = enhancing & half_rise.frame.ge(l.count(k + 1));
+        if !inside.any() {
+            continue;
+        }
+        let x = half_rise.time - l.splat(t.u[k + 1]);
+        let y = l.select(inside, e[k + 1], zero);
+        let x_in = l.select(inside, x, zero);
+        count = count + l.select(inside, one, zero);
+        sx = sx + x_in;
+        sxx = sxx + x_in * x_in;
+        sy = sy + y;
+        sxy = sxy + x_in * y;
+        let x_break = half_rise.time - l.splat(t.u[k]);
+        // The line that starts at frame k.
+        let product = x_break * sy - sxy;
+        let square = x_break * (x_break * count - sx - sx) + sxx;
+        // The unconstrained line, times its determinant.
+        let determinant = count * sxx - sx * sx;
+        let slope = count * sxy - sx * sy;
+        let intercept = sxx * sy - sx * sxy;
+        let crosses = count.ge(l.splat(2.0))
+            & slope.lt(zero)
+            & (intercept + slope * x_break).le(zero)
+            & (intercept + slope * x).gt(zero);
+        let numerator = l.select(crosses, intercept * sy + slope * sxy, product * product);
+        let denominator = l.select(crosses, determinant, square);
+        let usable = inside & (crosses | product.gt(zero)) & denominator.gt(zero);
+        let gain = numerator / l.select(usable, denominator, one);
+        // From late to early: of equals, the earliest.
+        let better = usable & (!best.found | gain.ge(best.gain));
+        best.gain = l.select(better, gain, best.gain);
+        best.intercept = l.select(better, l.select(crosses, intercept, x_break), best.intercept);
+        best.slope = l.select(better, l.select(crosses, slope, -one), best.slope);
+        best.found = best.found | better;
+    }
+    (half_rise.time + best.intercept / best.slope, best.found)
+}
+
+/// The standard error of the break point: the root of its element of (J'J)^-1 SSE/dof, for the line's slope and the break
+/// point, over the samples from the first baseline frame to the half-rise frame; the baseline's mean counts as a third
+/// parameter.
+#[inline(always)]
+pub(super) fn piecewise_linear_error<L: Lanes>(
+    t: &Tables,
+    l: L,
+    e: &[L::F],
+    half_rise: &HalfRise<L>,
+    onset: L::F,
+) -> (L::F, L::M) {
+    let zero = l.splat(0.0);
+    let one = l.splat(1.0);
+    let (mut count, mut sx, mut sxx, mut sxy) = (zero, zero, zero, zero);
+    for i in t.b..t.n {
+        let x = l.splat(t.u[i]) - onset;
+        let after = half_rise.frame.ge(l.count(i)) & x.gt(zero);
+        count = count + l.select(after, one, zero);
+        sx = sx + l.select(after, x, zero);
+        sxx = sxx + l.select(after, x * x, zero);
+        sxy = sxy + l.select(after, x * e[i], zero);
+    }
+    let usable = sxx.gt(zero) & sxy.gt(zero);
+    let slope = sxy / l.select(usable, sxx, one);
+    let mut squares = zero;
+    for i in t.a..t.n {
+        let inside = half_rise.frame.ge(l.count(i));
+        let line = (slope * (l.splat(t.u[i]) - onset)).max(zero);
+        let residual = e[i] - l.select(l.mask(i >= t.b), line, zero);
+        squares = squares + l.select(inside, residual * residual, zero);
+    }
+    let dof = half_rise.frame - l.count(t.a + 2);
+    let determinant = slope * slope * (count * sxx - sx * sx);
+    let known = usable & count.ge(l.splat(2.0)) & dof.ge(one) & determinant.gt(zero);
+    let variance = squares * sxx / l.select(known, dof * determinant, one);
+    (variance.max(zero).sqrt(), known)
+}
+
+/// Zero, then a (1 - exp(-(t - t_b) / tau)), least squares up to the peak: for each of a grid of tau the search of
+/// [`piecewise_linear`] over saturating instead of straight lines, then golden sections between the neighbours of the
+/// best.
+#[inline(always)]
+fn saturating<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, enhancing: L::M) -> (L::F, L::M) {
+    let zero = l.splat(0.0);
+    let mut best_gain = zero;
+    let mut best = zero;
+    for (j, tau) in t.taus.iter().enumerate() {
+        let (gain, _, _) = saturating_break(t, l, e, peak, enhancing, l.splat(*tau));
+        let better = gain.gt(best_gain);
+        best_gain = l.select(better, gain, best_gain);
+        best = l.select(better, l.count(j), best);
+    }
+    let log_first = l.splat(t.log_tau_first);
+    let log_step = l.splat(t.log_tau_step);
+    let golden = l.splat(0.618_033_988_749_894_8);
+    let mut low = log_first + (best - l.splat(1.0)) * log_step;
+    let mut high = log_first + (best + l.splat(1.0)) * log_step;
+    let mut left = high - golden * (high - low);
+    let mut right = low + golden * (high - low);
+    let mut left_gain = saturating_break(t, l, e, peak, enhancing, left.exp()).0;
+    let mut right_gain = saturating_break(t, l, e, peak, enhancing, right.exp()).0;
+    for _ in 0..GOLDEN_STEPS {
+        let to_left = left_gain.ge(right_gain);
+        high = l.select(to_left, right, high);
+        low = l.select(to_left, low, left);
+        let inner = l.select(to_left, left, right);
+        let inner_gain = l.select(to_left, left_gain, right_gain);
+        let probe = l.select(to_left, high - golden * (high - low), low + golden * (high - low));
+        let probe_gain = saturating_break(t, l, e, peak, enhancing, probe.exp()).0;
+        left = l.select(to_left, probe, inner);
+        left_gain = l.select(to_left, probe_gain, inner_gain);
+        right = l.select(to_left, inner, probe);
+        right_gain = l.select(to_left, inner_gain, probe_gain);
+    }
+    let (_, onset, found) = saturating_break(t, l, e, peak, enhancing, ((low + high) * l.splat(0.5)).exp());
+    (onset, found)
+}
+
+/// The best break point for one time constant: what it explains, where it lies, whether there is one.
+///
+/// The regressor is w = 1 - exp(-(t - t_k) / tau), seen from frame k; going back a frame turns w into w + rho (1 - w)
+/// with rho = 1 - exp(-dt / tau), and with it its sums. Nothing cancels, however long tau is.
+#[inline(always)]
+fn saturating_break<L: Lanes>(
+    t: &Tables,
+    l: L,
+    e: &[L::F],
+    peak: &Peak<L>,
+    enhancing: L::M,
+    tau: L::F,
+) -> (L::F, L::F, L::M) {
+    let zero = l.splat(0.0);
+    let one = l.splat(1.0);
+    let inv_tau = one / tau;
+    let (mut count, mut sw, mut sww, mut sy, mut swy) = (zero, zero, zero, zero, zero);
+    let (mut best_gain, mut best_frame_time, mut best_w) = (zero, zero, zero);
+    let mut found = l.mask(false);
+    for k in (t.b - 1..t.n - 1).rev() {
+        let inside = enhancing & peak.frame.ge(l.count(k + 1));
+        if !inside.any() {
+            continue;
+        }
+        let rho = one_minus_exp(l, l.splat(t.dt[k]) * inv_tau);
+        let kept = one - rho;
+        sww = kept * kept * sww + rho * (l.splat(2.0) * kept * sw + rho * count);
+        sw = kept * sw + rho * count;
+        swy = kept * swy + rho * sy;
+        let y = l.select(inside, e[k + 1], zero);
+        count = count + l.select(inside, one, zero);
+        sw = sw + l.select(inside, rho, zero);
+        sww = sww + l.select(inside, rho * rho, zero);
+        sy = sy + y;
+        swy = swy + rho * y;
+        let determinant = count * sww - sw * sw;
+        let slope = count * swy - sw * sy;
+        let intercept = sww * sy - sw * swy;
+        let crosses = count.ge(l.splat(2.0))
+            & slope.gt(zero)
+            & (intercept + slope).gt(zero)
+            & intercept.le(zero)
+            & (intercept + slope * rho).gt(zero);
+        let numerator = l.select(crosses, intercept * sy + slope * swy, swy * swy);
+        let denominator = l.select(crosses, determinant, sww);
+        let usable = inside & (crosses | swy.gt(zero)) & denominator.gt(zero);
+        let gain = numerator / l.select(usable, denominator, one);
+        let better = usable & (!found | gain.ge(best_gain));
+        let w = l.select(crosses, -intercept / l.select(crosses, slope, one), zero);
+        best_gain = l.select(better, gain, best_gain);
+        best_frame_time = l.select(better, l.splat(t.u[k]), best_frame_time);
+        best_w = l.select(better, w, best_w);
+        found = found | better;
+    }
+    (best_gain, best_frame_time - tau * ln_one_minus(l, best_w), found)
+}
+
+/// 1 - exp(-x) for x >= 0, without cancellation at small x.
+#[inline(always)]
+fn one_minus_exp<L: Lanes>(l: L, x: L::F) -> L::F {
+    let one = l.splat(1.0);
+    let series = x
+        * (one
+            - x * l.splat(0.5) * (one - x * l.splat(1.0 / 3.0) * (one - x * l.splat(0.25) * (one - x * l.splat(0.2)))));
+    l.select(x.lt(l.splat(0.05)), series, one - (-x).exp())
+}
+
+/// ln(1 - w) for 0 <= w < 1, without cancellation at small w.
+#[inline(always)]
+fn ln_one_minus<L: Lanes>(l: L, w: L::F) -> L::F {
+    let mut sum = l.splat(1.0 / 7.0);
+    for term in [6.0, 5.0, 4.0, 3.0, 2.0, 1.0] {
+        sum = sum * w + l.splat(1.0 / term);
+    }
+    let small = w.lt(l.splat(0.05));
+    let rest = l.select(small, l.splat(0.5), l.splat(1.0) - w);
+    l.select(small, -(sum * w), rest.max(l.splat(1e-30)).ln())
+}
+
+/// Where the line of steepest rise meets the baseline.
+#[inline(always)]
+fn intersection<L: Lanes>(l: L, steepest: &SteepestRise<L>) -> (L::F, L::M) {
+    let rising = steepest.slope.gt(l.splat(0.0));
+    (steepest.time - steepest.e / l.select(rising, steepest.slope, l.splat(1.0)), rising)
+}
+
+/// Where the first of two consecutive frames above a level crosses it.
+#[inline(always)]
+fn deviation_threshold<L: Lanes>(t: &Tables, l: L, e: &[L::F], level: L::F) -> (L::F, L::M) {
+    let zero = l.splat(0.0);
+    let one = l.splat(1.0);
+    let (mut below, mut above, mut time, mut step) = (zero, one, zero, zero);
+    let mut found = l.mask(false);
+    for i in t.b..t.n - 1 {
+        let first = e[i].gt(level) & e[i + 1].gt(level) & !found;
+        below = l.select(first, e[i - 1], below);
+        above = l.select(first, e[i], above);
+        time = l.select(first, l.splat(t.u[i - 1]), time);
+        step = l.select(first, l.splat(t.dt[i - 1]), step);
+        found = found | first;
+    }
+    // A last baseline frame above the level means an onset before it.
+    let crosses = found & below.le(level);
+    let rise = l.select(crosses, above - below, one);
+    (time + step * (level - below) / rise, crosses & rise.gt(zero))
+}
+
+/// Walking back from the largest central difference to where it falls to a fraction of it, linear between frames.
+#[inline(always)]
+fn derivative<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, fraction: f64) -> (L::F, L::M) {
+    let zero = l.splat(0.0);
+    let one = l.splat(1.0);
+    let central = |i: usize| (e[i + 1] - e[i - 1]) * l.splat(t.inv_span[i]);
+    let mut largest = zero;
+    let mut frame = zero;
+    let mut rising = l.mask(false);
+    for i in t.b.saturating_sub(1).max(1)..t.n - 1 {
+        let difference = central(i);
+        let better = peak.frame.ge(l.count(i)) & difference.gt(largest);
+        largest = l.select(better, difference, largest);
+        frame = l.select(better, l.count(i), frame);
+        rising = rising | better;
+    }
+    let level = largest * l.splat(fraction);
+    let (mut below, mut above, mut time, mut step) = (zero, one, zero, zero);
+    let mut found = l.mask(false);
+    for i in 1..t.n - 2 {
+        let hit = central(i).le(level) & frame.gt(l.count(i)) & rising;
+        below = l.select(hit, central(i), below);
+        above = l.select(hit, central(i + 1), above);
+        time = l.select(hit, l.splat(t.u[i]), time);
+        step = l.select(hit, l.splat(t.dt[i]), step);
+        found = found | hit;
+    }
+    let rise = above - below;
+    let crosses = found & rise.gt(zero);
+    (time + step * (level - below) / l.select(crosses, rise, one), crosses)
+}

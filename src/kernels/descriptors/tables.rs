@@ -1,0 +1,735 @@
+//! What is decided once for all voxels, in f64 on the host: the tables of the reference text and of the shader.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::error::{Error, Result};
+use crate::kernel::lanes::Double;
+use crate::kernel::{Curve, Input, Program, Rows};
+use crate::maps::SettingValue;
+use crate::quantity::SignalKind;
+use crate::status;
+
+use super::outputs::{MAX_WINDOWS, Slots, plan, slot};
+use super::{
+    Baseline, Descriptors, LateSlopeFrom, Noise, Onset, OnsetScope, PeakReading, Polarity, PreparedDescriptors,
+};
+use super::{baseline, reference};
+
+/// Status bit 15, the kernel's own: the onset in use does not lie before the peak, so nothing that divides by the time
+/// between them has a value.
+pub(super) const ONSET_NOT_BEFORE_PEAK: u32 = 1 << 15;
+
+/// Time constants on the grid of the saturating onset.
+const TAUS: usize = 16;
+/// Golden sections after the grid.
+pub(super) const GOLDEN_STEPS: usize = 14;
+
+/// The label `curve_type` looks at samples this many seconds after the onset …
+const EARLY_AFTER_ONSET_S: f64 = 120.0;
+/// … and this far to either side.
+const EARLY_HALF_WIDTH_S: f64 = 15.0;
+/// Late samples lie within this many seconds of the last frame.
+const LATE_WINDOW_S: f64 = 30.0;
+
+/// Where the noise comes from, in stored units.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum NoiseFrom {
+    /// The voxel's baseline SD, but at least this.
+    Baseline { floor: f64 },
+    /// This value.
+    Value(f64),
+    /// The first extra layer, in the unit of the samples.
+    Layer,
+}
+
+/// The tables of the descriptors kernel.
+///
+/// Times are in seconds after the first frame, amplitudes in stored units.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    pub(super) kind: SignalKind,
+    pub(super) n: usize,
+    /// Baseline frames a .. b.
+    pub(super) a: usize,
+    pub(super) b: usize,
+    pub(super) t0: f64,
+    pub(super) u: Vec<f64>,
+    pub(super) dt: Vec<f64>,
+    pub(super) inv_dt: Vec<f64>,
+    /// 1 / (u[i + 1] - u[i - 1]); 0 at the ends.
+    pub(super) inv_span: Vec<f64>,
+    pub(super) inv_baseline: f64,
+    /// 1 / (n - 1); 0 for one frame.
+    pub(super) inv_baseline_dof: f64,
+    pub(super) slope: f64,
+    pub(super) intercept: f64,
+    /// |slope|.
+    pub(super) scale: f64,
+    pub(super) inv_scale: f64,
+    /// +1 where samples rise with contrast agent, -1 where they fall.
+    pub(super) direction: f64,
+    /// The same for stored samples, which a negative slope turns over.
+    pub(super) sign: f64,
+    pub(super) noise: NoiseFrom,
+    pub(super) noise_elsewhere: bool,
+    pub(super) enhancement_threshold: f64,
+    pub(super) subframe: bool,
+    pub(super) slope_window: usize,
+    /// Weights of the slope of each window from the last baseline frame on, `slope_window` each.
+    pub(super) slope_weights: Vec<f64>,
+    pub(super) slope_times: Vec<f64>,
+    /// The same for the first m = 2 .. slope_window samples.
+    pub(super) early_weights: Vec<f64>,
+    pub(super) early_times: Vec<f64>,
+    pub(super) onset: Onset,
+    pub(super) global_onset: Option<f64>,
+    pub(super) late_from: Option<f64>,
+    pub(super) windows: Vec<f64>,
+    pub(super) ratio_times: (f64, f64),
+    pub(super) early_after_onset: f64,
+    pub(super) early_half_width: f64,
+    /// First frame of the last 30 s.
+    pub(super) late_first: usize,
+    recovery_window: Option<(f64, f64)>,
+    pub(super) recovery: Range<usize>,
+    pub(super) taus: Vec<f64>,
+    pub(super) log_tau_first: f64,
+    pub(super) log_tau_step: f64,
+    /// First segment that an integral from the onset can touch.
+    pub(super) first_segment: usize,
+    slots: Slots,
+    pub(super) needs_onset: bool,
+    pub(super) needs_own_onset: bool,
+    pub(super) needs_half_rise: bool,
+    pub(super) needs_slope: bool,
+    pub(super) needs_weights: bool,
+    pub(super) needs_moment: bool,
+    pub(super) needs_area: bool,
+    pub(super) needs_positive_baseline: bool,
+}
+
+impl Tables {
+    /// Number of frames.
+    pub fn frames(&self) -> usize {
+        self.n
+    }
+
+    /// The row of a map, if it is computed.
+    #[inline(always)]
+    pub(super) fn row(&self, slot: usize) -> Option<usize> {
+        usize::try_from(self.slots[slot]).ok()
+    }
+
+    /// Everything that follows from the times and the baseline.
+    fn set_axis(&mut self, u: Vec<f64>, frames: Range<usize>) {
+        self.n = u.len();
+        (self.a, self.b) = (frames.start, frames.end);
+        self.dt = u.windows(2).map(|w| w[1] - w[0]).collect();
+        self.inv_dt = self.dt.iter().map(|dt| 1.0 / dt).collect();
+        self.inv_span =
+            (0..self.n).map(|i| if i > 0 && i + 1 < self.n { 1.0 / (u[i + 1] - u[i - 1]) } else { 0.0 }).collect();
+        let baseline = frames.len() as f64;
+        self.inv_baseline = 1.0 / baseline;
+        self.inv_baseline_dof = if frames.len() > 1 { 1.0 / (baseline - 1.0) } else { 0.0 };
+        let (w, start) = (self.slope_window, self.b - 1);
+        self.slope_weights.clear();
+        self.slope_times.clear();
+        for i in start..(self.n + 1).saturating_sub(w).max(start) {
+            let (weights, time) = slope_weights(&u[i..i + w]);
+            self.slope_weights.extend(weights);
+            self.slope_times.push(time);
+        }
+        self.early_weights.clear();
+        self.early_times.clear();
+        for m in 2..w.min(self.n - start + 1) {
+            let (mut weights, time) = slope_weights(&u[start..start + m]);
+            weights.resize(w, 0.0);
+            self.early_weights.extend(weights);
+            self.early_times.push(time);
+        }
+        let last = u[self.n - 1];
+        self.late_first = u.iter().position(|t| *t >= last - LATE_WINDOW_S).unwrap_or(self.n - 1);
+        self.recovery = match self.recovery_window {
+            None => self.late_first..self.n,
+            Some((from, to)) => {
+                let first = u.iter().position(|t| *t + self.t0 >= from).unwrap_or(self.n - 1);
+                let end = u.iter().rposition(|t| *t + self.t0 <= to).map_or(first + 1, |i| i + 1);
+                first..end.max(first + 1)
+            }
+        };
+        let fixed = matches!(self.onset, Onset::Seconds(_));
+        self.first_segment = if fixed { 0 } else { self.b - 1 };
+        let shortest = self.dt.iter().copied().fold(f64::INFINITY, f64::min);
+        let (first, longest) = ((0.5 * shortest).ln(), (4.0 * (last - u[0])).ln());
+        self.log_tau_first = first;
+        self.log_tau_step = (longest - first) / (TAUS - 1) as f64;
+        self.taus = (0..TAUS).map(|j| (first + j as f64 * self.log_tau_step).exp()).collect();
+        self.u = u;
+    }
+
+    /// The tables for a curve of which only these frames are left.
+    pub(super) fn with_frames(&self, frames: &[usize]) -> Option<Self> {
+        let a = frames.iter().filter(|i| **i < self.a).count();
+        let b = frames.iter().filter(|i| **i < self.b).count();
+        let fewest = if self.noise_elsewhere { 1 } else { 2 };
+        if b < a + fewest || frames.len() <= b {
+            return None;
+        }
+        let mut tables = self.clone();
+        tables.set_axis(frames.iter().map(|i| self.u[*i]).collect(), a..b);
+        Some(tables)
+    }
+}
+
+/// Weights of the samples in the least-squares slope over these times, and the mean time.
+fn slope_weights(times: &[f64]) -> (Vec<f64>, f64) {
+    let mean = times.iter().sum::<f64>() / times.len() as f64;
+    let squares: f64 = times.iter().map(|t| (t - mean).powi(2)).sum();
+    (times.iter().map(|t| (t - mean) / squares).collect(), mean)
+}
+
+/// Median of sqrt(chi^2_k / k): what the median of the standard deviation of normal samples is, in units of the true one.
+fn median_deviation(k: usize) -> f64 {
+    // Bisection on the regularised lower incomplete gamma function P(k/2, x/2) by its power series.
+    let shape = k as f64 / 2.0;
+    let probability = |x: f64| {
+        let x = x / 2.0;
+        let mut term = 1.0 / shape;
+        let mut sum = term;
+        for i in 1..10_000 {
+            term *= x / (shape + f64::from(i));
+            sum += term;
+            if term < sum * 1e-16 {
+                break;
+            }
+        }
+        (shape * x.ln() - x - ln_gamma_half(k)).exp() * sum
+    };
+    let (mut low, mut high) = (0.0, k as f64 + 1.0);
+    for _ in 0..200 {
+        let middle = (low + high) / 2.0;
+        if probability(middle) < 0.5 { low = middle } else { high = middle }
+    }
+    ((low + high) / 2.0 / k as f64).sqrt()
+}
+
+/// ln Gamma(k / 2), by its recurrence from Gamma(1/2) or Gamma(1).
+fn ln_gamma_half(k: usize) -> f64 {
+    let (mut x, mut sum) = if k % 2 == 0 { (1.0, 0.0) } else { (0.5, std::f64::consts::PI.ln() / 2.0) };
+    while x + 0.5 < k as f64 / 2.0 {
+        sum += f64::ln(x);
+        x += 1.0;
+    }
+    sum
+}
+
+/// Decides everything that is shared by all voxels.
+pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<PreparedDescriptors> {
+    let series = input.series;
+    check(settings, series.frames(), series.times().duration_s())?;
+    let plan = plan(settings)?;
+    let direction = match settings.polarity {
+        Polarity::Rise => 1.0,
+        Polarity::Fall => -1.0,
+    };
+    let scaling = series.scaling();
+    let times = series.times().seconds();
+    let u: Vec<f64> = times.iter().map(|t| t - times[0]).collect();
+    let frames = match &settings.baseline {
+        Baseline::Frames(frames) => frames.clone(),
+        Baseline::Automatic => match input.reductions.mean_curve() {
+            Some(mean) => {
+                let rising: Vec<f64> = mean.iter().map(|y| y * direction).collect();
+                0..baseline::automatic(&u, &rising)
+            }
+            None => 0..2.min(series.frames() - 1),
+        },
+    };
+    let asks = |slots: &[usize]| slots.iter().any(|slot| plan.slots[*slot] >= 0);
+    let needs_area = asks(&[slot::AUC, slot::AUC_SE, slot::AUMC, slot::AUMC_SE, slot::MEAN_RESIDENCE_TIME]);
+    let late_from = match settings.late_slope_from {
+        LateSlopeFrom::Peak => None,
+        LateSlopeFrom::SecondsAfterOnset(seconds) => Some(seconds),
+    };
+    let fractions = slot::TIME_TO_FRACTION..slot::TIME_TO_FRACTION + 5;
+    let needs_onset = needs_area
+        || !plan.windows.is_empty()
+        || asks(&[
+            slot::ONSET,
+            slot::ONSET_SE,
+            slot::TIME_TO_PEAK,
+            slot::WASH_IN_SLOPE,
+            slot::SIGNAL_ENHANCEMENT_RATIO,
+            slot::CURVE_TYPE,
+        ])
+        || fractions.clone().any(|slot| plan.slots[slot] >= 0)
+        || (late_from.is_some() && asks(&[slot::LATE_SLOPE, slot::LATE_SLOPE_SE]));
+    let fixed = matches!(settings.onset, Onset::Seconds(_));
+    let needs_own_onset = needs_onset && settings.onset_scope == OnsetScope::Voxel && !fixed;
+    let mut tables = Tables {
+        kind: settings.kind,
+        n: 0,
+        a: 0,
+        b: 0,
+        t0: times[0],
+        u: Vec::new(),
+        dt: Vec::new(),
+        inv_dt: Vec::new(),
+        inv_span: Vec::new(),
+        inv_baseline: 0.0,
+        inv_baseline_dof: 0.0,
+        slope: scaling.slope,
+        intercept: scaling.intercept,
+        scale: scaling.slope.abs(),
+        inv_scale: 1.0 / scaling.slope.abs(),
+        direction,
+        sign: direction * scaling.slope.signum(),
+        noise: NoiseFrom::Baseline { floor: 0.0 },
+        noise_elsewhere: false,
+        enhancement_threshold: settings.enhancement_threshold,
+        subframe: settings.peak_reading == PeakReading::Subframe,
+        slope_window: settings.slope_window,
+        slope_weights: Vec::new(),
+        slope_times: Vec::new(),
+        early_weights: Vec::new(),
+        early_times: Vec::new(),
+        onset: settings.onset,
+        global_onset: None,
+        late_from,
+        windows: plan.windows.clone(),
+        ratio_times: settings.ratio_times_s,
+        early_after_onset: EARLY_AFTER_ONSET_S,
+        early_half_width: EARLY_HALF_WIDTH_S,
+        late_first: 0,
+        recovery_window: settings.recovery_window_s,
+        recovery: 0..0,
+        taus: Vec::new(),
+        log_tau_first: 0.0,
+        log_tau_step: 0.0,
+        first_segment: 0,
+        slots: plan.slots,
+        needs_onset,
+        needs_own_onset,
+        needs_half_rise: needs_own_onset && settings.onset == Onset::PiecewiseLinear,
+        needs_slope: asks(&[slot::MAX_SLOPE, slot::MAX_SLOPE_TIME])
+            || (needs_own_onset && settings.onset == Onset::Intersection),
+        needs_weights: asks(&[slot::AUC_SE, slot::AUMC_SE])
+            || (slot::IAUC_SE..slot::IAUC_SE + MAX_WINDOWS).any(|slot| plan.slots[slot] >= 0),
+        needs_moment: asks(&[slot::AUMC, slot::AUMC_SE, slot::MEAN_RESIDENCE_TIME]),
+        needs_area,
+        needs_positive_baseline: asks(&[slot::RELATIVE_ENHANCEMENT])
+            || (asks(&[slot::CURVE_TYPE]) && settings.kind == SignalKind::Signal),
+    };
+    tables.set_axis(u, frames.clone());
+
+    let mut extra = Vec::new();
+    let mut record = record(settings, &tables, &plan.windows);
+    set_noise(settings, input, &mut tables, &mut extra, &mut record)?;
+    if needs_onset {
+        tables.global_onset = match settings.onset {
+            Onset::Seconds(seconds) => Some(seconds),
+            _ => input.reductions.mean_curve().and_then(|mean| global_onset(&tables, mean)),
+        };
+        let value = tables.global_onset.map_or(SettingValue::Text("none".into()), SettingValue::Number);
+        record.push(("global_onset_s".into(), value));
+    }
+    Ok(PreparedDescriptors { tables, outputs: plan.outputs, settings: record, extra })
+}
+
+/// Settings that can't be used, whatever the samples are.
+fn check(settings: &Descriptors, frames: usize, duration_s: f64) -> Result<()> {
+    if let Baseline::Frames(range) = &settings.baseline {
+        let text = settings.baseline.to_text();
+        if range.is_empty() {
+            return Err(Error::setting("baseline", text, "give at least one frame (A:B counts from 0, B excluded)"));
+        }
+        if range.end >= frames {
+            let mend = format!("the series has {frames} frames, and at least one must follow the baseline");
+            return Err(Error::setting("baseline", text, mend));
+        }
+    }
+    let positive = |name: &str, value: f64| {
+        if value.is_finite() && value > 0.0 {
+            Ok(())
+        } else {
+            Err(Error::setting(name, value, "give a positive number"))
+        }
+    };
+    match settings.onset {
+        Onset::Threshold { fraction } | Onset::Derivative { fraction } => {
+            if !(fraction > 0.0 && fraction < 1.0) {
+                return Err(Error::setting("onset", settings.onset.to_text(), "give a fraction between 0 and 1"));
+            }
+        }
+        Onset::SdThreshold { deviations } => positive("onset", deviations)?,
+        Onset::Seconds(seconds) => {
+            if !(0.0..=duration_s).contains(&seconds) {
+                let mend =
+                    format!("give seconds after the first frame, at most the {duration_s} s that the series lasts");
+                return Err(Error::setting("onset", seconds, mend));
+            }
+        }
+        _ => {}
+    }
+    positive("enhancement threshold", settings.enhancement_threshold)?;
+    if settings.slope_window < 2 || settings.slope_window > frames {
+        let mend = format!("use 2 to {frames} samples");
+        return Err(Error::setting("slope window", settings.slope_window, mend));
+    }
+    if let LateSlopeFrom::SecondsAfterOnset(seconds) = settings.late_slope_from
+        && !(seconds.is_finite() && seconds >= 0.0)
+    {
+        return Err(Error::setting("late slope", seconds, "give seconds after the onset, 0 or more"));
+    }
+    for time in [settings.ratio_times_s.0, settings.ratio_times_s.1] {
+        positive("signal enhancement ratio time", time)?;
+    }
+    if let Some((from, to)) = settings.recovery_window_s
+        && !(from.is_finite() && to.is_finite() && from <= to)
+    {
+        let mend = "give a window from an earlier to a later time in seconds";
+        return Err(Error::setting("recovery window", format!("{from} to {to} s"), mend));
+    }
+    Ok(())
+}
+
+/// Decides where the noise comes from and how large it is at least.
+fn set_noise(
+    settings: &Descriptors,
+    input: &Input<'_>,
+    tables: &mut Tables,
+    extra: &mut Vec<Vec<f32>>,
+    record: &mut Vec<(String, SettingValue)>,
+) -> Result<()> {
+    let baseline_frames = tables.b - tables.a;
+    match &settings.noise {
+        Noise::Value(value) => {
+            if !(value.is_finite() && *value >= 0.0) {
+                return Err(Error::setting(
+                    "noise",
+                    value,
+                    "give a standard deviation in the unit of the samples, 0 or more",
+                ));
+            }
+            tables.noise = NoiseFrom::Value(value * tables.inv_scale);
+            tables.noise_elsewhere = true;
+            record.push(("noise".into(), SettingValue::Text("given".into())));
+            record.push(("noise_sd".into(), SettingValue::Number(*value)));
+        }
+        Noise::Map(map) => {
+            map.check_matches(input.series)?;
+            let inside = input.mask.map(|mask| mask.flat());
+            let bad = |i: &usize| {
+                let value = map.flat()[*i];
+                inside.is_none_or(|inside| inside[*i] != 0) && !(value.is_finite() && value >= 0.0)
+            };
+            if let Some(i) = (0..map.flat().len()).find(bad) {
+                let [x, y, _] = input.series.spatial_shape();
+                let voxel = [i % x, i / x % y, i / x / y];
+                let mend = "a noise map holds a finite standard deviation, 0 or more, in every voxel of the mask";
+                return Err(Error::setting("noise map", format!("{} at voxel {voxel:?}", map.flat()[i]), mend));
+            }
+            extra.push(map.flat().to_vec());
+            tables.noise = NoiseFrom::Layer;
+            tables.noise_elsewhere = true;
+            record.push(("noise".into(), SettingValue::Text("given map".into())));
+        }
+        Noise::Baseline if baseline_frames < 2 => {
+            extra.push(input.reductions.successive_difference_sd());
+            tables.noise = NoiseFrom::Layer;
+            tables.noise_elsewhere = true;
+            record.push(("noise".into(), SettingValue::Text("median of successive differences per voxel".into())));
+        }
+        Noise::Baseline => {
+            let median = input.reductions.baseline_sd_median(tables.a..tables.b).unwrap_or(0.0);
+            let pooled = median / median_deviation(baseline_frames - 1);
+            let quantisation = if input.series.voxels().is_integer() { tables.scale / 12f64.sqrt() } else { 0.0 };
+            let floor = pooled.max(quantisation);
+            tables.noise = NoiseFrom::Baseline { floor: floor * tables.inv_scale };
+            record.push(("noise".into(), SettingValue::Text("baseline".into())));
+            record.push(("noise_sd_pooled".into(), SettingValue::Number(pooled)));
+            record.push(("noise_sd_quantisation".into(), SettingValue::Number(quantisation)));
+        }
+    }
+    Ok(())
+}
+
+/// The onset of the mask's mean curve, by the same text.
+fn global_onset(tables: &Tables, mean: &[f64]) -> Option<f64> {
+    let mut slots = [-1; slot::COUNT];
+    slots[slot::ONSET] = 0;
+    let mut own = Tables {
+        slope: 1.0,
+        intercept: 0.0,
+        scale: 1.0,
+        inv_scale: 1.0,
+        sign: tables.direction,
+        noise: NoiseFrom::Baseline { floor: 0.0 },
+        global_onset: None,
+        windows: Vec::new(),
+        slots,
+        needs_onset: true,
+        needs_own_onset: true,
+        needs_half_rise: tables.onset == Onset::PiecewiseLinear,
+        needs_slope: tables.onset == Onset::Intersection,
+        needs_area: false,
+        needs_moment: false,
+        needs_positive_baseline: false,
+        ..tables.clone()
+    };
+    if tables.b - tables.a < 2 {
+        let mut steps: Vec<f64> = mean.windows(2).map(|w| (w[1] - w[0]).abs()).collect();
+        steps.sort_by(f64::total_cmp);
+        own.noise = NoiseFrom::Value(steps[steps.len() / 2] / (std::f64::consts::SQRT_2 * 0.674_489_750_196_081_7));
+    }
+    let differences: Vec<f64> = mean.iter().map(|y| y - mean[0]).collect();
+    let mut scratch = vec![0.0; own.n];
+    let mut words = [0.0; 2];
+    let curve = Curve::new(Double, &differences, 1, mean[0], true, &[]);
+    reference::evaluate(&own, 1, Double, &curve, &mut scratch, &mut Rows::new(Double, &mut words, 1));
+    (words[1] as u32 & status::NO_ONSET == 0 && words[0].is_finite()).then_some(words[0])
+}
+
+/// All settings, for the record.
+fn record(settings: &Descriptors, tables: &Tables, windows: &[f64]) -> Vec<(String, SettingValue)> {
+    use SettingValue::{List, Number, Text};
+    let text = |value: &str| Text(value.to_string());
+    let mut record = vec![
+        ("kind".to_string(), text(settings.kind.as_str())),
+        ("polarity".into(), text(settings.polarity.as_str())),
+        ("baseline".into(), Text(settings.baseline.to_text())),
+        ("baseline_frames".into(), List(vec![Number(tables.a as f64), Number(tables.b as f64)])),
+        ("onset".into(), Text(settings.onset.to_text())),
+        ("onset_caplex".into(), text(settings.onset.caplex())),
+        ("onset_scope".into(), text(settings.onset_scope.as_str())),
+        (
+            "peak".into(),
+            text(match settings.peak_reading {
+                PeakReading::Sample => "sample",
+                PeakReading::Subframe => "subframe",
+            }),
+        ),
+        ("enhancement_threshold_sd".into(), Number(settings.enhancement_threshold)),
+        ("slope_window_samples".into(), Number(settings.slope_window as f64)),
+        (
+            "late_slope_from".into(),
+            match settings.late_slope_from {
+                LateSlopeFrom::Peak => text("peak"),
+                LateSlopeFrom::SecondsAfterOnset(seconds) => Number(seconds),
+            },
+        ),
+        ("iauc_windows_s".into(), List(windows.iter().copied().map(Number).collect())),
+        (
+            "signal_enhancement_ratio_times_s".into(),
+            List(vec![Number(settings.ratio_times_s.0), Number(settings.ratio_times_s.1)]),
+        ),
+    ];
+    if let Some((from, to)) = settings.recovery_window_s {
+        record.push(("recovery_window_s".into(), List(vec![Number(from), Number(to)])));
+    }
+    record
+}
+
+/// The kernel's part of the uniform buffer, as `struct Settings` in the shader.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct ShaderSettings {
+    baseline_start: u32,
+    baseline_end: u32,
+    slope_window: u32,
+    first_segment: u32,
+    noise_from: u32,
+    noise_elsewhere: u32,
+    subframe: u32,
+    onset_method: u32,
+    global_onset_known: u32,
+    late_from_onset: u32,
+    kind_is_signal: u32,
+    late_first: u32,
+    recovery_start: u32,
+    recovery_end: u32,
+    window_count: u32,
+    tau_count: u32,
+    needs: u32,
+    dt_at: u32,
+    inv_dt_at: u32,
+    inv_span_at: u32,
+    slope_weights_at: u32,
+    slope_times_at: u32,
+    early_weights_at: u32,
+    early_times_at: u32,
+    taus_at: u32,
+    t0: f32,
+    inv_baseline: f32,
+    inv_baseline_dof: f32,
+    sqrt_inv_baseline: f32,
+    final_error_factor: f32,
+    slope: f32,
+    intercept: f32,
+    scale: f32,
+    inv_scale: f32,
+    direction: f32,
+    sign: f32,
+    noise_value: f32,
+    enhancement_threshold: f32,
+    onset_parameter: f32,
+    global_onset: f32,
+    late_from: f32,
+    ratio_time_1: f32,
+    ratio_time_2: f32,
+    early_after_onset: f32,
+    early_half_width: f32,
+    log_tau_first: f32,
+    log_tau_step: f32,
+    inv_recovery: f32,
+    inv_late: f32,
+    inv_slope_window: f32,
+    padding: [u32; 2],
+    windows: [f32; MAX_WINDOWS],
+    slots: Slots,
+}
+
+/// Bits of `ShaderSettings::needs`.
+mod needs {
+    pub(super) const ONSET: u32 = 1;
+    pub(super) const OWN_ONSET: u32 = 2;
+    pub(super) const HALF_RISE: u32 = 4;
+    pub(super) const SLOPE: u32 = 8;
+    pub(super) const WEIGHTS: u32 = 16;
+    pub(super) const MOMENT: u32 = 32;
+    pub(super) const AREA: u32 = 64;
+    pub(super) const POSITIVE_BASELINE: u32 = 128;
+}
+
+/// The shader with its settings and tables.
+pub(super) fn program(t: &Tables) -> Program {
+    let mut values: Vec<f32> = Vec::new();
+    let mut append = |table: &[f64]| {
+        let at = values.len() as u32;
+        values.extend(table.iter().map(|x| *x as f32));
+        at
+    };
+    append(&t.u);
+    let dt_at = append(&t.dt);
+    let inv_dt_at = append(&t.inv_dt);
+    let inv_span_at = append(&t.inv_span);
+    let slope_weights_at = append(&t.slope_weights);
+    let slope_times_at = append(&t.slope_times);
+    let early_weights_at = append(&t.early_weights);
+    let early_times_at = append(&t.early_times);
+    let taus_at = append(&t.taus);
+    let (noise_from, noise_value) = match t.noise {
+        NoiseFrom::Baseline { floor } => (0, floor),
+        NoiseFrom::Value(value) => (1, value),
+        NoiseFrom::Layer => (2, 0.0),
+    };
+    let (onset_method, onset_parameter) = match t.onset {
+        Onset::PiecewiseLinear => (0, 0.0),
+        Onset::Saturating => (1, 0.0),
+        Onset::Intersection => (2, 0.0),
+        Onset::Threshold { fraction } => (3, fraction),
+        Onset::SdThreshold { deviations } => (4, deviations),
+        Onset::Derivative { fraction } => (5, fraction),
+        Onset::Seconds(_) => (6, 0.0),
+    };
+    let bits = [
+        (t.needs_onset, needs::ONSET),
+        (t.needs_own_onset, needs::OWN_ONSET),
+        (t.needs_half_rise, needs::HALF_RISE),
+        (t.needs_slope, needs::SLOPE),
+        (t.needs_weights, needs::WEIGHTS),
+        (t.needs_moment, needs::MOMENT),
+        (t.needs_area, needs::AREA),
+        (t.needs_positive_baseline, needs::POSITIVE_BASELINE),
+    ];
+    let mut windows = [0.0; MAX_WINDOWS];
+    for (to, window) in windows.iter_mut().zip(&t.windows) {
+        *to = *window as f32;
+    }
+    let settings = ShaderSettings {
+        baseline_start: t.a as u32,
+        baseline_end: t.b as u32,
+        slope_window: t.slope_window as u32,
+        first_segment: t.first_segment as u32,
+        noise_from,
+        noise_elsewhere: u32::from(t.noise_elsewhere),
+        subframe: u32::from(t.subframe),
+        onset_method,
+        global_onset_known: u32::from(t.global_onset.is_some()),
+        late_from_onset: u32::from(t.late_from.is_some()),
+        kind_is_signal: u32::from(t.kind == SignalKind::Signal),
+        late_first: t.late_first as u32,
+        recovery_start: t.recovery.start as u32,
+        recovery_end: t.recovery.end as u32,
+        window_count: t.windows.len() as u32,
+        tau_count: t.taus.len() as u32,
+        needs: bits.iter().filter(|(asked, _)| *asked).fold(0, |word, (_, bit)| word | bit),
+        dt_at,
+        inv_dt_at,
+        inv_span_at,
+        slope_weights_at,
+        slope_times_at,
+        early_weights_at,
+        early_times_at,
+        taus_at,
+        t0: t.t0 as f32,
+        inv_baseline: t.inv_baseline as f32,
+        inv_baseline_dof: t.inv_baseline_dof as f32,
+        sqrt_inv_baseline: t.inv_baseline.sqrt() as f32,
+        final_error_factor: (1.0 + t.inv_baseline).sqrt() as f32,
+        slope: t.slope as f32,
+        intercept: t.intercept as f32,
+        scale: t.scale as f32,
+        inv_scale: t.inv_scale as f32,
+        direction: t.direction as f32,
+        sign: t.sign as f32,
+        noise_value: noise_value as f32,
+        enhancement_threshold: t.enhancement_threshold as f32,
+        onset_parameter: onset_parameter as f32,
+        global_onset: t.global_onset.unwrap_or(0.0) as f32,
+        late_from: t.late_from.unwrap_or(0.0) as f32,
+        ratio_time_1: t.ratio_times.0 as f32,
+        ratio_time_2: t.ratio_times.1 as f32,
+        early_after_onset: t.early_after_onset as f32,
+        early_half_width: t.early_half_width as f32,
+        log_tau_first: t.log_tau_first as f32,
+        log_tau_step: t.log_tau_step as f32,
+        inv_recovery: (1.0 / t.recovery.len() as f64) as f32,
+        inv_late: (1.0 / (t.n - t.late_first) as f64) as f32,
+        inv_slope_window: (1.0 / t.slope_window as f64) as f32,
+        padding: [0; 2],
+        windows,
+        slots: t.slots,
+    };
+    Program {
+        name: "descriptors",
+        source: include_str!("../../../shaders/descriptors.wgsl"),
+        entry_points: if t.needs_own_onset && t.onset == Onset::Saturating {
+            &["saturating_onset", "descriptors"]
+        } else {
+            &["descriptors"]
+        },
+        workgroup_size: 64,
+        constants: Vec::new(),
+        settings: bytemuck::bytes_of(&settings).to_vec(),
+        tables: Cow::Owned(values),
+        state_words: if t.needs_own_onset && t.onset == Onset::Saturating { 2 } else { 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_deviation_agrees_with_tables_of_the_chi_square_distribution() {
+        // Medians of chi^2_k: 0.454936, 1.386294 (2 ln 2), 8.342833 for k = 1, 2, 9 (Abramowitz and Stegun, table 26.8).
+        for (k, median) in [(1usize, 0.454_936), (2, 2.0 * 2f64.ln()), (9, 8.342_833)] {
+            let expected = (median / k as f64).sqrt();
+            assert!((median_deviation(k) - expected).abs() < 1e-6, "{k}: {}", median_deviation(k));
+        }
+    }
+}
