@@ -17,9 +17,9 @@ use rayon::prelude::*;
 pub use context::{DeviceBackend, DeviceChoice, DeviceInfo, DeviceKind, DeviceLimits, devices};
 
 use super::RunOptions;
-use super::raw_rows::{NAN_BITS, RawRows};
+use super::raw_rows::{NAN_BITS, RawRows, blank_word};
 use crate::error::{Error, Result};
-use crate::kernel::{Output, OutputKind, PreparedKernel, Program};
+use crate::kernel::{Output, PreparedKernel, Program};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series};
 use crate::status;
@@ -103,16 +103,17 @@ impl Gpu {
         series: &Series,
         options: &RunOptions<'_>,
     ) -> Result<(Vec<Vec<u32>>, Vec<StageTime>)> {
-        let raw = self.run(prepared, series, options)?;
+        let raw = self.run(prepared, series, options, Vec::new())?;
         Ok((raw.rows, raw.stages))
     }
 
-    /// Runs a kernel over a series.
+    /// Runs a kernel over a series, into rows of memory that may be reused.
     pub(crate) fn run<P: PreparedKernel>(
         &self,
         prepared: &P,
         series: &Series,
         options: &RunOptions<'_>,
+        mut memory: Vec<Vec<u32>>,
     ) -> Result<RawRows> {
         for (layer, values) in prepared.extra().iter().enumerate() {
             if values.len() != series.voxel_count() {
@@ -140,7 +141,7 @@ impl Gpu {
         self.check(&job.program)?;
         let mut slab = self.plan(&job, self.tuning.slab_voxels)?;
         loop {
-            match self.run_in_slabs(&job, slab) {
+            match self.run_in_slabs(&job, slab, &mut memory) {
                 Ok(raw) => return Ok(raw),
                 Err(Fault::OutOfMemory) => {
                     // Memory kept from other runs may be all that is missing.
@@ -223,7 +224,7 @@ impl Gpu {
         Workspace::new(&self.context, sizes, tables, uniforms)
     }
 
-    fn run_in_slabs(&self, job: &Job<'_>, slab: usize) -> Result<RawRows, Fault> {
+    fn run_in_slabs(&self, job: &Job<'_>, slab: usize, memory: &mut Vec<Vec<u32>>) -> Result<RawRows, Fault> {
         let start = Instant::now();
         let (code, _) = sample_type(job.series.voxels());
         let pipelines = self.pipelines.of(&self.context, &job.program, code)?;
@@ -235,13 +236,19 @@ impl Gpu {
             let tables = bytemuck::cast_slice(&job.program.tables);
             self.context.scoped(|| self.context.queue.write_buffer(&space.tables, 0, tables))?;
         }
+        // What memory held before doesn't matter: every voxel is written, by the kernel or as outside the mask.
+        let mut rows = std::mem::take(memory);
+        rows.resize_with(job.rows + 1, Vec::new);
+        for row in &mut rows {
+            row.resize(job.series.voxel_count(), 0);
+        }
         let mut run = Run {
             gpu: self,
             job,
             slab,
             pipelines,
             bindings,
-            rows: vec![vec![0; job.series.voxel_count()]; job.rows + 1],
+            rows,
             times: Times { set_up: start.elapsed().as_secs_f64(), ..Times::default() },
         };
         let count = job.voxels();
@@ -500,8 +507,7 @@ pub(crate) fn blank_outside(raw: &mut RawRows, outputs: &[Output], mask: &Mask) 
     let inside = mask.flat();
     let mut blanks = Vec::with_capacity(raw.rows.len());
     for output in outputs {
-        let blank = if output.kind == OutputKind::Label { 0 } else { NAN_BITS };
-        blanks.extend(std::iter::repeat_n(blank, output.kind.rows()));
+        blanks.extend(std::iter::repeat_n(blank_word(output.kind), output.kind.rows()));
     }
     blanks.push(status::OUTSIDE_MASK);
     raw.rows.par_iter_mut().zip(blanks).for_each(|(row, blank)| {
@@ -518,6 +524,7 @@ mod tests {
     use ndarray::{Array3, ShapeBuilder};
 
     use super::*;
+    use crate::kernel::OutputKind;
     use crate::quantity::Quantity;
 
     #[test]
