@@ -245,22 +245,24 @@ impl Gpu {
         let mut run = Run {
             gpu: self,
             job,
-            slab,
             pipelines,
             bindings,
             rows,
             times: Times { set_up: start.elapsed().as_secs_f64(), ..Times::default() },
         };
         let count = job.voxels();
+        let mut pace = Pace::new(slab, self.tuning.slab_voxels.is_some());
         let mut before: Option<Flight> = None;
-        let mut uploads = 0;
+        let (mut uploads, mut start, mut slot) = (0, 0, 0);
         job.options.tell(0, count);
-        for (index, start) in (0..count).step_by(slab).enumerate() {
-            let range = start..count.min(start + slab);
-            let flight = run.send(&mut space, range, index % SLOTS)?;
+        while start < count {
+            let range = start..count.min(start + pace.voxels);
+            start = range.end;
+            let flight = run.send(&mut space, range, slot)?;
+            slot = (slot + 1) % SLOTS;
             uploads += flight.upload.bytes;
             if let Some(before) = before.replace(flight) {
-                run.receive(&mut space, &before)?;
+                pace.learn(before.range.len(), run.receive(&mut space, &before)?);
                 job.options.tell(before.range.end, count);
             }
         }
@@ -321,6 +323,35 @@ impl Job<'_> {
     }
 }
 
+/// How many voxels to send at once: few at first, then as many as the device computes in a moment, so that no watchdog
+/// takes a slow kernel for a hung one, progress is told and cancelling works; at most a slab.
+struct Pace {
+    voxels: usize,
+    slab: usize,
+    fixed: bool,
+}
+
+impl Pace {
+    const FIRST: usize = 1 << 16;
+    const LEAST: usize = 1 << 12;
+    const MOMENT_SECONDS: f64 = 0.1;
+
+    fn new(slab: usize, fixed: bool) -> Self {
+        Self { voxels: if fixed { slab } else { slab.min(Self::FIRST) }, slab, fixed }
+    }
+
+    /// So many voxels took so long.
+    fn learn(&mut self, voxels: usize, seconds: f64) {
+        if self.fixed {
+            return;
+        }
+        let wanted = voxels as f64 * (Self::MOMENT_SECONDS / seconds.max(1e-9));
+        // At most four times what was measured: small slabs tell little about large ones.
+        let next = (wanted as usize).min(4 * voxels) / slabs::GRANULE * slabs::GRANULE;
+        self.voxels = next.clamp(Self::LEAST.min(self.slab), self.slab);
+    }
+}
+
 /// A slab on its way through the device.
 struct Flight {
     range: std::ops::Range<usize>,
@@ -328,11 +359,15 @@ struct Flight {
     upload: Upload,
 }
 
+/// Words from one row to the next in a slab of so many voxels.
+fn stride(voxels: usize) -> usize {
+    voxels.next_multiple_of(slabs::GRANULE)
+}
+
 /// A run under way.
 struct Run<'a> {
     gpu: &'a Gpu,
     job: &'a Job<'a>,
-    slab: usize,
     pipelines: Vec<wgpu::ComputePipeline>,
     bindings: wgpu::BindGroup,
     rows: Vec<Vec<u32>>,
@@ -366,9 +401,9 @@ impl Run<'_> {
             voxels: voxels as u32,
             frames: job.series.frames() as u32,
             frame_stride_words: samples.row_words() as u32,
-            output_stride: self.slab as u32,
+            output_stride: stride(voxels) as u32,
             extra_stride: layers.row_words() as u32,
-            state_stride: self.slab as u32,
+            state_stride: stride(voxels) as u32,
             voxels_per_row: groups.0 * job.program.workgroup_size,
             nan_bits: NAN_BITS,
             ..Slab::default()
@@ -406,8 +441,11 @@ impl Run<'_> {
             if let Some(queries) = timed {
                 encoder.write_timestamp(&queries.set, 2);
             }
-            encoder.copy_buffer_to_buffer(&space.outputs, 0, results, 0, space.sizes.outputs);
-            encoder.copy_buffer_to_buffer(&space.status, 0, results, space.sizes.outputs, space.sizes.status);
+            let row = stride(voxels) as u64 * 4;
+            if job.rows > 0 {
+                encoder.copy_buffer_to_buffer(&space.outputs, 0, results, 0, job.rows as u64 * row);
+            }
+            encoder.copy_buffer_to_buffer(&space.status, 0, results, space.sizes.outputs, row);
             if let Some(queries) = timed {
                 encoder.write_timestamp(&queries.set, 3);
             }
@@ -427,13 +465,14 @@ impl Run<'_> {
         Ok(Flight { range, slot, upload })
     }
 
-    /// Waits for a slab's results and puts them where they belong.
-    fn receive(&mut self, space: &mut Workspace, flight: &Flight) -> Result<(), Fault> {
+    /// Waits for a slab's results and puts them where they belong; tells how long the kernel took.
+    fn receive(&mut self, space: &mut Workspace, flight: &Flight) -> Result<f64, Fault> {
         let (context, job) = (&self.gpu.context, self.job);
         let slot = &space.slots[flight.slot];
         let start = Instant::now();
         context.wait(&slot.mapping, &job.options.cancel)?;
-        self.times.kernel_wait += start.elapsed().as_secs_f64();
+        let mut seconds = start.elapsed().as_secs_f64();
+        self.times.kernel_wait += seconds;
 
         let start = Instant::now();
         {
@@ -442,9 +481,9 @@ impl Run<'_> {
                 .map_err(|problem| context.fault(format!("results cannot be mapped: {problem}")))?;
             let (results, times) = view.split_at(space.sizes.results() as usize);
             let here: Vec<Piece> = within(&job.pieces, flight.range.clone()).collect();
-            let status_row = job.rows;
+            let (status_row, stride) = (job.rows, stride(flight.range.len()));
             self.rows.par_iter_mut().enumerate().for_each(|(row, out)| {
-                let begin = if row == status_row { space.sizes.outputs as usize } else { row * self.slab * 4 };
+                let begin = if row == status_row { space.sizes.outputs as usize } else { row * stride * 4 };
                 for piece in &here {
                     let bytes = &results[begin + piece.at * 4..begin + (piece.at + piece.len) * 4];
                     // Copied as bytes: a mapped view promises no alignment.
@@ -458,7 +497,8 @@ impl Run<'_> {
                     u64::from_ne_bytes(bytes)
                 };
                 let between = |index: usize| at(index + 1).saturating_sub(at(index)) as f64 * period;
-                self.times.kernel += between(0);
+                seconds = between(0);
+                self.times.kernel += seconds;
                 self.times.on_device = true;
                 if queries.copies {
                     self.times.download += between(2);
@@ -469,7 +509,7 @@ impl Run<'_> {
         }
         context.scoped(|| slot.buffer.unmap())?;
         self.times.download_copy += start.elapsed().as_secs_f64();
-        Ok(())
+        Ok(seconds)
     }
 }
 
@@ -532,6 +572,25 @@ mod tests {
         fn shared<T: Send + Sync>() {}
         shared::<Gpu>();
         shared::<DeviceInfo>();
+    }
+
+    #[test]
+    fn the_pace_follows_the_device_within_the_slab() {
+        let mut pace = Pace::new(1 << 20, false);
+        assert_eq!(pace.voxels, Pace::FIRST);
+        pace.learn(1 << 16, 1e-3);
+        assert_eq!(pace.voxels, 1 << 18);
+        pace.learn(1 << 18, 0.0);
+        assert_eq!(pace.voxels, 1 << 20);
+        pace.learn(1 << 20, 1e-3);
+        assert_eq!(pace.voxels, 1 << 20);
+        pace.learn(1 << 20, 2.0);
+        assert!(pace.voxels.abs_diff(1 << 20) > 900_000 && pace.voxels.is_multiple_of(256));
+        pace.learn(1 << 16, 1e6);
+        assert_eq!(pace.voxels, Pace::LEAST);
+        let mut small = Pace::new(512, false);
+        small.learn(512, 1e6);
+        assert_eq!(small.voxels, 512);
     }
 
     #[test]
