@@ -564,30 +564,59 @@ fn saturating_break(peak: Peak, tau: f32) -> Break {
     return Break(best_gain, best_frame_time - tau * ln_one_minus(best_w), found);
 }
 
+fn log_tau(index: f32) -> f32 {
+    return uniforms.settings.log_tau_first + index * uniforms.settings.log_tau_step;
+}
+
 fn saturating(peak: Peak) -> Found {
     let s = &uniforms.settings;
     var best = 0.0;
     var best_gain = 0.0;
-    var gain_before = 0.0;
-    var gain_after = 0.0;
-    var previous_gain = 0.0;
+    var onset_before = 0.0;
+    var onset_at = 0.0;
+    var onset_after = 0.0;
+    var previous_onset = 0.0;
     var previous_was_best = false;
     for (var j = 0u; j < (*s).tau_count; j++) {
-        let gain = saturating_break(peak, tables[(*s).taus_at + j]).gain;
-        gain_after = pick(previous_was_best, gain, gain_after);
-        let better = gain > best_gain;
-        gain_before = pick(better, previous_gain, gain_before);
-        best_gain = pick(better, gain, best_gain);
+        let found = saturating_break(peak, tables[(*s).taus_at + j]);
+        onset_after = pick(previous_was_best, found.time, onset_after);
+        let better = found.gain > best_gain;
+        onset_before = pick(better, previous_onset, onset_before);
+        onset_at = pick(better, found.time, onset_at);
+        best_gain = pick(better, found.gain, best_gain);
         best = pick(better, f32(j), best);
-        previous_gain = gain;
+        previous_onset = found.time;
         previous_was_best = better;
     }
-    let curvature = (best_gain - gain_before) + (best_gain - gain_after);
+    let before = saturating_squares(peak, exp(log_tau(best - 1.0)), onset_before);
+    let at = saturating_squares(peak, exp(log_tau(best)), onset_at);
+    let after = saturating_squares(peak, exp(log_tau(best + 1.0)), onset_after);
+    let curvature = (before - at) + (after - at);
     let inner = best > 0.0 && best < f32((*s).tau_count - 1u) && curvature > 0.0;
-    let shift = pick(inner, (gain_after - gain_before) * 0.5 / pick(inner, curvature, 1.0), 0.0);
-    let log_tau = (*s).log_tau_first + (best + shift) * (*s).log_tau_step;
-    let best_break = saturating_break(peak, exp(log_tau));
+    let vertex_shift = (before - after) * 0.5 / pick(inner, curvature, 1.0);
+    let shift = pick(inner, min(max(vertex_shift, -0.5), 0.5), 0.0);
+    let best_break = saturating_break(peak, exp(log_tau(best + shift)));
     return Found(best_break.time, best_break.found);
+}
+
+// The sum of squares that a saturating rise leaves from the baseline to the peak.
+fn saturating_squares(peak: Peak, tau: f32, onset: f32) -> f32 {
+    let inv_tau = 1.0 / tau;
+    var sw = 0.0;
+    var sy = 0.0;
+    for (var i = uniforms.settings.baseline_end; i <= peak.frame; i++) {
+        let w = one_minus_exp(max(u_at(i) - onset, 0.0) * inv_tau);
+        sw += w * w;
+        sy += w * e_at(i);
+    }
+    let amplitude = sy / pick(sw > 0.0, sw, 1.0);
+    var squares = 0.0;
+    for (var i = uniforms.settings.baseline_end; i <= peak.frame; i++) {
+        let w = one_minus_exp(max(u_at(i) - onset, 0.0) * inv_tau);
+        let residual = e_at(i) - amplitude * w;
+        squares += residual * residual;
+    }
+    return squares;
 }
 
 fn intersection(steepest: SteepestRise) -> Found {
