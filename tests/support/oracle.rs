@@ -952,8 +952,10 @@ impl<'a> Shared<'a> {
         }
         answer.status = status;
         answer.close = close;
-        if sigma == self.floor_from_mask {
-            let rests = |id: &str| (id.ends_with("_se") && id != "onset_se") || id == "contrast_to_noise";
+        let noise_in_32_bits = sigma == self.floor_from_mask || (n == 1 && matches!(settings.noise, NoiseFrom::Baseline));
+        if noise_in_32_bits {
+            let by_noise = matches!(settings.onset, Onset::SdThreshold { .. });
+            let rests = |id: &str| by_noise || (id.ends_with("_se") && id != "onset_se") || id == "contrast_to_noise";
             answer.noisy.extend(answer.values.keys().filter(|id| rests(id)).cloned());
         }
         answer
