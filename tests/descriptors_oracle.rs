@@ -142,7 +142,7 @@ fn reference_agrees_with_the_oracle() {
     let mut random = Random::new(20_251);
     let mut differing: BTreeMap<String, (usize, String)> = BTreeMap::new();
     let (mut voxels, mut baselines, mut baselines_differing) = (0, 0, 0);
-    for round in 0..150 {
+    for round in 0..250 {
         let (curves, settings) = draw(&mut random);
         let used = match settings.baseline {
             Some(frames) => frames,
@@ -195,7 +195,11 @@ fn reference_agrees_with_the_oracle() {
                     continue;
                 }
                 let tolerance = if expected.noisy.contains(id) { 2e-7 } else { 1e-9 };
-                let floor = rounding(id, &curves, voxel);
+                let mut floor = rounding(id, &curves, voxel);
+                if expected.noisy.contains(id) && id.starts_with("time_to") {
+                    // A small difference of two times, one of which follows the noise.
+                    floor += 1e-7 * curves.times.iter().fold(0.0f64, |m, t| m.max(t - curves.times[0]));
+                }
                 if value.is_nan() != wanted.is_nan() || (value - wanted).abs() > tolerance * wanted.abs() + floor {
                     differs(id, format!("kernel {value} oracle {wanted}"));
                 }
@@ -207,4 +211,73 @@ fn reference_agrees_with_the_oracle() {
         println!("{id}: {count}{examples}");
     }
     assert!(differing.is_empty());
+    assert_eq!(baselines_differing, 0);
+}
+
+/// The saturating fit is a search in two dimensions: what it finds must explain the curve as well as a dense search does.
+#[test]
+fn saturating_onset_explains_the_curve_as_well_as_a_dense_search() {
+    let mut random = Random::new(77);
+    let (mut voxels, mut worse, mut worst_excess) = (0, 0, 0.0f64);
+    let mut deviations = Vec::new();
+    while voxels < 300 {
+        let (mut curves, mut settings) = draw(&mut random);
+        settings.onset = Onset::Saturating;
+        settings.global = false;
+        settings.baseline = settings.baseline.or(Some((0, 3)));
+        settings.noise = NoiseFrom::Baseline;
+        curves.stored.truncate(12);
+        curves.inside.truncate(12);
+        curves.inside.fill(true);
+        let oracle = Shared::with_baseline(&curves, &settings, settings.baseline.unwrap());
+        let series = curves.series();
+        for voxel in 0..curves.stored.len() {
+            let found = Engine::reference_values(&settings.kernel(), &series, [voxel, 0, 0], &RunOptions::new()).unwrap();
+            let value = |id: &str| found.iter().find(|(name, _)| name == id).unwrap().1;
+            if value("onset").is_nan() || value("status") as u32 & support::oracle::GLOBAL_ONSET != 0 {
+                continue;
+            }
+            let curve = oracle.enhancement(voxel);
+            let (best_time, best) = curve.saturating();
+            let total: f64 = curve.e[..=curve.peak].iter().map(|e| e * e).sum();
+            let excess = (curve.saturating_sse(value("onset")) - best) / total;
+            voxels += 1;
+            worst_excess = worst_excess.max(excess);
+            worse += usize::from(excess > 1e-3);
+            deviations.push((value("onset") - best_time).abs() / (curve.t[1] - curve.t[0]));
+        }
+    }
+    deviations.sort_by(f64::total_cmp);
+    println!(
+        "{voxels} voxels, {worse} worse by more than 1e-3 of the sum of squares, worst excess {worst_excess:.2e}; deviation in frames: median {:.2e}, 90 % {:.2e}, largest {:.2e}",
+        deviations[voxels / 2], deviations[voxels * 9 / 10], deviations[deviations.len() - 1]
+    );
+    assert_eq!(worse, 0);
+}
+
+/// A voxel without an answer says why: no map is NaN (or label 0) where no status bit is set, except quotients whose
+/// divisor is 0 or (areas, early samples) not positive, and a standard error without degrees of freedom.
+#[test]
+fn nothing_is_missing_without_a_status_bit() {
+    let mut random = Random::new(4);
+    let mut silent: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..80 {
+        let (curves, settings) = draw(&mut random);
+        let series = curves.series();
+        for voxel in 0..curves.stored.len() {
+            let found = Engine::reference_values(&settings.kernel(), &series, [voxel, 0, 0], &RunOptions::new()).unwrap();
+            if found.last().unwrap().1 != 0.0 {
+                continue;
+            }
+            for (id, value) in &found {
+                if value.is_nan() || (id == "curve_type" && *value == 0.0) {
+                    *silent.entry(id.clone()).or_default() += 1;
+                }
+            }
+        }
+    }
+    println!("{silent:?}");
+    let quotients = ["contrast_to_noise", "curve_type", "mean_residence_time", "onset_se", "signal_enhancement_ratio"];
+    silent.retain(|id, _| !quotients.contains(&id.as_str()));
+    assert!(silent.is_empty(), "{silent:?}");
 }

@@ -2,3 +2,10 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 
 pub mod oracle;
+
+use perfuse::Engine;
+
+/// The 32-bit engines that every shared test body runs on.
+pub fn engines() -> Vec<Engine> {
+    vec![Engine::cpu()]
+}

@@ -1,7 +1,17 @@
 //! A second opinion on the semi-quantitative maps: scalar f64, one obvious loop per sentence of the definitions, and other
 //! algorithms than the kernel's (a grid and a bisection for the break point, literal walks, polygons for areas).
 //!
-//! Written from the definitions' text alone. It is slow, and nothing here is shared with the library.
+//! Written from the definitions' text alone, before its author had read the kernel. It is slow, and nothing here is shared
+//! with the library. Where the text is silent it now makes the kernel's choice; these are all:
+//!
+//! - A voxel that doesn't enhance has no value in maps that rest on the peak's time (wash-in and wash-out slope, ratio of
+//!   enhancements, recovery) either, and its status says that the global onset serves; bit 15 only concerns voxels with
+//!   timing maps.
+//! - The mean curve has an onset only if it enhances by the rule for voxels, with the SD of its own baseline frames (one
+//!   frame: its successive differences) as noise.
+//! - The onset's standard error counts the baseline as a parameter and begins with the first baseline frame.
+//! - No mean residence time from an area that isn't positive, no ratio to an enhancement of 0.
+//! - The automatic baseline finds constant and half-rise frame in turn until they agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -238,15 +248,25 @@ impl Enhancement {
         self.e[self.peak]
     }
 
-    /// First of two consecutive samples after the baseline at half the peak or above, not after the peak.
+    /// First of two consecutive samples after the baseline at half the peak or above.
     fn half_rise(&self) -> usize {
         let half = self.height() / 2.0;
-        for i in self.last_baseline + 1..self.peak {
+        for i in self.last_baseline + 1..self.e.len() - 1 {
             if self.e[i] >= half && self.e[i + 1] >= half {
                 return i;
             }
         }
         self.peak
+    }
+
+    fn enhances(&self, threshold: f64) -> bool {
+        let mut pair = false;
+        for i in self.last_baseline + 1..self.e.len() - 1 {
+            if self.e[i] > 3.0 * self.sigma && self.e[i + 1] > 3.0 * self.sigma {
+                pair = true;
+            }
+        }
+        self.height() >= threshold * self.sigma && pair
     }
 
     /// e at any time, linear between samples.
@@ -541,6 +561,13 @@ fn line(t: &[f64], e: &[f64]) -> (f64, f64, f64) {
     (xy / xx, mean_t, mean_e)
 }
 
+/// Noise from the median of successive differences.
+fn from_differences(values: &[f64]) -> f64 {
+    let steps = values.windows(2).map(|w| (w[1] - w[0]).abs()).collect();
+    // The third quartile of the normal distribution.
+    median(steps).unwrap() / (2f64.sqrt() * 0.674_489_750_196_081_7)
+}
+
 fn mean_and_sd(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
@@ -583,14 +610,24 @@ pub fn median_of_chi(degrees: usize) -> f64 {
 pub fn automatic_baseline(t: &[f64], rising: &[f64]) -> usize {
     let n = rising.len();
     // No baseline is known yet: the first two frames stand for it in finding peak and half rise.
-    let start = (rising[0] + rising[1]) / 2.0;
+    let mut frames = 2;
+    for _ in 0..10 {
+        let found = automatic_step(t, rising, frames);
+        if found == frames {
+            break;
+        }
+        frames = found;
+    }
+    frames.min(n - 1)
+}
+
+fn automatic_step(t: &[f64], rising: &[f64], baseline: usize) -> usize {
+    let start = mean_and_sd(&rising[..baseline]).0;
     let e: Vec<f64> = rising.iter().map(|f| f - start).collect();
     let rough = Enhancement::new(t.to_vec(), e, 1, 0.0, 2);
     let end = rough.half_rise();
     let mut best = (f64::INFINITY, 0.0);
-    let steps = 50 * end;
-    for k in 0..steps {
-        let t_b = t[0] + (t[end] - t[0]) * k as f64 / steps as f64;
+    let mut squares = |t_b: f64| {
         // constant + slope * max(0, t - t_b), by the normal equations.
         let x: Vec<f64> = t[..=end].iter().map(|t| (t - t_b).max(0.0)).collect();
         let (slope, mean_x, mean_f) = line(&x, &rising[..=end]);
@@ -599,9 +636,28 @@ pub fn automatic_baseline(t: &[f64], rising: &[f64]) -> usize {
         if slope > 0.0 && sse < best.0 * (1.0 - 1e-12) {
             best = (sse, t_b);
         }
+        best.1
+    };
+    // A grid with all frames on it, then finer ones beside the best.
+    let mut centre = 0.0;
+    for i in 0..end {
+        for k in 0..20 {
+            centre = squares(t[i] + (t[i + 1] - t[i]) * f64::from(k) / 20.0);
+        }
+    }
+    let mut width = (0..end).map(|i| t[i + 1] - t[i]).fold(0.0, f64::max) / 20.0;
+    for _ in 0..12 {
+        let from = centre;
+        for k in -10..=10 {
+            let t_b = from + width * f64::from(k) / 10.0;
+            if t_b >= t[0] && t_b < t[end] {
+                centre = squares(t_b);
+            }
+        }
+        width /= 8.0;
     }
     let before = t.iter().filter(|t| **t < best.1).count();
-    before.saturating_sub(1).clamp(2, n - 1)
+    before.saturating_sub(1).max(2)
 }
 
 /// Everything about one voxel.
@@ -663,9 +719,11 @@ impl<'a> Shared<'a> {
         } else if let Some(mean) = mean {
             let (level, sd) = mean_and_sd(&mean[baseline.0..baseline.1]);
             let e: Vec<f64> = mean.iter().map(|f| f - level).collect();
-            let sigma = if sd.is_nan() { 0.0 } else { sd };
+            let sigma = if sd.is_nan() { from_differences(&e) } else { sd };
             let curve = Enhancement::new(shared.t.clone(), e, baseline.1 - 1, sigma, settings.window);
-            if let Some((onset, close)) = curve.onset(settings.onset) {
+            if curve.enhances(settings.threshold)
+                && let Some((onset, close)) = curve.onset(settings.onset)
+            {
                 (shared.global, shared.global_close) = (Some(onset), close);
             }
         }
@@ -684,11 +742,7 @@ impl<'a> Shared<'a> {
             NoiseFrom::Value(value) => *value,
             NoiseFrom::Map(values) => f64::from(values[voxel]),
             NoiseFrom::Baseline if to - from > 1 => sd.max(self.floor),
-            NoiseFrom::Baseline => {
-                let steps = d.windows(2).map(|w| (w[1] - w[0]).abs()).collect();
-                let quartile = 0.674_489_750_196_081_7;
-                (median(steps).unwrap() / (2f64.sqrt() * quartile)).max(self.floor)
-            }
+            NoiseFrom::Baseline => from_differences(&d).max(self.floor),
         };
         Enhancement::new(self.t.clone(), e, to - 1, sigma, self.settings.window)
     }
@@ -748,13 +802,7 @@ impl<'a> Shared<'a> {
         }
 
         // Enhancing or not.
-        let mut pair = false;
-        for i in to..last {
-            if e[i] > 3.0 * sigma && e[i + 1] > 3.0 * sigma {
-                pair = true;
-            }
-        }
-        let enhancing = c.height() >= settings.threshold * sigma && pair;
+        let enhancing = c.enhances(settings.threshold);
         if !enhancing {
             status |= NOT_ENHANCING;
         }
@@ -762,9 +810,11 @@ impl<'a> Shared<'a> {
 
         // Onset.
         let mut own = None;
-        if enhancing && !settings.global && !matches!(settings.onset, Onset::Seconds(_)) {
-            own = c.onset(settings.onset);
-            if own.is_none() {
+        if !settings.global && !matches!(settings.onset, Onset::Seconds(_)) {
+            if enhancing {
+                own = c.onset(settings.onset);
+            }
+            if own.is_none() && self.global.is_some() {
                 status |= GLOBAL_ONSET;
             }
         }
@@ -784,14 +834,14 @@ impl<'a> Shared<'a> {
         }
         let t_on = onset.unwrap_or(f64::NAN);
         let late = onset.is_some() && t_on >= t_max;
-        if late {
+        if late && enhancing {
             status |= ONSET_NOT_BEFORE_PEAK;
         }
 
         set("peak_time", timing(t0 + t_max));
         set("onset", timing(t_on));
         if settings.onset == Onset::PiecewiseLinear && !settings.global {
-            set("onset_se", if own.is_some() { timing(onset_error(&c, t_on)) } else { f64::NAN });
+            set("onset_se", if own.is_some() { timing(onset_error(&c, t_on, from)) } else { f64::NAN });
         }
         let to_peak = if late { f64::NAN } else { t_max - t_on };
         set("time_to_peak", timing(to_peak));
@@ -799,7 +849,7 @@ impl<'a> Shared<'a> {
             let crossing = c.rise_through(fraction * c.height()).unwrap_or(f64::NAN);
             set(&format!("time_to_fraction_{id}"), timing(crossing - t_on));
         }
-        set("wash_in_slope", e_max / to_peak);
+        set("wash_in_slope", timing(e_max / to_peak));
 
         // Slopes.
         let (slope, slope_time, _, slope_close) = c.steepest();
@@ -808,7 +858,7 @@ impl<'a> Shared<'a> {
         if slope_close {
             close.insert("max_slope_time".into());
         }
-        set("wash_out_slope", if c.peak == last { f64::NAN } else { (e_max - e[last]) / (t_max - end) });
+        set("wash_out_slope", if c.peak == last { f64::NAN } else { timing((e_max - e[last]) / (t_max - end)) });
         let late_start = match settings.late_from {
             None => t[c.peak],
             Some(seconds) => t_on + seconds,
@@ -833,7 +883,8 @@ impl<'a> Shared<'a> {
             set("auc_se", standard_error(&c.weights(|c| c.area(t_on, end)), sigma, n));
             set("aumc", c.moment(t_on, end));
             set("aumc_se", standard_error(&c.weights(|c| c.moment(t_on, end)), sigma, n));
-            set("mean_residence_time", timing(c.moment(t_on, end) / c.area(t_on, end)));
+            let area = c.area(t_on, end);
+            set("mean_residence_time", timing(if area > 0.0 { c.moment(t_on, end) / area } else { f64::NAN }));
         } else {
             for id in ["auc", "auc_se", "aumc", "aumc_se", "mean_residence_time"] {
                 set(id, f64::NAN);
@@ -874,10 +925,11 @@ impl<'a> Shared<'a> {
 
         let (t_1, t_2) = (t_on + settings.ratio.0, t_on + settings.ratio.1);
         if onset.is_some() && t_1 <= end && t_2 <= end {
-            set("signal_enhancement_ratio", c.at(t_1) / c.at(t_2));
+            let ratio = if c.at(t_2) == 0.0 { f64::NAN } else { c.at(t_1) / c.at(t_2) };
+            set("signal_enhancement_ratio", timing(ratio));
         } else {
             set("signal_enhancement_ratio", f64::NAN);
-            if onset.is_some() {
+            if onset.is_some() && enhancing {
                 status |= WINDOW_PAST_END;
             }
         }
@@ -923,8 +975,6 @@ impl<'a> Shared<'a> {
                     if near {
                         close.insert("curve_type".into());
                     }
-                } else if signal {
-                    status |= BASELINE_NOT_POSITIVE;
                 }
             }
         }
@@ -935,9 +985,17 @@ impl<'a> Shared<'a> {
             let (from, to) = settings.recovery.map_or((end - 30.0, end), |(from, to)| (from - t0, to - t0));
             let late: Vec<usize> = (0..=last).filter(|i| t[*i] >= from && t[*i] <= to).collect();
             let mean = late.iter().map(|i| e[*i]).sum::<f64>() / late.len() as f64;
-            set("percent_signal_recovery", 100.0 * (1.0 - mean / e_max));
+            set("percent_signal_recovery", timing(100.0 * (1.0 - mean / e_max)));
         }
         set("contrast_to_noise", if sigma > 0.0 { e_max / sigma } else { f64::NAN });
+        if sigma < 1e-12 * f.iter().fold(0.0f64, |m, f| m.max(f.abs())) {
+            // Constant but for rounding.
+            close.insert("contrast_to_noise".into());
+        }
+        if t.iter().any(|t| (t - t_on).abs() < 1e-9 * end) {
+            // Whether the sample at the break point lies on the line is a matter of rounding.
+            close.insert("onset_se".into());
+        }
 
         if onset_close {
             let needs_onset = |id: &str| {
@@ -981,9 +1039,10 @@ fn standard_error(weights: &[f64], sigma: f64, n: usize) -> f64 {
 }
 
 /// Standard error of the break point from (J'J)^-1 SSE / dof, the Jacobian by its definition.
-fn onset_error(c: &Enhancement, t_b: f64) -> f64 {
+fn onset_error(c: &Enhancement, t_b: f64, first: usize) -> f64 {
     let end = c.half_rise();
     let (sse, slope) = c.broken_line(t_b, end);
+    let sse = sse - c.e[..first].iter().map(|e| e * e).sum::<f64>();
     let (mut aa, mut ab, mut bb) = (0.0, 0.0, 0.0);
     for i in 0..=end {
         if c.t[i] > t_b {
@@ -995,7 +1054,7 @@ fn onset_error(c: &Enhancement, t_b: f64) -> f64 {
     }
     let determinant = aa * bb - ab * ab;
     let on_line = (0..=end).filter(|i| c.t[*i] > t_b).count();
-    let dof = end as f64 + 1.0 - 2.0;
+    let dof = (end + 1 - first) as f64 - 3.0;
     if on_line < 2 || dof < 1.0 {
         return f64::NAN;
     }
