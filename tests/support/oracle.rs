@@ -747,6 +747,24 @@ impl<'a> Shared<'a> {
         Enhancement::new(self.t.clone(), e, to - 1, sigma, self.settings.window)
     }
 
+    /// A voxel's maps from these frames only; what is decided for all voxels stays.
+    pub fn answer_of_frames(&self, voxel: usize, frames: &[usize]) -> Answer {
+        let mut curves = self.curves.clone();
+        let pick = |values: &[f64]| -> Vec<f64> { frames.iter().map(|t| values[*t]).collect() };
+        curves.stored = vec![pick(&self.curves.stored[voxel])];
+        curves.inside = vec![true];
+        let before = |end: usize| frames.iter().filter(|t| **t < end).count();
+        let mut part = Shared {
+            curves: &curves,
+            settings: self.settings,
+            // Still seconds after the first frame of the series.
+            t: pick(&self.t),
+            baseline: (before(self.baseline.0), before(self.baseline.1)),
+            ..*self
+        };
+        part.answer(0)
+    }
+
     pub fn answer(&mut self, voxel: usize) -> Answer {
         let settings = self.settings;
         let mut answer = Answer::default();
