@@ -1,7 +1,8 @@
 //! Shared by the tests of the semi-quantitative maps.
-#![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses a part of it")]
 
 pub mod oracle;
+pub mod study;
 
 use perfuse::Engine;
 
