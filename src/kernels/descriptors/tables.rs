@@ -330,6 +330,13 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
     };
     tables.set_axis(u, frames.clone());
 
+    if let Some((from, to)) = settings.recovery_window_s
+        && plan.slots[slot::PERCENT_SIGNAL_RECOVERY] >= 0
+        && !times.iter().any(|t| (from..=to).contains(t))
+    {
+        let mend = format!("no frame lies in it: the series runs from {} to {} s", times[0], times[times.len() - 1]);
+        return Err(Error::setting("recovery window", format!("{from} to {to} s"), mend));
+    }
     let mut extra = Vec::new();
     let mut record = record(settings, &tables, &plan.windows);
     set_noise(settings, input, &mut tables, &mut extra, &mut record)?;
@@ -443,7 +450,12 @@ fn set_noise(
             record.push(("noise".into(), SettingValue::Text("given map".into())));
         }
         Noise::Baseline if baseline_frames < 2 => {
-            extra.push(input.reductions.successive_difference_sd());
+            let mut noise = input.reductions.successive_difference_sd();
+            if input.series.voxels().is_integer() {
+                let quantisation = (tables.scale / 12f64.sqrt()) as f32;
+                noise.iter_mut().for_each(|sd| *sd = sd.max(quantisation));
+            }
+            extra.push(noise);
             tables.noise = NoiseFrom::Layer;
             tables.noise_elsewhere = true;
             record.push(("noise".into(), SettingValue::Text("median of successive differences per voxel".into())));
@@ -488,7 +500,8 @@ fn global_onset(tables: &Tables, mean: &[f64]) -> Option<f64> {
     if tables.b - tables.a < 2 {
         let mut steps: Vec<f64> = mean.windows(2).map(|w| (w[1] - w[0]).abs()).collect();
         steps.sort_by(f64::total_cmp);
-        own.noise = NoiseFrom::Value(steps[steps.len() / 2] / (std::f64::consts::SQRT_2 * 0.674_489_750_196_081_7));
+        let median = (steps[(steps.len() - 1) / 2] + steps[steps.len() / 2]) / 2.0;
+        own.noise = NoiseFrom::Value(median / (std::f64::consts::SQRT_2 * 0.674_489_750_196_081_7));
     }
     let differences: Vec<f64> = mean.iter().map(|y| y - mean[0]).collect();
     let mut scratch = vec![0.0; own.n];
@@ -820,6 +833,7 @@ mod tests {
                 ("PEAK_AT_LAST_FRAME", status::PEAK_AT_LAST_FRAME),
                 ("WINDOW_PAST_END", status::WINDOW_PAST_END),
                 ("NOISE_NOT_FROM_BASELINE", status::NOISE_NOT_FROM_BASELINE),
+                ("CENSORED", status::CENSORED),
                 ("ONSET_NOT_BEFORE_PEAK", ONSET_NOT_BEFORE_PEAK),
             ];
             for (name, value) in expected {
