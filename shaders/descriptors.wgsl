@@ -28,6 +28,7 @@ struct Settings {
     early_weights_at: u32,
     early_times_at: u32,
     taus_at: u32,
+    to_end_at: u32,
     t0: f32,
     inv_baseline: f32,
     inv_baseline_dof: f32,
@@ -53,7 +54,7 @@ struct Settings {
     inv_recovery: f32,
     inv_late: f32,
     inv_slope_window: f32,
-    padding: vec2<u32>,
+    padding: u32,
     windows: array<vec4<f32>, 2>,
     slots: array<vec4<i32>, 13>,
 }
@@ -722,7 +723,7 @@ fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid:
     for (var i = (*s).baseline_end; i <= last; i++) {
         let inside = select(peak.frame <= i, start <= u_at(i), from_onset);
         if inside {
-            let x = u_at(last) - u_at(i);
+            let x = tables[(*s).to_end_at + i];
             let y = e_at(i) - e_last;
             count += 1.0;
             sx += x;
