@@ -382,41 +382,66 @@ fn value_at(time: f32) -> Found {
     return Found(value, time <= u_at(last));
 }
 
-fn integral(moment: bool, start: f32, end: f32) -> Integral {
-    var value = 0.0;
-    var weights = 0.0;
-    var squared_weights = 0.0;
+// Weights of the two samples of a segment in the integral over its part from a to b, in units of the segment.
+fn segment_weights(dt: f32, a: f32, b: f32) -> vec2<f32> {
+    let length = b - a;
+    let right = dt * ((b + a) * length * 0.5);
+    return vec2<f32>(dt * length - right, right);
+}
+
+// The exact integral of the piecewise-linear enhancement between two times, as a weighted sum of the samples.
+fn area_between(start: f32, end: f32) -> Integral {
+    var all = Integral(0.0, 0.0, 0.0);
     var pending = 0.0;
-    let with_weights = needs(NEEDS_WEIGHTS);
-    var e_next = e_at(uniforms.settings.first_segment);
     for (var i = uniforms.settings.first_segment; i + 1u < uniforms.slab.frames; i++) {
-        let e = e_next;
-        e_next = e_at(i + 1u);
-        let dt = dt_at(i);
+        let u = u_at(i);
+        if end <= u {
+            break;
+        }
+        if start >= u_at(i + 1u) {
+            continue;
+        }
         let inv_dt = inv_dt_at(i);
-        let a = min(max((start - u_at(i)) * inv_dt, 0.0), 1.0);
-        let b = min(max((end - u_at(i)) * inv_dt, 0.0), 1.0);
-        let length = b - a;
-        let first_moment = (b + a) * length * 0.5;
-        var right = dt * first_moment;
-        var left = dt * length - right;
-        if moment {
-            let second_moment = (b * b + a * b + a * a) * length * (1.0 / 3.0);
-            let since = u_at(i) - start;
-            right = dt * (since * first_moment + dt * second_moment);
-            left = dt * (since * length + dt * first_moment) - right;
-        }
-        value = value + left * e + right * e_next;
-        if with_weights {
-            let weight = pending + left;
-            weights += weight;
-            squared_weights += weight * weight;
-            pending = right;
-        }
+        let a = min(max((start - u) * inv_dt, 0.0), 1.0);
+        let b = min(max((end - u) * inv_dt, 0.0), 1.0);
+        let w = segment_weights(dt_at(i), a, b);
+        all.value = all.value + w.x * e_at(i) + w.y * e_at(i + 1u);
+        let weight = pending + w.x;
+        all.weights += weight;
+        all.squared_weights += weight * weight;
+        pending = w.y;
     }
-    weights += pending;
-    squared_weights += pending * pending;
-    return Integral(value, weights, squared_weights);
+    all.weights += pending;
+    all.squared_weights += pending * pending;
+    return all;
+}
+
+// The exact integral of the time since the onset times the piecewise-linear enhancement, to the last frame.
+fn moment(onset_time: f32) -> Integral {
+    var all = Integral(0.0, 0.0, 0.0);
+    var pending = 0.0;
+    for (var i = uniforms.settings.first_segment; i + 1u < uniforms.slab.frames; i++) {
+        if onset_time >= u_at(i + 1u) {
+            continue;
+        }
+        let u = u_at(i);
+        let dt = dt_at(i);
+        let a = min(max((onset_time - u) * inv_dt_at(i), 0.0), 1.0);
+        let length = 1.0 - a;
+        let first_moment = (1.0 + a) * length * 0.5;
+        let second_moment = (1.0 + a + a * a) * length * (1.0 / 3.0);
+        let since = u - onset_time;
+        let right = dt * (since * first_moment + dt * second_moment);
+        let left = dt * (since * length + dt * first_moment) - right;
+        all.value = all.value + left * e_at(i) + right * e_at(i + 1u);
+        let weight = pending + left;
+        all.weights += weight;
+        all.squared_weights += weight * weight;
+        pending = right;
+    }
+    all.weights += pending;
+    all.squared_weights += pending * pending;
+    return all;
 }
 
 fn standard_error(area: Integral, sigma: f32) -> f32 {
@@ -973,20 +998,20 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     }
 
     // Areas.
-    let started = onset_known && onset_time <= u_last;
-    let with_area = asked(SLOT_AUC) || asked(SLOT_AUC_SE) || asked(SLOT_MEAN_RESIDENCE_TIME);
+    let started = onset_known && onset_time >= u_at(0u) && onset_time <= u_last;
+    past_end = past_end || (onset_known && !started && needs(NEEDS_AREA));
     var area = Integral(0.0, 0.0, 0.0);
-    if with_area {
-        area = integral(false, onset_time, u_last);
-        if asked(SLOT_AUC) {
-            put(SLOT_AUC, area.value * scale, started);
-        }
-        if asked(SLOT_AUC_SE) {
-            put(SLOT_AUC_SE, standard_error(area, sigma) * scale, started);
-        }
+    if asked(SLOT_AUC) || asked(SLOT_AUC_SE) || asked(SLOT_MEAN_RESIDENCE_TIME) {
+        area = area_between(onset_time, u_last);
+    }
+    if asked(SLOT_AUC) {
+        put(SLOT_AUC, area.value * scale, started);
+    }
+    if asked(SLOT_AUC_SE) {
+        put(SLOT_AUC_SE, standard_error(area, sigma) * scale, started);
     }
     if needs(NEEDS_MOMENT) {
-        let moment = integral(true, onset_time, u_last);
+        let moment = moment(onset_time);
         if asked(SLOT_AUMC) {
             put(SLOT_AUMC, moment.value * scale, started);
         }
@@ -998,12 +1023,11 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
             put(SLOT_MEAN_RESIDENCE_TIME, moment.value / pick(known, area.value, 1.0), known);
         }
     }
-    past_end = past_end || (onset_known && !started && needs(NEEDS_AREA));
     for (var i = 0u; i < (*s).window_count; i++) {
         let end = onset_time + (*s).windows[i >> 2u][i & 3u];
-        let inside = onset_known && end <= u_last;
+        let inside = started && end <= u_last;
         past_end = past_end || (onset_known && !inside);
-        let window = integral(false, onset_time, end);
+        let window = area_between(onset_time, end);
         if asked(SLOT_IAUC + i) {
             put(SLOT_IAUC + i, window.value * scale, inside);
         }

@@ -85,7 +85,8 @@ fn check(engine: &Engine, kernel: &Descriptors, series: &Series) -> Result<(), F
 /// The paths of the 4D images that nibabel's table or the index list.
 fn four_dimensional(data: &Path) -> Vec<PathBuf> {
     let index = std::fs::read_to_string(data.join("INDEX_nifti.csv")).expect("the index of images");
-    let edge = ["nibabel/functional.nii", "nibabel/example4d.nii.gz", "rocketship/vfa_256x256x1x3_int16_pixdim4_is_TR.nii"];
+    let edge =
+        ["nibabel/functional.nii", "nibabel/example4d.nii.gz", "rocketship/vfa_256x256x1x3_int16_pixdim4_is_TR.nii"];
     let mut files: Vec<PathBuf> = index
         .lines()
         .skip(1)

@@ -7,13 +7,17 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use fearless_simd::{Level, Simd, SimdMask as _, dispatch, f32x16, mask32x16};
+#[cfg(target_arch = "x86_64")]
+use fearless_simd::Simd as _;
+use fearless_simd::{Level, dispatch};
 use rayon::prelude::*;
 
 use super::raw_rows::{RawRows, blank_word};
 use super::{RunOptions, options::Cancel};
 use crate::error::Result;
-use crate::kernel::lanes::{Lanes, Wide};
+#[cfg(target_arch = "x86_64")]
+use crate::kernel::lanes::Twice;
+use crate::kernel::lanes::{Lanes, Numbers as _, Wide};
 use crate::kernel::{Curve, LARGEST_DIFFERENCE, Output, PreparedKernel, Rows};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series, Voxels};
@@ -23,7 +27,8 @@ use crate::status;
 const TASK: usize = 1 << 13;
 /// Working memory of a tile: half of a small second-level cache.
 const TILE_BYTES: usize = 192 << 10;
-const WIDTH: usize = 16;
+/// The most voxels side by side: a tile is a multiple of it.
+const WIDTH: usize = 32;
 
 /// Runs a kernel over a series, into rows of memory that may be reused.
 pub(super) fn run<P: PreparedKernel>(
@@ -53,7 +58,7 @@ pub(super) fn run<P: PreparedKernel>(
         |workspace, (index, mut rows)| {
             Cancel::check(&options.cancel)?;
             let task = Task { series, mask: options.mask.map(Mask::flat), start: index * TASK };
-            dispatch!(level, simd => run_task(simd, prepared, &task, workspace, &mut rows));
+            run_task(level, prepared, &task, workspace, &mut rows);
             let voxels = rows[0].len();
             options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
             Ok(())
@@ -96,8 +101,8 @@ struct Workspace {
     tile: usize,
     differences: Vec<f32>,
     first: Vec<f32>,
-    /// All bits set while every sample was finite.
-    finite: Vec<i32>,
+    /// 1 where the voxel's samples can be worked with, 0 elsewhere.
+    finite: Vec<f32>,
     extra: Vec<f32>,
     words: Vec<u32>,
 }
@@ -108,26 +113,43 @@ impl Workspace {
             tile,
             differences: vec![0.0; frames * tile],
             first: vec![0.0; tile],
-            finite: vec![-1; tile],
+            finite: vec![1.0; tile],
             extra: vec![0.0; tile],
             words: vec![0; rows * tile],
         }
     }
 }
 
-#[inline(always)]
-fn run_task<S: Simd, P: PreparedKernel>(
-    simd: S,
+fn run_task<P: PreparedKernel>(
+    level: Level,
     prepared: &P,
     task: &Task<'_>,
     workspace: &mut Workspace,
     rows: &mut [&mut [u32]],
 ) {
-    let lanes = Wide(simd);
+    // AVX-512 has registers to spare for two vectors at a time; elsewhere sixteen voxels are two vectors or more already.
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx512) = level.as_avx512() {
+        return avx512.vectorize(
+            #[inline(always)]
+            || run_tiles(Twice(Wide(avx512)), prepared, task, workspace, rows),
+        );
+    }
+    dispatch!(level, simd => run_tiles(Wide(simd), prepared, task, workspace, rows));
+}
+
+#[inline(always)]
+fn run_tiles<L: Lanes<Stored = f32, Word = u32>, P: PreparedKernel>(
+    lanes: L,
+    prepared: &P,
+    task: &Task<'_>,
+    workspace: &mut Workspace,
+    rows: &mut [&mut [u32]],
+) {
     let tile = workspace.tile;
     let layers = prepared.extra();
-    let mut scratch: Vec<f32x16<S>> = vec![lanes.splat(0.0); prepared.scratch()];
-    let mut extra: Vec<f32x16<S>> = vec![lanes.splat(0.0); layers.len()];
+    let mut scratch = vec![lanes.splat(0.0); prepared.scratch()];
+    let mut extra = vec![lanes.splat(0.0); layers.len()];
     let voxels = rows[0].len();
     for begin in (0..voxels).step_by(tile) {
         let length = tile.min(voxels - begin);
@@ -138,8 +160,8 @@ fn run_task<S: Simd, P: PreparedKernel>(
             continue;
         }
         load_tile(task.series, first_voxel, length, workspace);
-        for block in (0..length).step_by(WIDTH) {
-            let in_block = WIDTH.min(length - block);
+        for block in (0..length).step_by(L::WIDTH) {
+            let in_block = L::WIDTH.min(length - block);
             if inside.is_some_and(|inside| inside[block..block + in_block].iter().all(|label| *label == 0)) {
                 continue;
             }
@@ -148,7 +170,7 @@ fn run_task<S: Simd, P: PreparedKernel>(
                 *extra = lanes.load(&workspace.extra);
             }
             let first = lanes.load(&workspace.first[block..]);
-            let finite = mask32x16::from_slice(simd, &workspace.finite[block..block + WIDTH]);
+            let finite = lanes.load(&workspace.finite[block..]).gt(lanes.splat(0.0));
             let curve = Curve::new(lanes, &workspace.differences[block..], tile, first, finite, &extra);
             prepared.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut workspace.words[block..], tile));
         }
@@ -207,23 +229,23 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
             load!($samples, $difference);
             let limit = LARGEST_DIFFERENCE as f32;
             for (finite, first) in workspace.finite.iter_mut().zip(&workspace.first[..length]) {
-                *finite = -i32::from(first.is_finite());
+                *finite = f32::from(u8::from(first.is_finite()));
             }
             for t in 0..frames {
                 let row = &workspace.differences[t * tile..][..length];
                 for i in 0..length {
-                    workspace.finite[i] &= -i32::from(row[i].abs() < limit);
+                    workspace.finite[i] = if row[i].abs() < limit { workspace.finite[i] } else { 0.0 };
                 }
             }
-            if workspace.finite[..length].iter().any(|finite| *finite == 0) {
+            if workspace.finite[..length].iter().any(|finite| *finite == 0.0) {
                 for t in 0..frames {
                     for i in 0..length {
                         let x = &mut workspace.differences[t * tile + i];
-                        *x = if workspace.finite[i] == 0 { 0.0 } else { *x };
+                        *x = if workspace.finite[i] == 0.0 { 0.0 } else { *x };
                     }
                 }
                 for i in 0..length {
-                    workspace.first[i] = if workspace.finite[i] == 0 { 0.0 } else { workspace.first[i] };
+                    workspace.first[i] = if workspace.finite[i] == 0.0 { 0.0 } else { workspace.first[i] };
                 }
             }
         }};

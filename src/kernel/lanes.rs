@@ -286,6 +286,145 @@ impl<S: Simd> Lanes for Wide<S> {
     }
 }
 
+/// Twice the lanes: two vectors side by side, so that the second one's instructions fill the time in which the first one's
+/// results are awaited.
+#[derive(Debug, Clone, Copy)]
+pub struct Twice<L>(pub L);
+
+/// A pair of vectors, of numbers, truth values or bit words.
+#[derive(Debug, Clone, Copy)]
+pub struct Twin<T>(T, T);
+
+macro_rules! twin_operators {
+    ($($trait:ident $method:ident;)*) => {
+        $(impl<T: Copy + $trait<Output = T>> $trait for Twin<T> {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                Twin(self.0.$method(other.0), self.1.$method(other.1))
+            }
+        })*
+    };
+}
+
+twin_operators! {
+    Add add;
+    Sub sub;
+    Mul mul;
+    Div div;
+    BitAnd bitand;
+    BitOr bitor;
+}
+
+impl<T: Copy + Neg<Output = T>> Neg for Twin<T> {
+    type Output = Self;
+    #[inline(always)]
+    fn neg(self) -> Self {
+        Twin(-self.0, -self.1)
+    }
+}
+
+impl<T: Copy + Not<Output = T>> Not for Twin<T> {
+    type Output = Self;
+    #[inline(always)]
+    fn not(self) -> Self {
+        Twin(!self.0, !self.1)
+    }
+}
+
+impl<M: Masks> Masks for Twin<M> {
+    #[inline(always)]
+    fn any(self) -> bool {
+        (self.0 | self.1).any()
+    }
+}
+
+impl<F: Numbers> Numbers for Twin<F> {
+    type Mask = Twin<F::Mask>;
+
+    #[inline(always)]
+    fn lt(self, other: Self) -> Self::Mask {
+        Twin(self.0.lt(other.0), self.1.lt(other.1))
+    }
+    #[inline(always)]
+    fn le(self, other: Self) -> Self::Mask {
+        Twin(self.0.le(other.0), self.1.le(other.1))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Twin(self.0.max(other.0), self.1.max(other.1))
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Twin(self.0.min(other.0), self.1.min(other.1))
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Twin(self.0.abs(), self.1.abs())
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Twin(self.0.sqrt(), self.1.sqrt())
+    }
+    #[inline(always)]
+    fn exp(self) -> Self {
+        Twin(self.0.exp(), self.1.exp())
+    }
+    #[inline(always)]
+    fn ln(self) -> Self {
+        Twin(self.0.ln(), self.1.ln())
+    }
+}
+
+impl<L: Lanes> Lanes for Twice<L> {
+    const WIDTH: usize = 2 * L::WIDTH;
+    type F = Twin<L::F>;
+    type M = Twin<L::M>;
+    type U = Twin<L::U>;
+    type Stored = L::Stored;
+    type Word = L::Word;
+
+    #[inline(always)]
+    fn splat(self, value: f64) -> Self::F {
+        let value = self.0.splat(value);
+        Twin(value, value)
+    }
+    #[inline(always)]
+    fn entry(self, table: &Table, index: usize) -> Self::F {
+        let value = self.0.entry(table, index);
+        Twin(value, value)
+    }
+    #[inline(always)]
+    fn load(self, stored: &[L::Stored]) -> Self::F {
+        Twin(self.0.load(stored), self.0.load(&stored[L::WIDTH..]))
+    }
+    #[inline(always)]
+    fn mask(self, value: bool) -> Self::M {
+        let value = self.0.mask(value);
+        Twin(value, value)
+    }
+    #[inline(always)]
+    fn select(self, mask: Self::M, a: Self::F, b: Self::F) -> Self::F {
+        Twin(self.0.select(mask.0, a.0, b.0), self.0.select(mask.1, a.1, b.1))
+    }
+    #[inline(always)]
+    fn bits(self, mask: Self::M, word: u32) -> Self::U {
+        Twin(self.0.bits(mask.0, word), self.0.bits(mask.1, word))
+    }
+    #[inline(always)]
+    fn write(self, value: Self::F, valid: Self::M, words: &mut [L::Word]) {
+        let (first, second) = words.split_at_mut(L::WIDTH);
+        self.0.write(value.0, valid.0, first);
+        self.0.write(value.1, valid.1, second);
+    }
+    #[inline(always)]
+    fn write_bits(self, bits: Self::U, words: &mut [L::Word]) {
+        let (first, second) = words.split_at_mut(L::WIDTH);
+        self.0.write_bits(bits.0, first);
+        self.0.write_bits(bits.1, second);
+    }
+}
+
 /// The exponential in f32 to 2 ulp: 2^k times a polynomial on half a binade (Cody and Waite 1980: the reduction in two
 /// steps; the coefficients are those of a minimax fit of (e^r - 1 - r) / r^2 on [-ln 2 / 2, ln 2 / 2]).
 #[inline(always)]

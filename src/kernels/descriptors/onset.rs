@@ -115,8 +115,12 @@ pub(super) fn piecewise_linear_error<L: Lanes>(
     let one = l.splat(1.0);
     let (mut count, mut sx, mut sxx, mut sxy) = (zero, zero, zero, zero);
     for i in t.b..t.n {
+        let inside = half_rise.frame.ge(t.index.at(l, i));
+        if !inside.any() {
+            break;
+        }
         let x = t.u.at(l, i) - onset;
-        let after = half_rise.frame.ge(t.index.at(l, i)) & x.gt(zero);
+        let after = inside & x.gt(zero);
         count = count + l.select(after, one, zero);
         sx = sx + l.select(after, x, zero);
         sxx = sxx + l.select(after, x * x, zero);
@@ -127,6 +131,9 @@ pub(super) fn piecewise_linear_error<L: Lanes>(
     let mut squares = zero;
     for i in t.a..t.n {
         let inside = half_rise.frame.ge(t.index.at(l, i));
+        if !inside.any() {
+            break;
+        }
         let line = (slope * (t.u.at(l, i) - onset)).max(zero);
         let residual = e[i] - l.select(l.mask(i >= t.b), line, zero);
         squares = squares + l.select(inside, residual * residual, zero);

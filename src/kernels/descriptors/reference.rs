@@ -9,7 +9,7 @@ use crate::quantity::SignalKind;
 use crate::status;
 
 use super::onset;
-use super::outputs::{FRACTIONS, slot};
+use super::outputs::{FRACTIONS, MAX_WINDOWS, slot};
 use super::tables::{NoiseFrom, Tables};
 
 /// 97.5 % of a normal distribution lie below this many standard deviations.
@@ -236,9 +236,15 @@ pub(super) fn evaluate<L: Lanes>(
     }
 
     // Areas.
-    let started = onset_known & onset_time.le(u_last);
-    if t.row(slot::AUC).is_some() || t.row(slot::AUC_SE).is_some() || t.row(slot::MEAN_RESIDENCE_TIME).is_some() {
-        let area = integral::<L, false>(t, l, e, onset_time, u_last);
+    let started = onset_known & onset_time.ge(t.u.at(l, 0)) & onset_time.le(u_last);
+    past_end = past_end | (onset_known & !started & l.mask(t.needs_area));
+    if t.needs_area || !t.windows.is_empty() {
+        let (area, beyond) = if t.needs_weights {
+            areas::<L, true>(t, l, e, onset_time, started, sigma, rows)
+        } else {
+            areas::<L, false>(t, l, e, onset_time, started, sigma, rows)
+        };
+        past_end = past_end | (onset_known & beyond);
         if let Some(row) = t.row(slot::AUC) {
             rows.set(row, area.value * scale, started);
         }
@@ -246,28 +252,17 @@ pub(super) fn evaluate<L: Lanes>(
             rows.set(row, standard_error(t, l, &area, sigma) * scale, started);
         }
         if t.needs_moment {
-            let moment = integral::<L, true>(t, l, e, onset_time, u_last);
-            write_moment(t, l, &moment, sigma, scale, started, rows);
+            let moment = moment(t, l, e, onset_time);
+            if let Some(row) = t.row(slot::AUMC) {
+                rows.set(row, moment.value * scale, started);
+            }
+            if let Some(row) = t.row(slot::AUMC_SE) {
+                rows.set(row, standard_error(t, l, &moment, sigma) * scale, started);
+            }
             if let Some(row) = t.row(slot::MEAN_RESIDENCE_TIME) {
                 let known = started & enhancing & area.value.gt(zero);
                 rows.set(row, moment.value / l.select(known, area.value, one), known);
             }
-        }
-    } else if t.needs_moment {
-        let moment = integral::<L, true>(t, l, e, onset_time, u_last);
-        write_moment(t, l, &moment, sigma, scale, started, rows);
-    }
-    past_end = past_end | (onset_known & !started & l.mask(t.needs_area));
-    for (i, window) in t.windows.iter().enumerate() {
-        let end = onset_time + l.splat(*window);
-        let inside = onset_known & end.le(u_last);
-        past_end = past_end | (onset_known & !inside);
-        let area = integral::<L, false>(t, l, e, onset_time, end);
-        if let Some(row) = t.row(slot::IAUC + i) {
-            rows.set(row, area.value * scale, inside);
-        }
-        if let Some(row) = t.row(slot::IAUC_SE + i) {
-            rows.set(row, standard_error(t, l, &area, sigma) * scale, inside);
         }
     }
 
@@ -490,70 +485,144 @@ fn value_at<L: Lanes>(t: &Tables, l: L, e: &[L::F], time: L::F) -> (L::F, L::M) 
     let mut value = e[0];
     for i in 0..t.n - 1 {
         let reached = time.ge(t.u.at(l, i));
-        let along = e[i] + (e[i + 1] - e[i]) * ((time - t.u.at(l, i)) * t.inv_dt.at(l, i));
-        value = l.select(reached, along, value);
+        if !reached.any() {
+            break;
+        }
+        if time.lt(t.u.at(l, i + 1)).any() || i + 2 == t.n {
+            let along = e[i] + (e[i + 1] - e[i]) * ((time - t.u.at(l, i)) * t.inv_dt.at(l, i));
+            value = l.select(reached, along, value);
+        }
     }
     (value, time.le(t.u.at(l, t.n - 1)))
 }
 
-/// The exact integral of the piecewise-linear enhancement between two times (with `MOMENT`: of the enhancement times the
-/// time since the first of them), as a weighted sum of the samples. The weights' sums only where standard errors are asked for.
-#[inline(always)]
-fn integral<L: Lanes, const MOMENT: bool>(t: &Tables, l: L, e: &[L::F], from: L::F, to: L::F) -> Integral<L> {
-    if t.needs_weights {
-        weighted_integral::<L, MOMENT, true>(t, l, e, from, to)
-    } else {
-        weighted_integral::<L, MOMENT, false>(t, l, e, from, to)
+/// An integral in the making: its value, the sums of the weights of its samples and of their squares, and what the last
+/// segment gave to the sample that the next one begins with.
+#[derive(Clone, Copy)]
+struct Running<L: Lanes> {
+    value: L::F,
+    weights: L::F,
+    squared_weights: L::F,
+    pending: L::F,
+}
+
+impl<L: Lanes> Running<L> {
+    #[inline(always)]
+    fn new(l: L) -> Self {
+        let zero = l.splat(0.0);
+        Self { value: zero, weights: zero, squared_weights: zero, pending: zero }
+    }
+
+    /// Goes on by a segment whose samples have these weights.
+    #[inline(always)]
+    fn add<const WEIGHTS: bool>(self, left: L::F, right: L::F, e: L::F, e_next: L::F) -> Self {
+        let value = self.value + left * e + right * e_next;
+        if !WEIGHTS {
+            return Self { value, ..self };
+        }
+        let weight = self.pending + left;
+        Self {
+            value,
+            weights: self.weights + weight,
+            squared_weights: self.squared_weights + weight * weight,
+            pending: right,
+        }
+    }
+
+    #[inline(always)]
+    fn finish(self) -> Integral<L> {
+        Integral {
+            value: self.value,
+            weights: self.weights + self.pending,
+            squared_weights: self.squared_weights + self.pending * self.pending,
+        }
     }
 }
 
+/// Weights of the two samples of a segment in the integral over its part from a to b, in units of the segment.
 #[inline(always)]
-fn weighted_integral<L: Lanes, const MOMENT: bool, const WEIGHTS: bool>(
+fn segment_weights<L: Lanes>(l: L, dt: L::F, a: L::F, b: L::F) -> (L::F, L::F) {
+    let length = b - a;
+    let right = dt * ((b + a) * length * l.splat(0.5));
+    (dt * length - right, right)
+}
+
+/// Exact integrals of the piecewise-linear enhancement from the onset on: to the last frame, which is returned, and to the
+/// end of each window, which are written. Also says where a window reaches past the last frame.
+#[inline(always)]
+fn areas<L: Lanes, const WEIGHTS: bool>(
     t: &Tables,
     l: L,
     e: &[L::F],
-    from: L::F,
-    to: L::F,
-) -> Integral<L> {
+    onset_time: L::F,
+    started: L::M,
+    sigma: L::F,
+    rows: &mut Rows<'_, L>,
+) -> (Integral<L>, L::M) {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
-    let half = l.splat(0.5);
-    let mut value = zero;
-    let mut weights = zero;
-    let mut squared_weights = zero;
-    let mut pending = zero;
+    let scale = l.splat(t.scale);
+    let u_last = t.u.at(l, t.n - 1);
+    let mut all = Running::new(l);
+    let mut windows = [Running::new(l); MAX_WINDOWS];
     for i in t.first_segment..t.n - 1 {
-        let u = t.u.at(l, i);
-        if !to.gt(u).any() {
-            break;
+        let (u, dt, inv_dt) = (t.u.at(l, i), t.dt.at(l, i), t.inv_dt.at(l, i));
+        let u_next = t.u.at(l, i + 1);
+        let a = clamp::<L>((onset_time - u) * inv_dt, zero, one);
+        // A window that ends in this segment is all that came before and a part of it.
+        for (window, seconds) in windows.iter_mut().zip(&t.windows) {
+            let end = onset_time + l.splat(*seconds);
+            let ends = end.gt(u) & end.le(u_next);
+            if ends.any() {
+                let b = clamp::<L>((end - u) * inv_dt, zero, one);
+                let (left, right) = segment_weights(l, dt, a, b);
+                let part = all.add::<WEIGHTS>(left, right, e[i], e[i + 1]);
+                window.value = l.select(ends, part.value, window.value);
+                if WEIGHTS {
+                    window.weights = l.select(ends, part.weights, window.weights);
+                    window.squared_weights = l.select(ends, part.squared_weights, window.squared_weights);
+                    window.pending = l.select(ends, part.pending, window.pending);
+                }
+            }
         }
-        let dt = t.dt.at(l, i);
-        let inv_dt = t.inv_dt.at(l, i);
-        // The part of the segment inside the window, from a to b in units of the segment.
-        let a = clamp::<L>((from - u) * inv_dt, zero, one);
-        let b = clamp::<L>((to - u) * inv_dt, zero, one);
-        let length = b - a;
-        let first_moment = (b + a) * length * half;
-        let (left, right) = if MOMENT {
-            let second_moment = (b * b + a * b + a * a) * length * l.splat(1.0 / 3.0);
-            let since = u - from;
-            let right = dt * (since * first_moment + dt * second_moment);
-            (dt * (since * length + dt * first_moment) - right, right)
-        } else {
-            let right = dt * first_moment;
-            (dt * length - right, right)
-        };
-        value = value + left * e[i] + right * e[i + 1];
-        if WEIGHTS {
-            let weight = pending + left;
-            weights = weights + weight;
-            squared_weights = squared_weights + weight * weight;
-            pending = right;
+        let (left, right) = segment_weights(l, dt, a, one);
+        all = all.add::<WEIGHTS>(left, right, e[i], e[i + 1]);
+    }
+    let mut beyond = l.mask(false);
+    for (i, seconds) in t.windows.iter().enumerate() {
+        let inside = started & (onset_time + l.splat(*seconds)).le(u_last);
+        beyond = beyond | !inside;
+        let area = windows[i].finish();
+        if let Some(row) = t.row(slot::IAUC + i) {
+            rows.set(row, area.value * scale, inside);
+        }
+        if let Some(row) = t.row(slot::IAUC_SE + i) {
+            rows.set(row, standard_error(t, l, &area, sigma) * scale, inside);
         }
     }
-    weights = weights + pending;
-    squared_weights = squared_weights + pending * pending;
-    Integral { value, weights, squared_weights }
+    (all.finish(), beyond)
+}
+
+/// The exact integral of the time since the onset times the piecewise-linear enhancement, from the onset to the last
+/// frame.
+#[inline(always)]
+fn moment<L: Lanes>(t: &Tables, l: L, e: &[L::F], onset_time: L::F) -> Integral<L> {
+    let zero = l.splat(0.0);
+    let one = l.splat(1.0);
+    let (half, third) = (l.splat(0.5), l.splat(1.0 / 3.0));
+    let mut all = Running::new(l);
+    for i in t.first_segment..t.n - 1 {
+        let (u, dt) = (t.u.at(l, i), t.dt.at(l, i));
+        let a = clamp::<L>((onset_time - u) * t.inv_dt.at(l, i), zero, one);
+        let length = one - a;
+        let first_moment = (one + a) * length * half;
+        let second_moment = (one + a + a * a) * length * third;
+        let since = u - onset_time;
+        let right = dt * (since * first_moment + dt * second_moment);
+        let left = dt * (since * length + dt * first_moment) - right;
+        all = all.add::<true>(left, right, e[i], e[i + 1]);
+    }
+    all.finish()
 }
 
 /// sqrt(sigma^2 (sum w^2 + (sum w)^2 / n)), in stored units.
@@ -561,24 +630,6 @@ fn weighted_integral<L: Lanes, const MOMENT: bool, const WEIGHTS: bool>(
 fn standard_error<L: Lanes>(t: &Tables, l: L, integral: &Integral<L>, sigma: L::F) -> L::F {
     let baseline_part = integral.weights * integral.weights * l.splat(t.inv_baseline);
     sigma * (integral.squared_weights + baseline_part).sqrt()
-}
-
-#[inline(always)]
-fn write_moment<L: Lanes>(
-    t: &Tables,
-    l: L,
-    moment: &Integral<L>,
-    sigma: L::F,
-    scale: L::F,
-    known: L::M,
-    rows: &mut Rows<'_, L>,
-) {
-    if let Some(row) = t.row(slot::AUMC) {
-        rows.set(row, moment.value * scale, known);
-    }
-    if let Some(row) = t.row(slot::AUMC_SE) {
-        rows.set(row, standard_error(t, l, moment, sigma) * scale, known);
-    }
 }
 
 /// Least-squares slope from the peak (or a time after the onset) to the last frame. Times count back from the last frame

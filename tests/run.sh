@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Runs all tests. Installs software Vulkan where no Vulkan driver is there, and says so.
+#
+#   bash tests/run.sh                  everything that this machine can run
+#   PERFUSE_REQUIRE_GPU=1              a missing device is a failure, not an ignored test
+#   PERFUSE_TEST_DATA=FOLDER           the published data (docs/testing.md says where they come from)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+have_vulkan() {
+    ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1' &&
+        compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null ||
+        compgen -G '/etc/vulkan/icd.d/*.json' >/dev/null
+}
+
+if [ "$(uname -s)" = Linux ] && ! have_vulkan; then
+    if command -v apt-get >/dev/null; then
+        echo "No Vulkan driver: installing Mesa's software one (mesa-vulkan-drivers, libvulkan1)."
+        as_root=""
+        [ "$(id -u)" -eq 0 ] || as_root="sudo"
+        if $as_root apt-get update -qq && $as_root apt-get install -y -qq --no-install-recommends \
+            mesa-vulkan-drivers libvulkan1 >/dev/null; then
+            echo "Installed."
+        elif [ "${PERFUSE_REQUIRE_GPU:-0}" = 1 ]; then
+            echo "That failed, and PERFUSE_REQUIRE_GPU=1 asks for a device." >&2
+            exit 1
+        else
+            echo "That failed: tests that need a device will be reported as ignored." >&2
+        fi
+    else
+        echo "No Vulkan driver here: tests that need a device will be reported as ignored." >&2
+    fi
+fi
+
+exec cargo test --all-features "$@"
