@@ -8,8 +8,11 @@ pub mod io;
 pub mod kernel;
 pub mod kernels;
 mod maps;
+pub mod phantom;
 mod quantity;
 pub mod reduction;
+#[cfg(feature = "render")]
+pub mod render;
 mod series;
 pub mod status;
 mod time;

@@ -1,0 +1,128 @@
+//! Round numbers on axes, and numbers in words.
+
+/// Positions and texts of an axis.
+pub(super) struct Ticks {
+    pub(super) values: Vec<f64>,
+    pub(super) labels: Vec<String>,
+    /// The power of ten that the labels leave out; 0 for none.
+    pub(super) exponent: i32,
+}
+
+impl Ticks {
+    /// Round numbers within a range, about `wanted` of them.
+    pub(super) fn new(low: f64, high: f64, wanted: usize) -> Self {
+        let span = high - low;
+        if !(span.is_finite() && span > 0.0) {
+            return Self { values: Vec::new(), labels: Vec::new(), exponent: 0 };
+        }
+        let raw = span / wanted.max(2) as f64;
+        let magnitude = 10f64.powi(raw.log10().floor() as i32);
+        // The nearest of the round steps, by ratio.
+        let step = match raw / magnitude {
+            ratio if ratio < 2f64.sqrt() => magnitude,
+            ratio if ratio < 10f64.sqrt() => 2.0 * magnitude,
+            ratio if ratio < 50f64.sqrt() => 5.0 * magnitude,
+            _ => 10.0 * magnitude,
+        };
+        let (first, last) = ((low / step - 1e-6).ceil(), (high / step + 1e-6).floor());
+        let values: Vec<f64> = (0..=(last - first).max(0.0) as usize).map(|i| (first + i as f64) * step).collect();
+        let largest = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let power = if largest > 0.0 { largest.log10().floor() as i32 } else { 0 };
+        let exponent = if power >= 5 || power <= -4 { power } else { 0 };
+        // Enough digits that neighbouring labels differ.
+        let decimals = (exponent - (step * 1.000_001).log10().floor() as i32).clamp(0, 15) as usize;
+        let labels = values.iter().map(|v| minus(&format!("{:.decimals$}", v / 10f64.powi(exponent)))).collect();
+        Self { values, labels, exponent }
+    }
+
+    /// `×10⁵`, or nothing.
+    pub(super) fn factor(&self) -> Option<String> {
+        (self.exponent != 0).then(|| format!("×10{}", raised(self.exponent)))
+    }
+}
+
+/// A real minus sign instead of the hyphen; no negative zero.
+fn minus(text: &str) -> String {
+    match text.strip_prefix('-') {
+        Some(rest) if rest.chars().all(|c| c == '0' || c == '.') => rest.into(),
+        Some(rest) => format!("\u{2212}{rest}"),
+        None => text.into(),
+    }
+}
+
+fn raised(number: i32) -> String {
+    let digits = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+    number.to_string().chars().map(|c| c.to_digit(10).map_or('⁻', |d| digits[d as usize])).collect()
+}
+
+/// A number with about three significant digits, for sentences and legends.
+pub(super) fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return "none".into();
+    }
+    let size = value.abs();
+    if size == 0.0 {
+        return "0".into();
+    }
+    let power = size.log10().floor() as i32;
+    if !(-3..5).contains(&power) {
+        return format!("{} × 10{}", minus(&format!("{:.2}", value / 10f64.powi(power))), raised(power));
+    }
+    let text = format!("{value:.*}", (2 - power).clamp(0, 5) as usize);
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    minus(text)
+}
+
+/// A count with thin groups of three digits: `12 345`.
+pub(super) fn count(value: usize) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) && digits.len() > 4 {
+            text.push('\u{a0}');
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// A unit as printed: `a.u./s^2` with a raised 2, nothing for pure numbers.
+pub(super) fn unit(text: &str) -> String {
+    if text == "1" || text == "label" {
+        return String::new();
+    }
+    text.replace("^2", "²").replace("^3", "³").replace("^-1", "⁻¹")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_inside() {
+        let ticks = Ticks::new(1.3, 58.2, 5);
+        assert_eq!(ticks.labels, ["10", "20", "30", "40", "50"]);
+        assert_eq!(Ticks::new(0.0, 1.0, 5).labels, ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(Ticks::new(-0.5, 0.5, 4).labels, ["−0.4", "−0.2", "0.0", "0.2", "0.4"]);
+        let large = Ticks::new(0.0, 420_000.0, 4);
+        assert_eq!((large.labels.join(" "), large.factor()), ("0 1 2 3 4".into(), Some("×10⁵".into())));
+        let small = Ticks::new(0.0, 4.2e-7, 4);
+        assert_eq!((small.labels.join(" "), small.factor()), ("0 1 2 3 4".into(), Some("×10⁻⁷".into())));
+        assert!(Ticks::new(1.0, 1.0, 5).values.is_empty());
+        assert!(Ticks::new(f64::NAN, 1.0, 5).values.is_empty());
+        for (low, high) in [(-3.4e38, 3.4e38), (1e6, 1e6 + 1.0), (1e-40, 2e-40), (7.0, 7.1)] {
+            let ticks = Ticks::new(low, high, 5);
+            assert!((2..9).contains(&ticks.values.len()), "{low} {high}: {:?}", ticks.values);
+            assert!(ticks.labels.windows(2).all(|w| w[0] != w[1]), "{:?}", ticks.labels);
+        }
+    }
+
+    #[test]
+    fn numbers_read_well() {
+        let texts = [0.0, 12.345, 650.0, 1234.6, -0.0123, 2.0e7, 3.1e-5, f64::NAN].map(number);
+        assert_eq!(texts, ["0", "12.3", "650", "1235", "−0.0123", "2.00 × 10⁷", "3.10 × 10⁻⁵", "none"]);
+        assert_eq!(count(1234), "1234");
+        assert_eq!(count(1_234_567), "1\u{a0}234\u{a0}567");
+        assert_eq!(unit("a.u./s^2"), "a.u./s²");
+    }
+}
