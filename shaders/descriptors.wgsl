@@ -1,0 +1,1006 @@
+// Semi-quantitative maps in one pass. src/kernels/descriptors/reference.rs and onset.rs are the definition: the same
+// names, order and guards. Amplitudes are in stored units, as differences from the voxel's first sample; times are in
+// seconds after the first frame; results are scaled when they are written.
+
+struct Settings {
+    baseline_start: u32,
+    baseline_end: u32,
+    slope_window: u32,
+    first_segment: u32,
+    noise_from: u32,
+    noise_elsewhere: u32,
+    subframe: u32,
+    onset_method: u32,
+    global_onset_known: u32,
+    late_from_onset: u32,
+    kind_is_signal: u32,
+    late_first: u32,
+    recovery_start: u32,
+    recovery_end: u32,
+    window_count: u32,
+    tau_count: u32,
+    needs: u32,
+    dt_at: u32,
+    inv_dt_at: u32,
+    inv_span_at: u32,
+    slope_weights_at: u32,
+    slope_times_at: u32,
+    early_weights_at: u32,
+    early_times_at: u32,
+    taus_at: u32,
+    t0: f32,
+    inv_baseline: f32,
+    inv_baseline_dof: f32,
+    sqrt_inv_baseline: f32,
+    final_error_factor: f32,
+    slope: f32,
+    intercept: f32,
+    scale: f32,
+    inv_scale: f32,
+    direction: f32,
+    sign: f32,
+    noise_value: f32,
+    enhancement_threshold: f32,
+    onset_parameter: f32,
+    global_onset: f32,
+    late_from: f32,
+    ratio_time_1: f32,
+    ratio_time_2: f32,
+    early_after_onset: f32,
+    early_half_width: f32,
+    log_tau_first: f32,
+    log_tau_step: f32,
+    inv_recovery: f32,
+    inv_late: f32,
+    inv_slope_window: f32,
+    padding: vec2<u32>,
+    windows: array<vec4<f32>, 2>,
+    slots: array<vec4<i32>, 13>,
+}
+
+struct Uniforms {
+    slab: Slab,
+    settings: Settings,
+}
+
+@group(0) @binding(0) var<uniform> uniforms: Uniforms;
+
+const SLOT_BASELINE: u32 = 0u;
+const SLOT_BASELINE_SD: u32 = 1u;
+const SLOT_PEAK_ENHANCEMENT: u32 = 2u;
+const SLOT_RELATIVE_ENHANCEMENT: u32 = 3u;
+const SLOT_PEAK_TIME: u32 = 4u;
+const SLOT_ONSET: u32 = 5u;
+const SLOT_TIME_TO_PEAK: u32 = 6u;
+const SLOT_TIME_TO_FRACTION: u32 = 7u;
+const SLOT_WASH_IN_SLOPE: u32 = 12u;
+const SLOT_MAX_SLOPE: u32 = 13u;
+const SLOT_MAX_SLOPE_TIME: u32 = 14u;
+const SLOT_WASH_OUT_SLOPE: u32 = 15u;
+const SLOT_LATE_SLOPE: u32 = 16u;
+const SLOT_AUC: u32 = 17u;
+const SLOT_AUMC: u32 = 18u;
+const SLOT_MEAN_RESIDENCE_TIME: u32 = 19u;
+const SLOT_FWHM: u32 = 20u;
+const SLOT_FINAL_ENHANCEMENT: u32 = 21u;
+const SLOT_SIGNAL_ENHANCEMENT_RATIO: u32 = 22u;
+const SLOT_CURVE_TYPE: u32 = 23u;
+const SLOT_PEAK_HEIGHT: u32 = 24u;
+const SLOT_PERCENT_SIGNAL_RECOVERY: u32 = 25u;
+const SLOT_CONTRAST_TO_NOISE: u32 = 26u;
+const SLOT_BASELINE_SE: u32 = 27u;
+const SLOT_ONSET_SE: u32 = 28u;
+const SLOT_LATE_SLOPE_SE: u32 = 29u;
+const SLOT_AUC_SE: u32 = 30u;
+const SLOT_AUMC_SE: u32 = 31u;
+const SLOT_FINAL_ENHANCEMENT_SE: u32 = 32u;
+const SLOT_IAUC: u32 = 33u;
+const SLOT_IAUC_SE: u32 = 41u;
+
+const NEEDS_ONSET: u32 = 1u;
+const NEEDS_OWN_ONSET: u32 = 2u;
+const NEEDS_HALF_RISE: u32 = 4u;
+const NEEDS_SLOPE: u32 = 8u;
+const NEEDS_WEIGHTS: u32 = 16u;
+const NEEDS_MOMENT: u32 = 32u;
+const NEEDS_AREA: u32 = 64u;
+const NEEDS_POSITIVE_BASELINE: u32 = 128u;
+
+const NON_FINITE_SAMPLE: u32 = 2u;
+const BASELINE_NOT_POSITIVE: u32 = 4u;
+const NOT_ENHANCING: u32 = 8u;
+const GLOBAL_ONSET_USED: u32 = 16u;
+const NO_ONSET: u32 = 32u;
+const PEAK_AT_LAST_FRAME: u32 = 64u;
+const WINDOW_PAST_END: u32 = 128u;
+const NOISE_NOT_FROM_BASELINE: u32 = 256u;
+const ONSET_NOT_BEFORE_PEAK: u32 = 32768u;
+
+const NOISE_FROM_BASELINE: u32 = 0u;
+const NOISE_FROM_VALUE: u32 = 1u;
+
+const ONSET_PIECEWISE_LINEAR: u32 = 0u;
+const ONSET_SATURATING: u32 = 1u;
+const ONSET_INTERSECTION: u32 = 2u;
+const ONSET_THRESHOLD: u32 = 3u;
+const ONSET_SD_THRESHOLD: u32 = 4u;
+const ONSET_DERIVATIVE: u32 = 5u;
+
+const GOLDEN_STEPS: u32 = 14u;
+const NORMAL_975: f32 = 1.95996398;
+
+// The voxel in hand: its place in the slab, the word of its first sample, and its mean over the baseline.
+var<private> here: u32;
+var<private> first_word: u32;
+var<private> mean: f32;
+
+fn needs(what: u32) -> bool {
+    return (uniforms.settings.needs & what) != 0u;
+}
+
+fn row_of(slot: u32) -> i32 {
+    return uniforms.settings.slots[slot >> 2u][slot & 3u];
+}
+
+fn asked(slot: u32) -> bool {
+    return row_of(slot) >= 0;
+}
+
+fn put(slot: u32, value: f32, valid: bool) {
+    write_number(u32(row_of(slot)), here, value, valid);
+}
+
+// `a` where the condition holds, else `b`.
+fn pick(condition: bool, a: f32, b: f32) -> f32 {
+    return select(b, a, condition);
+}
+
+fn u_at(i: u32) -> f32 {
+    return tables[i];
+}
+
+fn dt_at(i: u32) -> f32 {
+    return tables[uniforms.settings.dt_at + i];
+}
+
+fn inv_dt_at(i: u32) -> f32 {
+    return tables[uniforms.settings.inv_dt_at + i];
+}
+
+// The stored difference from the first sample, turned so that contrast agent raises it: exact for integers.
+fn height_at(i: u32) -> f32 {
+    return difference_of_words(stored_word(here, i), first_word, i) * uniforms.settings.sign;
+}
+
+// Signed enhancement.
+fn e_at(i: u32) -> f32 {
+    return (difference_of_words(stored_word(here, i), first_word, i) - mean) * uniforms.settings.sign;
+}
+
+struct Peak {
+    frame: u32,
+    e: f32,
+    time: f32,
+    enhancing: bool,
+}
+
+struct HalfRise {
+    frame: u32,
+    time: f32,
+}
+
+struct SteepestRise {
+    slope: f32,
+    time: f32,
+    e: f32,
+}
+
+struct Integral {
+    value: f32,
+    weights: f32,
+    squared_weights: f32,
+}
+
+// A time, an error or a value, and whether there is one.
+struct Found {
+    value: f32,
+    found: bool,
+}
+
+struct Vertex {
+    e: f32,
+    time: f32,
+}
+
+struct Break {
+    gain: f32,
+    time: f32,
+    found: bool,
+}
+
+// Sets the voxel in hand and returns its baseline standard deviation.
+fn begin_voxel(voxel: u32) -> f32 {
+    let s = &uniforms.settings;
+    here = voxel;
+    first_word = stored_word(voxel, 0u);
+    mean = 0.0;
+    var sum = 0.0;
+    for (var i = (*s).baseline_start; i < (*s).baseline_end; i++) {
+        sum += difference_of_words(stored_word(here, i), first_word, i);
+    }
+    mean = sum * (*s).inv_baseline;
+    var squares = 0.0;
+    for (var i = (*s).baseline_start; i < (*s).baseline_end; i++) {
+        let deviation = difference_of_words(stored_word(here, i), first_word, i) - mean;
+        squares += deviation * deviation;
+    }
+    return sqrt(squares * (*s).inv_baseline_dof);
+}
+
+fn baseline_sd_known() -> bool {
+    return uniforms.settings.baseline_end - uniforms.settings.baseline_start >= 2u;
+}
+
+fn noise(baseline_sd: f32) -> f32 {
+    switch uniforms.settings.noise_from {
+        case NOISE_FROM_BASELINE: {
+            let floor = uniforms.settings.noise_value;
+            return pick(baseline_sd_known(), max(baseline_sd, floor), floor);
+        }
+        case NOISE_FROM_VALUE: {
+            return uniforms.settings.noise_value;
+        }
+        default: {
+            return extra_value(0u, here) * uniforms.settings.inv_scale;
+        }
+    }
+}
+
+fn find_peak(sigma: f32) -> Peak {
+    let b = uniforms.settings.baseline_end;
+    var frame = b;
+    var highest = height_at(b);
+    var e_max = e_at(b);
+    let three_sigma = sigma * 3.0;
+    var above = e_max > three_sigma;
+    var twice = false;
+    for (var i = b + 1u; i < uniforms.slab.frames; i++) {
+        let height = height_at(i);
+        let e = e_at(i);
+        let higher = height > highest;
+        highest = pick(higher, height, highest);
+        e_max = pick(higher, e, e_max);
+        frame = select(frame, i, higher);
+        let now = e > three_sigma;
+        twice = twice || (above && now);
+        above = now;
+    }
+    let enhancing = e_max >= sigma * uniforms.settings.enhancement_threshold && twice;
+    return Peak(frame, e_max, u_at(frame), enhancing);
+}
+
+fn vertex(peak: Peak) -> Vertex {
+    let i = peak.frame;
+    if i + 1u >= uniforms.slab.frames {
+        return Vertex(peak.e, peak.time);
+    }
+    let before = (e_at(i) - e_at(i - 1u)) * inv_dt_at(i - 1u);
+    let after = (e_at(i + 1u) - e_at(i)) * inv_dt_at(i);
+    let inv_span = 1.0 / (dt_at(i - 1u) + dt_at(i));
+    let slope = (before * dt_at(i) + after * dt_at(i - 1u)) * inv_span;
+    let curvature = (after - before) * inv_span;
+    let bent = curvature < 0.0;
+    let shift = pick(bent, slope / (-2.0 * pick(bent, curvature, -1.0)), 0.0);
+    return Vertex(peak.e + slope * shift * 0.5, peak.time + shift);
+}
+
+fn find_half_rise(peak: Peak) -> HalfRise {
+    let half = peak.e * 0.5;
+    var reached = e_at(uniforms.settings.baseline_end) >= half;
+    for (var i = uniforms.settings.baseline_end; i + 1u < uniforms.slab.frames; i++) {
+        let next = e_at(i + 1u) >= half;
+        if reached && next {
+            return HalfRise(i, u_at(i));
+        }
+        reached = next;
+    }
+    return HalfRise(peak.frame, peak.time);
+}
+
+fn find_steepest_rise(peak: Peak) -> SteepestRise {
+    let s = &uniforms.settings;
+    let start = (*s).baseline_end - 1u;
+    let w = (*s).slope_window;
+    var steepest = SteepestRise(0.0, 0.0, 0.0);
+    let samples = peak.frame - start + 1u;
+    if samples >= w {
+        var found = false;
+        for (var i = start; i + w <= peak.frame + 1u; i++) {
+            var slope = 0.0;
+            var sum = 0.0;
+            for (var j = 0u; j < w; j++) {
+                let e = e_at(i + j);
+                slope += e * tables[(*s).slope_weights_at + (i - start) * w + j];
+                sum += e;
+            }
+            if !found || slope > steepest.slope {
+                let time = tables[(*s).slope_times_at + i - start];
+                steepest = SteepestRise(slope, time, sum * (*s).inv_slope_window);
+            }
+            found = true;
+        }
+    } else {
+        // An early peak leaves fewer samples than a window.
+        for (var j = 0u; j < samples; j++) {
+            let e = e_at(start + j);
+            steepest.slope += e * tables[(*s).early_weights_at + (samples - 2u) * w + j];
+            steepest.e += e;
+        }
+        steepest.time = tables[(*s).early_times_at + samples - 2u];
+        steepest.e *= 1.0 / f32(samples);
+    }
+    return steepest;
+}
+
+fn last_upward_crossing(peak: Peak, level: f32) -> Found {
+    for (var k = 0u; k < peak.frame; k++) {
+        let i = peak.frame - 1u - k;
+        let below = e_at(i);
+        if below <= level {
+            let rise = e_at(i + 1u) - below;
+            let upward = rise > 0.0;
+            return Found(u_at(i) + dt_at(i) * (level - below) / pick(upward, rise, 1.0), upward);
+        }
+    }
+    return Found(0.0, false);
+}
+
+fn first_downward_crossing(peak: Peak, level: f32) -> Found {
+    for (var i = peak.frame; i + 1u < uniforms.slab.frames; i++) {
+        let below = e_at(i + 1u);
+        if below <= level {
+            let above = e_at(i);
+            let fall = above - below;
+            let downward = fall > 0.0;
+            return Found(u_at(i) + dt_at(i) * (above - level) / pick(downward, fall, 1.0), downward);
+        }
+    }
+    return Found(0.0, false);
+}
+
+fn value_at(time: f32) -> Found {
+    var value = e_at(0u);
+    let last = uniforms.slab.frames - 1u;
+    for (var i = 0u; i < last; i++) {
+        if time >= u_at(i) {
+            let e = e_at(i);
+            value = e + (e_at(i + 1u) - e) * ((time - u_at(i)) * inv_dt_at(i));
+        }
+    }
+    return Found(value, time <= u_at(last));
+}
+
+fn integral(moment: bool, start: f32, end: f32) -> Integral {
+    var value = 0.0;
+    var weights = 0.0;
+    var squared_weights = 0.0;
+    var pending = 0.0;
+    let with_weights = needs(NEEDS_WEIGHTS);
+    var e_next = e_at(uniforms.settings.first_segment);
+    for (var i = uniforms.settings.first_segment; i + 1u < uniforms.slab.frames; i++) {
+        let e = e_next;
+        e_next = e_at(i + 1u);
+        let dt = dt_at(i);
+        let inv_dt = inv_dt_at(i);
+        let a = min(max((start - u_at(i)) * inv_dt, 0.0), 1.0);
+        let b = min(max((end - u_at(i)) * inv_dt, 0.0), 1.0);
+        let length = b - a;
+        let first_moment = (b + a) * length * 0.5;
+        var right = dt * first_moment;
+        var left = dt * length - right;
+        if moment {
+            let second_moment = (b * b + a * b + a * a) * length * (1.0 / 3.0);
+            let since = u_at(i) - start;
+            right = dt * (since * first_moment + dt * second_moment);
+            left = dt * (since * length + dt * first_moment) - right;
+        }
+        value = value + left * e + right * e_next;
+        if with_weights {
+            let weight = pending + left;
+            weights += weight;
+            squared_weights += weight * weight;
+            pending = right;
+        }
+    }
+    weights += pending;
+    squared_weights += pending * pending;
+    return Integral(value, weights, squared_weights);
+}
+
+fn standard_error(area: Integral, sigma: f32) -> f32 {
+    let shared = area.weights * area.weights * uniforms.settings.inv_baseline;
+    return sigma * sqrt(area.squared_weights + shared);
+}
+
+// Zero, then a line from a continuous break point: see onset.rs.
+fn piecewise_linear(half_rise: HalfRise) -> Found {
+    let first = uniforms.settings.baseline_end - 1u;
+    var count = 0.0;
+    var sx = 0.0;
+    var sxx = 0.0;
+    var sy = 0.0;
+    var sxy = 0.0;
+    var best_gain = 0.0;
+    var best_intercept = 0.0;
+    var best_slope = -1.0;
+    var found = false;
+    for (var step = first; step < half_rise.frame; step++) {
+        let k = half_rise.frame - 1u - (step - first);
+        let x = half_rise.time - u_at(k + 1u);
+        let y = e_at(k + 1u);
+        count += 1.0;
+        sx += x;
+        sxx += x * x;
+        sy += y;
+        sxy += x * y;
+        let x_break = half_rise.time - u_at(k);
+        let product = x_break * sy - sxy;
+        let square = x_break * (x_break * count - sx - sx) + sxx;
+        let determinant = count * sxx - sx * sx;
+        let slope = count * sxy - sx * sy;
+        let intercept = sxx * sy - sx * sxy;
+        let crosses = count >= 2.0
+            && slope < 0.0
+            && intercept + slope * x_break <= 0.0
+            && intercept + slope * x > 0.0;
+        let numerator = pick(crosses, intercept * sy + slope * sxy, product * product);
+        let denominator = pick(crosses, determinant, square);
+        let usable = (crosses || product > 0.0) && denominator > 0.0;
+        let gain = numerator / pick(usable, denominator, 1.0);
+        let better = usable && (!found || gain >= best_gain);
+        best_gain = pick(better, gain, best_gain);
+        best_intercept = pick(better, pick(crosses, intercept, x_break), best_intercept);
+        best_slope = pick(better, pick(crosses, slope, -1.0), best_slope);
+        found = found || better;
+    }
+    return Found(half_rise.time + best_intercept / best_slope, found);
+}
+
+fn piecewise_linear_error(half_rise: HalfRise, onset: f32) -> Found {
+    let a = uniforms.settings.baseline_start;
+    let b = uniforms.settings.baseline_end;
+    var count = 0.0;
+    var sx = 0.0;
+    var sxx = 0.0;
+    var sxy = 0.0;
+    for (var i = b; i <= half_rise.frame; i++) {
+        let x = u_at(i) - onset;
+        if x > 0.0 {
+            count += 1.0;
+            sx += x;
+            sxx += x * x;
+            sxy += x * e_at(i);
+        }
+    }
+    let usable = sxx > 0.0 && sxy > 0.0;
+    let slope = sxy / pick(usable, sxx, 1.0);
+    var squares = 0.0;
+    for (var i = a; i <= half_rise.frame; i++) {
+        let line = max(slope * (u_at(i) - onset), 0.0);
+        let residual = e_at(i) - pick(i >= b, line, 0.0);
+        squares += residual * residual;
+    }
+    let dof = f32(half_rise.frame) - f32(a + 2u);
+    let determinant = slope * slope * (count * sxx - sx * sx);
+    let known = usable && count >= 2.0 && dof >= 1.0 && determinant > 0.0;
+    let variance = squares * sxx / pick(known, dof * determinant, 1.0);
+    return Found(sqrt(max(variance, 0.0)), known);
+}
+
+// 1 - exp(-x) for x >= 0, without cancellation at small x.
+fn one_minus_exp(x: f32) -> f32 {
+    let series = x * (1.0 - x * 0.5 * (1.0 - x * (1.0 / 3.0) * (1.0 - x * 0.25 * (1.0 - x * 0.2))));
+    return pick(x < 0.05, series, 1.0 - exp(-x));
+}
+
+// ln(1 - w) for 0 <= w < 1, without cancellation at small w.
+fn ln_one_minus(w: f32) -> f32 {
+    var sum = 1.0 / 7.0;
+    sum = sum * w + 1.0 / 6.0;
+    sum = sum * w + 1.0 / 5.0;
+    sum = sum * w + 1.0 / 4.0;
+    sum = sum * w + 1.0 / 3.0;
+    sum = sum * w + 1.0 / 2.0;
+    sum = sum * w + 1.0;
+    let small = w < 0.05;
+    let rest = pick(small, 0.5, 1.0 - w);
+    return pick(small, -(sum * w), log(max(rest, 1e-30)));
+}
+
+// The best break point for one time constant: see onset.rs.
+fn saturating_break(peak: Peak, tau: f32) -> Break {
+    let first = uniforms.settings.baseline_end - 1u;
+    let inv_tau = 1.0 / tau;
+    var count = 0.0;
+    var sw = 0.0;
+    var sww = 0.0;
+    var sy = 0.0;
+    var swy = 0.0;
+    var best_gain = 0.0;
+    var best_frame_time = 0.0;
+    var best_w = 0.0;
+    var found = false;
+    for (var step = first; step < peak.frame; step++) {
+        let k = peak.frame - 1u - (step - first);
+        let rho = one_minus_exp(dt_at(k) * inv_tau);
+        let kept = 1.0 - rho;
+        sww = kept * kept * sww + rho * (2.0 * kept * sw + rho * count);
+        sw = kept * sw + rho * count;
+        swy = kept * swy + rho * sy;
+        let y = e_at(k + 1u);
+        count += 1.0;
+        sw += rho;
+        sww += rho * rho;
+        sy += y;
+        swy += rho * y;
+        let determinant = count * sww - sw * sw;
+        let slope = count * swy - sw * sy;
+        let intercept = sww * sy - sw * swy;
+        let crosses = count >= 2.0
+            && slope > 0.0
+            && intercept + slope > 0.0
+            && intercept <= 0.0
+            && intercept + slope * rho > 0.0;
+        let numerator = pick(crosses, intercept * sy + slope * swy, swy * swy);
+        let denominator = pick(crosses, determinant, sww);
+        let usable = (crosses || swy > 0.0) && denominator > 0.0;
+        let gain = numerator / pick(usable, denominator, 1.0);
+        let better = usable && (!found || gain >= best_gain);
+        let w = pick(crosses, -intercept / pick(crosses, slope, 1.0), 0.0);
+        best_gain = pick(better, gain, best_gain);
+        best_frame_time = pick(better, u_at(k), best_frame_time);
+        best_w = pick(better, w, best_w);
+        found = found || better;
+    }
+    return Break(best_gain, best_frame_time - tau * ln_one_minus(best_w), found);
+}
+
+fn saturating(peak: Peak) -> Found {
+    let s = &uniforms.settings;
+    var best_gain = 0.0;
+    var best = 0.0;
+    for (var j = 0u; j < (*s).tau_count; j++) {
+        let gain = saturating_break(peak, tables[(*s).taus_at + j]).gain;
+        let better = gain > best_gain;
+        best_gain = pick(better, gain, best_gain);
+        best = pick(better, f32(j), best);
+    }
+    let golden = 0.61803399;
+    var low = (*s).log_tau_first + (best - 1.0) * (*s).log_tau_step;
+    var high = (*s).log_tau_first + (best + 1.0) * (*s).log_tau_step;
+    var left = high - golden * (high - low);
+    var right = low + golden * (high - low);
+    var left_gain = saturating_break(peak, exp(left)).gain;
+    var right_gain = saturating_break(peak, exp(right)).gain;
+    for (var step = 0u; step < GOLDEN_STEPS; step++) {
+        let to_left = left_gain >= right_gain;
+        high = pick(to_left, right, high);
+        low = pick(to_left, low, left);
+        let inner = pick(to_left, left, right);
+        let inner_gain = pick(to_left, left_gain, right_gain);
+        let probe = pick(to_left, high - golden * (high - low), low + golden * (high - low));
+        let probe_gain = saturating_break(peak, exp(probe)).gain;
+        left = pick(to_left, probe, inner);
+        left_gain = pick(to_left, probe_gain, inner_gain);
+        right = pick(to_left, inner, probe);
+        right_gain = pick(to_left, inner_gain, probe_gain);
+    }
+    let best_break = saturating_break(peak, exp((low + high) * 0.5));
+    return Found(best_break.time, best_break.found);
+}
+
+fn intersection(steepest: SteepestRise) -> Found {
+    let rising = steepest.slope > 0.0;
+    return Found(steepest.time - steepest.e / pick(rising, steepest.slope, 1.0), rising);
+}
+
+fn deviation_threshold(level: f32) -> Found {
+    for (var i = uniforms.settings.baseline_end; i + 1u < uniforms.slab.frames; i++) {
+        let above = e_at(i);
+        if above > level && e_at(i + 1u) > level {
+            let below = e_at(i - 1u);
+            // A last baseline frame above the level means an onset before it.
+            let crosses = below <= level;
+            let rise = pick(crosses, above - below, 1.0);
+            let time = u_at(i - 1u) + dt_at(i - 1u) * (level - below) / rise;
+            return Found(time, crosses && rise > 0.0);
+        }
+    }
+    return Found(0.0, false);
+}
+
+fn central_difference(i: u32) -> f32 {
+    return (e_at(i + 1u) - e_at(i - 1u)) * tables[uniforms.settings.inv_span_at + i];
+}
+
+fn derivative(peak: Peak, fraction: f32) -> Found {
+    var largest = 0.0;
+    var frame = 0u;
+    var rising = false;
+    for (var i = max(uniforms.settings.baseline_end - 1u, 1u); i + 1u < uniforms.slab.frames; i++) {
+        if i <= peak.frame {
+            let difference = central_difference(i);
+            if difference > largest {
+                largest = difference;
+                frame = i;
+                rising = true;
+            }
+        }
+    }
+    if !rising {
+        return Found(0.0, false);
+    }
+    let level = largest * fraction;
+    for (var i = frame - 1u; i >= 1u; i--) {
+        let below = central_difference(i);
+        if below <= level {
+            let rise = central_difference(i + 1u) - below;
+            let crosses = rise > 0.0;
+            return Found(u_at(i) + dt_at(i) * (level - below) / pick(crosses, rise, 1.0), crosses);
+        }
+    }
+    return Found(0.0, false);
+}
+
+fn find_onset(peak: Peak, half_rise: HalfRise, steepest: SteepestRise, sigma: f32, enhancing: bool) -> Found {
+    if !enhancing {
+        return Found(0.0, false);
+    }
+    let last_baseline = u_at(uniforms.settings.baseline_end - 1u);
+    let parameter = uniforms.settings.onset_parameter;
+    var onset = Found(0.0, false);
+    switch uniforms.settings.onset_method {
+        // Fits have their break point at or after the last baseline frame; rounding may not move it before.
+        case ONSET_PIECEWISE_LINEAR: {
+            onset = piecewise_linear(half_rise);
+            onset.value = max(onset.value, last_baseline);
+        }
+        case ONSET_SATURATING: {
+            onset = Found(max(bitcast<f32>(read_state(0u, here)), last_baseline), read_state(1u, here) == 1u);
+        }
+        case ONSET_INTERSECTION: {
+            onset = intersection(steepest);
+        }
+        case ONSET_THRESHOLD: {
+            onset = last_upward_crossing(peak, peak.e * parameter);
+        }
+        case ONSET_SD_THRESHOLD: {
+            onset = deviation_threshold(sigma * parameter);
+        }
+        case ONSET_DERIVATIVE: {
+            onset = derivative(peak, parameter);
+        }
+        default: {
+        }
+    }
+    return Found(onset.value, onset.found && onset.value >= last_baseline);
+}
+
+fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid: bool) {
+    let s = &uniforms.settings;
+    let last = uniforms.slab.frames - 1u;
+    let from_onset = (*s).late_from_onset != 0u;
+    let start = onset_time + (*s).late_from;
+    let e_last = e_at(last);
+    var count = 0.0;
+    var sx = 0.0;
+    var sxx = 0.0;
+    var sy = 0.0;
+    var sxy = 0.0;
+    for (var i = (*s).baseline_end; i <= last; i++) {
+        let inside = select(peak.frame <= i, start <= u_at(i), from_onset);
+        if inside {
+            let x = u_at(last) - u_at(i);
+            let y = e_at(i) - e_last;
+            count += 1.0;
+            sx += x;
+            sxx += x * x;
+            sy += y;
+            sxy += x * y;
+        }
+    }
+    let known = select(valid, onset_known, from_onset) && count >= 2.0;
+    let determinant = pick(known, count * sxx - sx * sx, 1.0);
+    if asked(SLOT_LATE_SLOPE) {
+        put(SLOT_LATE_SLOPE, (sx * sy - count * sxy) / determinant * (*s).scale, known);
+    }
+    if asked(SLOT_LATE_SLOPE_SE) {
+        let variance = pick(known, count, 1.0) / determinant;
+        put(SLOT_LATE_SLOPE_SE, sigma * (*s).scale * sqrt(max(variance, 0.0)), known);
+    }
+}
+
+fn curve_type(target_time: f32, known_target: bool, baseline: f32, sigma: f32) -> u32 {
+    let s = &uniforms.settings;
+    var count = 0.0;
+    var sum = 0.0;
+    var shared_samples = 0.0;
+    var nearest = e_at(0u);
+    var distance = abs(target_time - u_at(0u));
+    var nearest_is_late = (*s).late_first == 0u;
+    var late_sum = 0.0;
+    for (var i = 0u; i < uniforms.slab.frames; i++) {
+        let e = e_at(i);
+        let away = abs(target_time - u_at(i));
+        let late = i >= (*s).late_first;
+        if away <= (*s).early_half_width {
+            count += 1.0;
+            sum += e;
+            shared_samples += pick(late, 1.0, 0.0);
+        }
+        if away < distance {
+            nearest = e;
+            nearest_is_late = late;
+            distance = away;
+        }
+        late_sum += pick(late, e, 0.0);
+    }
+    if count < 1.0 {
+        sum = nearest;
+        shared_samples = pick(nearest_is_late, 1.0, 0.0);
+        count = 1.0;
+    }
+    var early = sum / count * (*s).scale;
+    var late_mean = late_sum * (*s).inv_late * (*s).scale;
+    let is_signal = (*s).kind_is_signal != 0u;
+    if is_signal {
+        early = baseline + early * (*s).direction;
+        late_mean = baseline + late_mean * (*s).direction;
+    }
+    let known = known_target && early > 0.0;
+    if !known {
+        return 0u;
+    }
+    let ratio = late_mean / early;
+    let change = 100.0 * (ratio - 1.0);
+    var variance = (*s).inv_late + ratio * ratio / count - 2.0 * ratio * shared_samples * (*s).inv_late / count;
+    if !is_signal {
+        // The baseline's noise is common to both means and remains in their ratio.
+        variance += (1.0 - ratio) * (1.0 - ratio) * (*s).inv_baseline;
+    }
+    let error = 100.0 * NORMAL_975 * sigma / early * sqrt(max(variance, 0.0));
+    if abs(change - 10.0) <= error || abs(change + 10.0) <= error {
+        return 4u;
+    }
+    if change > 10.0 {
+        return 1u;
+    }
+    return select(2u, 3u, change < -10.0);
+}
+
+// The search for saturating onsets takes many loop turns, so it has a dispatch of its own.
+@compute @workgroup_size(64)
+fn saturating_onset(@builtin(global_invocation_id) id: vec3<u32>) {
+    let voxel = voxel_of(id);
+    if is_outside(voxel) {
+        return;
+    }
+    let baseline_sd = begin_voxel(voxel);
+    let peak = find_peak(noise(baseline_sd));
+    var onset = Found(0.0, false);
+    if peak.enhancing {
+        onset = saturating(peak);
+    }
+    write_state(0u, voxel, bitcast<u32>(onset.value));
+    write_state(1u, voxel, select(0u, 1u, onset.found));
+}
+
+@compute @workgroup_size(64)
+fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
+    let voxel = voxel_of(id);
+    if is_outside(voxel) {
+        return;
+    }
+    let s = &uniforms.settings;
+    let scale = (*s).scale;
+    let valid = all_finite(voxel);
+    let last = uniforms.slab.frames - 1u;
+    let u_last = u_at(last);
+    var bits = select(NON_FINITE_SAMPLE, 0u, valid);
+
+    // Baseline.
+    let baseline_sd = begin_voxel(voxel);
+    let baseline = (*s).slope * (number_of_word(first_word) + mean) + (*s).intercept;
+
+    // Noise.
+    let sigma = noise(baseline_sd);
+    if (*s).noise_elsewhere != 0u && valid {
+        bits |= NOISE_NOT_FROM_BASELINE;
+    }
+
+    // Peak.
+    let peak = find_peak(sigma);
+    let enhancing = peak.enhancing && valid;
+    let at_last = peak.frame == last && valid;
+    bits |= select(0u, NOT_ENHANCING, valid && !enhancing) | select(0u, PEAK_AT_LAST_FRAME, at_last);
+    var e_max = peak.e;
+    var peak_time = peak.time;
+    if (*s).subframe != 0u {
+        let top = vertex(peak);
+        e_max = top.e;
+        peak_time = top.time;
+    }
+
+    // Half-rise frame, steepest rise, onset.
+    var half_rise = HalfRise(peak.frame, peak.time);
+    if needs(NEEDS_HALF_RISE) {
+        half_rise = find_half_rise(peak);
+    }
+    var steepest = SteepestRise(0.0, 0.0, 0.0);
+    if needs(NEEDS_SLOPE) {
+        steepest = find_steepest_rise(peak);
+    }
+    var onset_time = (*s).global_onset;
+    var onset_known = (*s).global_onset_known != 0u && valid;
+    if needs(NEEDS_OWN_ONSET) {
+        let own = find_onset(peak, half_rise, steepest, sigma, enhancing);
+        let usable = own.found && enhancing && own.value < peak.time;
+        onset_time = pick(usable, own.value, onset_time);
+        bits |= select(0u, GLOBAL_ONSET_USED, valid && !usable && onset_known);
+        onset_known = onset_known || usable;
+        if asked(SLOT_ONSET_SE) {
+            let error = piecewise_linear_error(half_rise, own.value);
+            put(SLOT_ONSET_SE, error.value, error.found && usable);
+        }
+    }
+    if needs(NEEDS_ONSET) {
+        bits |= select(0u, NO_ONSET, valid && !onset_known);
+    }
+    let timed = enhancing && onset_known;
+    let time_to_peak = peak_time - onset_time;
+    let rising = timed && time_to_peak > 0.0;
+    if needs(NEEDS_ONSET) {
+        bits |= select(0u, ONSET_NOT_BEFORE_PEAK, timed && !rising);
+    }
+
+    // Amplitudes and times.
+    if asked(SLOT_BASELINE) {
+        put(SLOT_BASELINE, baseline, valid);
+    }
+    if asked(SLOT_BASELINE_SE) {
+        put(SLOT_BASELINE_SE, sigma * scale * (*s).sqrt_inv_baseline, valid);
+    }
+    if asked(SLOT_BASELINE_SD) {
+        put(SLOT_BASELINE_SD, baseline_sd * scale, valid && baseline_sd_known());
+    }
+    if asked(SLOT_PEAK_ENHANCEMENT) {
+        put(SLOT_PEAK_ENHANCEMENT, e_max * scale, valid);
+    }
+    if asked(SLOT_PEAK_HEIGHT) {
+        put(SLOT_PEAK_HEIGHT, e_max * scale, valid);
+    }
+    let positive = baseline > 0.0;
+    if asked(SLOT_RELATIVE_ENHANCEMENT) {
+        put(SLOT_RELATIVE_ENHANCEMENT, 100.0 * (e_max * scale) / pick(positive, baseline, 1.0), valid && positive);
+    }
+    if needs(NEEDS_POSITIVE_BASELINE) {
+        bits |= select(0u, BASELINE_NOT_POSITIVE, valid && !positive);
+    }
+    if asked(SLOT_PEAK_TIME) {
+        put(SLOT_PEAK_TIME, peak_time + (*s).t0, enhancing);
+    }
+    if asked(SLOT_ONSET) {
+        put(SLOT_ONSET, onset_time, timed);
+    }
+    if asked(SLOT_TIME_TO_PEAK) {
+        put(SLOT_TIME_TO_PEAK, time_to_peak, rising);
+    }
+    let fractions = array<f32, 5>(0.10, 0.25, 0.50, 0.75, 0.90);
+    for (var i = 0u; i < 5u; i++) {
+        if asked(SLOT_TIME_TO_FRACTION + i) {
+            let crossing = last_upward_crossing(peak, peak.e * fractions[i]);
+            put(SLOT_TIME_TO_FRACTION + i, crossing.value - onset_time, timed && crossing.found);
+        }
+    }
+    if asked(SLOT_WASH_IN_SLOPE) {
+        put(SLOT_WASH_IN_SLOPE, e_max * scale / pick(rising, time_to_peak, 1.0), rising);
+    }
+    if asked(SLOT_MAX_SLOPE) {
+        put(SLOT_MAX_SLOPE, steepest.slope * scale, valid);
+    }
+    if asked(SLOT_MAX_SLOPE_TIME) {
+        put(SLOT_MAX_SLOPE_TIME, steepest.time + (*s).t0, enhancing);
+    }
+    if asked(SLOT_WASH_OUT_SLOPE) {
+        let known = enhancing && !at_last;
+        let span = pick(known, peak_time - u_last, 1.0);
+        put(SLOT_WASH_OUT_SLOPE, (e_max - e_at(last)) * scale / span, known);
+    }
+    if asked(SLOT_CONTRAST_TO_NOISE) {
+        let known = valid && sigma > 0.0;
+        put(SLOT_CONTRAST_TO_NOISE, e_max / pick(known, sigma, 1.0), known);
+    }
+    if asked(SLOT_FINAL_ENHANCEMENT) {
+        put(SLOT_FINAL_ENHANCEMENT, e_at(last) * scale, valid);
+    }
+    if asked(SLOT_FINAL_ENHANCEMENT_SE) {
+        put(SLOT_FINAL_ENHANCEMENT_SE, sigma * scale * (*s).final_error_factor, valid);
+    }
+    if asked(SLOT_LATE_SLOPE) || asked(SLOT_LATE_SLOPE_SE) {
+        late_slope(peak, onset_time, onset_known, sigma, valid);
+    }
+    if asked(SLOT_FWHM) {
+        let half = peak.e * 0.5;
+        let rise = last_upward_crossing(peak, half);
+        let descent = first_downward_crossing(peak, half);
+        put(SLOT_FWHM, descent.value - rise.value, enhancing && rise.found && descent.found);
+    }
+    if asked(SLOT_PERCENT_SIGNAL_RECOVERY) {
+        var late = 0.0;
+        for (var i = (*s).recovery_start; i < (*s).recovery_end; i++) {
+            late += e_at(i);
+        }
+        late *= (*s).inv_recovery;
+        let ratio = late / pick(enhancing, e_max, 1.0);
+        put(SLOT_PERCENT_SIGNAL_RECOVERY, 100.0 * (1.0 - ratio), enhancing);
+    }
+
+    // Areas.
+    let started = onset_known && onset_time <= u_last;
+    let with_area = asked(SLOT_AUC) || asked(SLOT_AUC_SE) || asked(SLOT_MEAN_RESIDENCE_TIME);
+    var area = Integral(0.0, 0.0, 0.0);
+    if with_area {
+        area = integral(false, onset_time, u_last);
+        if asked(SLOT_AUC) {
+            put(SLOT_AUC, area.value * scale, started);
+        }
+        if asked(SLOT_AUC_SE) {
+            put(SLOT_AUC_SE, standard_error(area, sigma) * scale, started);
+        }
+    }
+    if needs(NEEDS_MOMENT) {
+        let moment = integral(true, onset_time, u_last);
+        if asked(SLOT_AUMC) {
+            put(SLOT_AUMC, moment.value * scale, started);
+        }
+        if asked(SLOT_AUMC_SE) {
+            put(SLOT_AUMC_SE, standard_error(moment, sigma) * scale, started);
+        }
+        if asked(SLOT_MEAN_RESIDENCE_TIME) {
+            let known = started && enhancing && area.value > 0.0;
+            put(SLOT_MEAN_RESIDENCE_TIME, moment.value / pick(known, area.value, 1.0), known);
+        }
+    }
+    var past_end = onset_known && !started && needs(NEEDS_AREA);
+    for (var i = 0u; i < (*s).window_count; i++) {
+        let end = onset_time + (*s).windows[i >> 2u][i & 3u];
+        let inside = onset_known && end <= u_last;
+        past_end = past_end || (onset_known && !inside);
+        let window = integral(false, onset_time, end);
+        if asked(SLOT_IAUC + i) {
+            put(SLOT_IAUC + i, window.value * scale, inside);
+        }
+        if asked(SLOT_IAUC_SE + i) {
+            put(SLOT_IAUC_SE + i, standard_error(window, sigma) * scale, inside);
+        }
+    }
+
+    // Ratios of early and late samples.
+    if asked(SLOT_SIGNAL_ENHANCEMENT_RATIO) {
+        let early = value_at(onset_time + (*s).ratio_time_1);
+        let late = value_at(onset_time + (*s).ratio_time_2);
+        let divisible = abs(late.value) > 0.0;
+        let inside = early.found && late.found;
+        past_end = past_end || (timed && !inside);
+        let ratio = early.value / pick(divisible, late.value, 1.0);
+        put(SLOT_SIGNAL_ENHANCEMENT_RATIO, ratio, timed && inside && divisible);
+    }
+    if asked(SLOT_CURVE_TYPE) {
+        let target_time = onset_time + (*s).early_after_onset;
+        past_end = past_end || (timed && target_time > u_last);
+        let label = curve_type(target_time, timed && target_time <= u_last, baseline, sigma * scale);
+        write_bits(u32(row_of(SLOT_CURVE_TYPE)), voxel, label);
+    }
+    bits |= select(0u, WINDOW_PAST_END, past_end);
+    write_status(voxel, bits);
+}

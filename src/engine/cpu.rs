@@ -10,7 +10,7 @@ use std::time::Instant;
 use fearless_simd::{Level, Simd, SimdMask as _, dispatch, f32x16, mask32x16};
 use rayon::prelude::*;
 
-use super::raw_rows::{NAN_BITS, RawRows, blank_word};
+use super::raw_rows::{RawRows, blank_word};
 use super::{RunOptions, options::Cancel};
 use crate::error::Result;
 use crate::kernel::lanes::{Lanes, Wide};
@@ -237,5 +237,3 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
         Voxels::F64(v) => load_float!(v),
     }
 }
-
-const _: () = assert!(NAN_BITS == 0x7fc0_0000);

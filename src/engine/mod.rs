@@ -1,6 +1,8 @@
 //! Engines: what runs a kernel over a series.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod options;
 mod raw_rows;
 mod reference;
@@ -44,9 +46,91 @@ pub struct Engine {
 enum Backend {
     Cpu,
     Reference,
+    #[cfg(feature = "gpu")]
+    Gpu(Box<gpu::Gpu>),
 }
 
 impl Engine {
+    /// The fastest engine here: a real GPU if there is one, otherwise the CPU engine; never software Vulkan.
+    /// [`reason`](Self::reason) says why.
+    pub fn auto() -> Self {
+        #[cfg(feature = "gpu")]
+        let why_not = match gpu::Gpu::open(&gpu::DeviceChoice::Real) {
+            Ok(gpu) => return Self::on(gpu, "auto: a GPU is there"),
+            Err(Error::NoDevice { .. }) => "auto: no real GPU is there".to_string(),
+            Err(error) => format!("auto: the GPU can't be used ({error})"),
+        };
+        #[cfg(not(feature = "gpu"))]
+        let why_not = "auto: built without GPU support".to_string();
+        Self { reason: why_not, ..Self::cpu() }
+    }
+
+    /// The engine that a text names: `auto`, `cpu`, `gpu` (the best device, software only if there is nothing else), or a
+    /// part of an adapter's name or driver, software included.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] with the devices that are there if none answers.
+    pub fn named(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::auto()),
+            "cpu" => Ok(Self::cpu()),
+            "reference" => Ok(Self::reference()),
+            "gpu" => Self::gpu(None),
+            name => Self::gpu(Some(name)),
+        }
+    }
+
+    /// A GPU: the best device, software only if there is nothing else; or the best whose name or driver contains a text,
+    /// software included.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] with the devices that are there if none answers, or if the crate was built without GPU support.
+    #[cfg(feature = "gpu")]
+    pub fn gpu(name: Option<&str>) -> Result<Self> {
+        let choice = name.map_or(gpu::DeviceChoice::Any, |name| gpu::DeviceChoice::Named(name.into()));
+        Ok(Self::on(gpu::Gpu::open(&choice)?, "asked for"))
+    }
+
+    /// Without GPU support there is none.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`].
+    #[cfg(not(feature = "gpu"))]
+    pub fn gpu(name: Option<&str>) -> Result<Self> {
+        Err(Error::NoDevice {
+            wanted: name.unwrap_or("gpu").into(),
+            found: "none".into(),
+            mend: "build with the feature gpu, or use the CPU engine".into(),
+        })
+    }
+
+    /// A device that the caller opened, left as it is: its handlers too.
+    ///
+    /// wgpu makes a new major release every few months; this method follows it, outside of this crate's own
+    /// compatibility promise.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device lacks what kernels need.
+    #[cfg(feature = "gpu")]
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
+        Ok(Self::on(gpu::Gpu::from_wgpu(device, queue)?, "the caller's device"))
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on(gpu: gpu::Gpu, reason: &str) -> Self {
+        let device = gpu.info().to_string();
+        Self { backend: Backend::Gpu(Box::new(gpu)), device, reason: reason.into(), pool: None }
+    }
+
+    /// The device behind the engine, for measuring it; `None` unless it is a GPU.
+    #[cfg(feature = "gpu")]
+    pub fn as_gpu(&self) -> Option<&gpu::Gpu> {
+        match &self.backend {
+            Backend::Gpu(gpu) => Some(gpu),
+            _ => None,
+        }
+    }
+
     /// The CPU engine: 32-bit lanes, the widest vector instructions that this processor has, all cores.
     pub fn cpu() -> Self {
         Self {
@@ -91,6 +175,8 @@ impl Engine {
         match self.backend {
             Backend::Cpu => "cpu",
             Backend::Reference => "reference",
+            #[cfg(feature = "gpu")]
+            Backend::Gpu(_) => "gpu",
         }
     }
 
@@ -246,6 +332,8 @@ impl Engine {
         match &self.backend {
             Backend::Cpu => cpu::run(prepared, series, options, memory),
             Backend::Reference => reference::run(prepared, series, options),
+            #[cfg(feature = "gpu")]
+            Backend::Gpu(gpu) => gpu.run(prepared, series, options),
         }
     }
 
