@@ -86,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let engine = arguments.device.engine()?;
     let input = Input::load(&arguments.source, &arguments.times, &arguments.region, bars)?;
 
-    let maps = {
+    let mut maps = {
         let bar = bars.counts("computing");
         let tell = bar.teller();
         let mut options = RunOptions::new()
@@ -97,6 +97,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         engine.run_with(&kernel, &input.series, &arguments.device.limit(options))?
     };
+
+    maps.record_mut().stages.insert(0, input.read.clone());
 
     let bar = bars.counts("writing");
     let mut options = SaveOptions::new().progress(Arc::new(bar.teller()));

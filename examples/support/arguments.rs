@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use perfuse::kernels::descriptors::{
     Baseline, LateSlopeFrom, MapSelection, Noise, Onset, OnsetScope, PeakReading, Polarity,
 };
-use perfuse::{Descriptors, Engine, Error, NonFinite, Result, RunOptions, SignalKind, VoxelMap};
+use perfuse::{Descriptors, Engine, NonFinite, Result, RunOptions, SignalKind, VoxelMap};
 
 /// The series: a file, or the phantom.
 #[derive(Debug, Args)]
@@ -163,7 +163,7 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn engine(&self) -> Result<Engine> {
-        let engine = engine(&self.device)?;
+        let engine = Engine::named(&self.device)?;
         match self.threads {
             Some(threads) => engine.with_threads(threads),
             None => Ok(engine),
@@ -175,18 +175,6 @@ impl Device {
             Some(mib) => options.memory_limit_bytes(mib << 20),
             None => options,
         }
-    }
-}
-
-/// The engine of that name.
-pub(crate) fn engine(name: &str) -> Result<Engine> {
-    match name {
-        "auto" | "cpu" => Ok(Engine::cpu()),
-        other => Err(Error::NoDevice {
-            wanted: other.into(),
-            found: Engine::cpu().device().into(),
-            mend: "use --device auto or --device cpu".into(),
-        }),
     }
 }
 

@@ -50,7 +50,7 @@ impl Analysed {
             baseline_frames: [frames[0], frames[1]],
             values: Engine::reference_values(&kernel, series, voxel, &options)?,
             settings,
-            kind: kernel.kind(),
+            kind: VoxelKernel::kind(&kernel),
         })
     }
 

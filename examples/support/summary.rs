@@ -31,7 +31,7 @@ pub(crate) fn summary(maps: &Maps, series: &Series, inside: Option<&str>) -> Str
     );
     for (i, (bit, meaning, voxels)) in record.status_counts.iter().enumerate() {
         let topic = if i == 0 { "status" } else { "" };
-        line(topic, format!("{voxels:>9} {:>5.1} %  {meaning} (bit {bit})", 100.0 * *voxels as f64 / all as f64));
+        line(topic, format!("{voxels:>9} {:>5.1} %  {meaning} (bit {})", 100.0 * *voxels as f64 / all as f64, bit.trailing_zeros()));
     }
     text
 }
