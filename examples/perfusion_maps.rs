@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use ndarray::{Array3, ArrayView3, ShapeBuilder};
+use ndarray::{Array3, ShapeBuilder};
 use perfuse::io::{Compression, Overwrite, SaveOptions};
 use perfuse::render::Montage;
-use perfuse::{Descriptors, Error, MapData, Maps, Mask, Result, RunOptions, Series, status};
+use perfuse::{Descriptors, Error, MapData, Maps, Result, RunOptions, Series};
 use rayon::prelude::*;
 use support::arguments::{Analysis, Device, Region, Source, Times};
 use support::figure::Analysed;
@@ -154,19 +154,11 @@ fn draw(folder: &Path, maps: &Maps, kernel: &Descriptors, input: &Input, bar: &B
         tell(done.fetch_add(1, Ordering::Relaxed) + 1, drawn.len() as u64);
         Ok::<(), Error>(())
     })?;
-    let enhancing = enhancing(maps.status());
-    if enhancing.voxel_count() == 0 {
-        return Ok(drawn.len());
-    }
-    let title = format!("Mean curve of the {} voxels that enhance", enhancing.voxel_count());
-    Analysed::mean(kernel, &input.series, &enhancing)?.plot(title).render()?.save(folder.join("mean_curve.png"))?;
+    // The curve that decided the automatic baseline and the global onset.
+    let Ok(mean) = Analysed::mean(kernel, &input.series, input.mask.as_ref()) else { return Ok(drawn.len()) };
+    let title = format!("Mean curve of {} voxels", maps.record().voxels);
+    mean.plot(title).render()?.save(folder.join("mean_curve.png"))?;
     Ok(drawn.len() + 1)
-}
-
-/// Voxels inside the mask that have an answer and enhance.
-fn enhancing(status: ArrayView3<'_, u32>) -> Mask {
-    let not = status::OUTSIDE_MASK | status::NON_FINITE_SAMPLE | status::NOT_ENHANCING;
-    Mask::from_labels(status.mapv(|bits| u32::from(bits & not == 0)).view())
 }
 
 /// The mean of some frames, evenly spread: what lies under the maps.

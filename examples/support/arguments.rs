@@ -152,7 +152,7 @@ pub(crate) struct Device {
     /// What computes: auto (a real GPU if there is one, else the CPU), cpu, gpu, or part of an adapter's name, e.g.
     /// --device cpu or --device llvmpipe; the program `devices` lists them
     #[arg(long, value_name = "auto|cpu|gpu|NAME", default_value = "auto")]
-    device: String,
+    pub(crate) device: String,
     /// Threads for what runs on the CPU [default: all cores], e.g. --threads 4
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -230,7 +230,8 @@ impl FromStr for Window {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let numbers = text.split_once(':').and_then(|(a, b)| Some(Self(a.trim().parse().ok()?, b.trim().parse().ok()?)));
+        let numbers =
+            text.split_once(':').and_then(|(a, b)| Some(Self(a.trim().parse().ok()?, b.trim().parse().ok()?)));
         numbers.ok_or_else(|| "use two numbers of seconds with a colon between them".into())
     }
 }

@@ -54,12 +54,12 @@ impl Analysed {
         })
     }
 
-    /// The mean curve over a mask; voxels with samples that aren't finite are left out of it.
-    pub(crate) fn mean(kernel: &Descriptors, series: &Series, mask: &Mask) -> Result<Self> {
-        let reductions = Reductions::new(series, Some(mask));
+    /// The mean curve over a mask, or over everything; voxels with samples that aren't finite are left out of it.
+    pub(crate) fn mean(kernel: &Descriptors, series: &Series, mask: Option<&Mask>) -> Result<Self> {
+        let reductions = Reductions::new(series, mask);
         let Some(mean) = reductions.mean_curve() else {
-            let mend = "choose a mask with at least one voxel whose samples are all finite".into();
-            return Err(Error::Setting { name: "mask".into(), value: "without a finite curve".into(), mend });
+            let mend = "there must be at least one voxel whose samples are all finite".into();
+            return Err(Error::Setting { name: "mean curve".into(), value: "empty".into(), mend });
         };
         let shape = [1, 1, 1, mean.len()];
         let mean = Series::from_voxels(mean.to_vec(), shape, series.times().clone())?;
@@ -100,9 +100,10 @@ impl Analysed {
             None => 3,
         };
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let found = (2..=window).rev().flat_map(|w| self.times_s.windows(w).zip(self.samples.windows(w))).find(
-            |(times, _)| (mean(times) - time_s).abs() <= 1e-9 * (times[times.len() - 1] - times[0]),
-        );
+        let found = (2..=window)
+            .rev()
+            .flat_map(|w| self.times_s.windows(w).zip(self.samples.windows(w)))
+            .find(|(times, _)| (mean(times) - time_s).abs() <= 1e-9 * (times[times.len() - 1] - times[0]));
         found.map_or(f64::NAN, |(_, samples)| mean(samples))
     }
 }

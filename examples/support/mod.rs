@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every program uses a part of this")]
 
 pub(crate) mod arguments;
+pub(crate) mod bandwidth;
 pub(crate) mod figure;
 pub(crate) mod input;
 pub(crate) mod progress;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use perfuse::{Maps, RunRecord, Series, SettingValue};
+use perfuse::{Maps, RunRecord, Series, SettingValue, status};
 
 use super::figure::find;
 
@@ -31,7 +31,8 @@ pub(crate) fn summary(maps: &Maps, series: &Series, inside: Option<&str>) -> Str
     );
     for (i, (bit, meaning, voxels)) in record.status_counts.iter().enumerate() {
         let topic = if i == 0 { "status" } else { "" };
-        line(topic, format!("{voxels:>9} {:>5.1} %  {meaning} (bit {})", 100.0 * *voxels as f64 / all as f64, bit.trailing_zeros()));
+        let share = 100.0 * *voxels as f64 / if *bit == status::OUTSIDE_MASK { all } else { record.voxels } as f64;
+        line(topic, format!("{voxels:>9} {share:>5.1} %  {meaning} (bit {})", bit.trailing_zeros()));
     }
     text
 }
@@ -60,7 +61,12 @@ fn times(series: &Series) -> String {
         "unknown" => "frame start or centre: unknown",
         known => known,
     };
-    format!("{} to {} s, {spacing}; from {}; {reference}", round(times.first_s()), round(times.last_s()), times.origin())
+    format!(
+        "{} to {} s, {spacing}; from {}; {reference}",
+        round(times.first_s()),
+        round(times.last_s()),
+        times.origin()
+    )
 }
 
 fn baseline(record: &RunRecord) -> String {
