@@ -3,8 +3,8 @@
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
 
 use super::Onset;
-use super::reference::{HalfRise, Peak, SteepestRise, last_upward_crossing};
-use super::tables::{GOLDEN_STEPS, Tables};
+use super::reference::{HalfRise, Peak, SteepestRise, clamp, last_upward_crossing};
+use super::tables::Tables;
 
 /// The onset and whether it was found, at or after the last baseline frame.
 #[expect(clippy::too_many_arguments, reason = "the state of a voxel, passed on")]
@@ -138,44 +138,65 @@ pub(super) fn piecewise_linear_error<L: Lanes>(
     (variance.max(zero).sqrt(), known)
 }
 
-/// Zero, then a (1 - exp(-(t - t_b) / tau)), least squares up to the peak: for each of a grid of tau the search of
-/// [`piecewise_linear`] over saturating instead of straight lines, then golden sections between the neighbours of the
-/// best.
+/// Zero, then a (1 - exp(-(t - t_b) / tau)), least squares up to the peak: for each of a logarithmic grid of tau the search
+/// of [`piecewise_linear`] over saturating instead of straight lines; then tau at the vertex of the parabola through the
+/// sums of squares of the best and its neighbours on the grid. A vertex moves smoothly with the samples, so that every engine finds
+/// the same, where a search by comparisons would wander on a flat optimum.
 #[inline(always)]
 fn saturating<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, enhancing: L::M) -> (L::F, L::M) {
     let zero = l.splat(0.0);
-    let mut best_gain = zero;
-    let mut best = zero;
+    let one = l.splat(1.0);
+    let (mut best, mut best_gain) = (zero, zero);
+    let (mut onset_before, mut onset_at, mut onset_after) = (zero, zero, zero);
+    let mut previous_onset = zero;
+    let mut previous_was_best = l.mask(false);
     for (j, tau) in t.taus.iter().enumerate() {
-        let (gain, _, _) = saturating_break(t, l, e, peak, enhancing, l.splat(*tau));
+        let (gain, onset, _) = saturating_break(t, l, e, peak, enhancing, l.splat(*tau));
+        onset_after = l.select(previous_was_best, onset, onset_after);
         let better = gain.gt(best_gain);
+        onset_before = l.select(better, previous_onset, onset_before);
+        onset_at = l.select(better, onset, onset_at);
         best_gain = l.select(better, gain, best_gain);
         best = l.select(better, l.count(j), best);
+        previous_onset = onset;
+        previous_was_best = better;
     }
-    let log_first = l.splat(t.log_tau_first);
-    let log_step = l.splat(t.log_tau_step);
-    let golden = l.splat(0.618_033_988_749_894_8);
-    let mut low = log_first + (best - l.splat(1.0)) * log_step;
-    let mut high = log_first + (best + l.splat(1.0)) * log_step;
-    let mut left = high - golden * (high - low);
-    let mut right = low + golden * (high - low);
-    let mut left_gain = saturating_break(t, l, e, peak, enhancing, left.exp()).0;
-    let mut right_gain = saturating_break(t, l, e, peak, enhancing, right.exp()).0;
-    for _ in 0..GOLDEN_STEPS {
-        let to_left = left_gain.ge(right_gain);
-        high = l.select(to_left, right, high);
-        low = l.select(to_left, low, left);
-        let inner = l.select(to_left, left, right);
-        let inner_gain = l.select(to_left, left_gain, right_gain);
-        let probe = l.select(to_left, high - golden * (high - low), low + golden * (high - low));
-        let probe_gain = saturating_break(t, l, e, peak, enhancing, probe.exp()).0;
-        left = l.select(to_left, probe, inner);
-        left_gain = l.select(to_left, probe_gain, inner_gain);
-        right = l.select(to_left, inner, probe);
-        right_gain = l.select(to_left, inner_gain, probe_gain);
-    }
-    let (_, onset, found) = saturating_break(t, l, e, peak, enhancing, ((low + high) * l.splat(0.5)).exp());
+    let log_tau = |index: L::F| l.splat(t.log_tau_first) + index * l.splat(t.log_tau_step);
+    let before = saturating_squares(t, l, e, peak, log_tau(best - one).exp(), onset_before);
+    let at = saturating_squares(t, l, e, peak, log_tau(best).exp(), onset_at);
+    let after = saturating_squares(t, l, e, peak, log_tau(best + one).exp(), onset_after);
+    let curvature = (before - at) + (after - at);
+    let inner = best.gt(zero) & best.lt(l.count(t.taus.len() - 1)) & curvature.gt(zero);
+    let vertex = (before - after) * l.splat(0.5) / l.select(inner, curvature, one);
+    // The grid's best is the best of the three, so the vertex lies within half a step of it.
+    let shift = l.select(inner, clamp::<L>(vertex, l.splat(-0.5), l.splat(0.5)), zero);
+    let (_, onset, found) = saturating_break(t, l, e, peak, enhancing, log_tau(best + shift).exp());
     (onset, found)
+}
+
+/// The sum of squares that a saturating rise leaves from the baseline to the peak: of the residuals themselves, which
+/// keeps the small differences between time constants that a difference of large sums would lose.
+#[inline(always)]
+fn saturating_squares<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, tau: L::F, onset: L::F) -> L::F {
+    let zero = l.splat(0.0);
+    let one = l.splat(1.0);
+    let inv_tau = one / tau;
+    let rise = |i: usize| one_minus_exp(l, (l.splat(t.u[i]) - onset).max(zero) * inv_tau);
+    let (mut sw, mut sy) = (zero, zero);
+    for i in t.b..t.n {
+        let inside = peak.frame.ge(l.count(i));
+        let w = rise(i);
+        sw = sw + l.select(inside, w * w, zero);
+        sy = sy + l.select(inside, w * e[i], zero);
+    }
+    let amplitude = sy / l.select(sw.gt(zero), sw, one);
+    let mut squares = zero;
+    for i in t.b..t.n {
+        let inside = peak.frame.ge(l.count(i));
+        let residual = e[i] - amplitude * rise(i);
+        squares = squares + l.select(inside, residual * residual, zero);
+    }
+    squares
 }
 
 /// The best break point for one time constant: what it explains, where it lies, whether there is one.

@@ -492,8 +492,8 @@ fn integral<L: Lanes, const MOMENT: bool>(t: &Tables, l: L, e: &[L::F], from: L:
 /// sqrt(sigma^2 (sum w^2 + (sum w)^2 / n)), in stored units.
 #[inline(always)]
 fn standard_error<L: Lanes>(t: &Tables, l: L, integral: &Integral<L>, sigma: L::F) -> L::F {
-    let shared = integral.weights * integral.weights * l.splat(t.inv_baseline);
-    sigma * (integral.squared_weights + shared).sqrt()
+    let baseline_part = integral.weights * integral.weights * l.splat(t.inv_baseline);
+    sigma * (integral.squared_weights + baseline_part).sqrt()
 }
 
 #[inline(always)]

@@ -23,9 +23,7 @@ use super::{baseline, reference};
 pub(super) const ONSET_NOT_BEFORE_PEAK: u32 = 1 << 15;
 
 /// Time constants on the grid of the saturating onset.
-const TAUS: usize = 16;
-/// Golden sections after the grid.
-pub(super) const GOLDEN_STEPS: usize = 14;
+const TAUS: usize = 32;
 
 /// The label `curve_type` looks at samples this many seconds after the onset …
 const EARLY_AFTER_ONSET_S: f64 = 120.0;
