@@ -77,7 +77,7 @@ fn baseline(record: &RunRecord) -> String {
     match find(&record.settings, "baseline_frames") {
         Some(SettingValue::List(frames)) => match frames.as_slice() {
             [SettingValue::Number(from), SettingValue::Number(to)] => {
-                format!("frames {from} to {} of 0 to {} ({how})", to - 1.0, record.shape[3] - 1)
+                format!("frames {from} to {} of {}, counted from 0 ({how})", to - 1.0, record.shape[3])
             }
             _ => how.into(),
         },
