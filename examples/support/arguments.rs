@@ -172,7 +172,7 @@ impl Device {
 
     pub(crate) fn limit<'a>(&self, options: RunOptions<'a>) -> RunOptions<'a> {
         match self.memory_limit {
-            Some(mib) => options.memory_limit_bytes(mib << 20),
+            Some(mib) => options.memory_limit_bytes(mib.saturating_mul(1 << 20)),
             None => options,
         }
     }
