@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
-use crate::kernel::lanes::Double;
+use crate::kernel::lanes::{Double, Table};
 use crate::kernel::{Curve, Input, Program, Rows};
 use crate::maps::SettingValue;
 use crate::quantity::SignalKind;
@@ -54,11 +54,13 @@ pub struct Tables {
     pub(super) a: usize,
     pub(super) b: usize,
     pub(super) t0: f64,
-    pub(super) u: Vec<f64>,
-    pub(super) dt: Vec<f64>,
-    pub(super) inv_dt: Vec<f64>,
+    pub(super) u: Table,
+    /// The numbers of the frames.
+    pub(super) index: Table,
+    pub(super) dt: Table,
+    pub(super) inv_dt: Table,
     /// 1 / (u[i + 1] - u[i - 1]); 0 at the ends.
-    pub(super) inv_span: Vec<f64>,
+    pub(super) inv_span: Table,
     pub(super) inv_baseline: f64,
     /// 1 / (n - 1); 0 for one frame.
     pub(super) inv_baseline_dof: f64,
@@ -77,11 +79,11 @@ pub struct Tables {
     pub(super) subframe: bool,
     pub(super) slope_window: usize,
     /// Weights of the slope of each window from the last baseline frame on, `slope_window` each.
-    pub(super) slope_weights: Vec<f64>,
-    pub(super) slope_times: Vec<f64>,
+    pub(super) slope_weights: Table,
+    pub(super) slope_times: Table,
     /// The same for the first m = 2 .. slope_window samples.
-    pub(super) early_weights: Vec<f64>,
-    pub(super) early_times: Vec<f64>,
+    pub(super) early_weights: Table,
+    pub(super) early_times: Table,
     pub(super) onset: Onset,
     pub(super) global_onset: Option<f64>,
     pub(super) late_from: Option<f64>,
@@ -93,7 +95,7 @@ pub struct Tables {
     pub(super) late_first: usize,
     recovery_window: Option<(f64, f64)>,
     pub(super) recovery: Range<usize>,
-    pub(super) taus: Vec<f64>,
+    pub(super) taus: Table,
     pub(super) log_tau_first: f64,
     pub(super) log_tau_step: f64,
     /// First segment that an integral from the onset can touch.
@@ -125,29 +127,33 @@ impl Tables {
     fn set_axis(&mut self, u: Vec<f64>, frames: Range<usize>) {
         self.n = u.len();
         (self.a, self.b) = (frames.start, frames.end);
-        self.dt = u.windows(2).map(|w| w[1] - w[0]).collect();
-        self.inv_dt = self.dt.iter().map(|dt| 1.0 / dt).collect();
+        self.index = (0..self.n).map(|i| i as f64).collect();
+        let dt: Vec<f64> = u.windows(2).map(|w| w[1] - w[0]).collect();
+        self.inv_dt = dt.iter().map(|dt| 1.0 / dt).collect();
+        self.dt = dt.into_iter().collect();
         self.inv_span =
             (0..self.n).map(|i| if i > 0 && i + 1 < self.n { 1.0 / (u[i + 1] - u[i - 1]) } else { 0.0 }).collect();
         let baseline = frames.len() as f64;
         self.inv_baseline = 1.0 / baseline;
         self.inv_baseline_dof = if frames.len() > 1 { 1.0 / (baseline - 1.0) } else { 0.0 };
         let (w, start) = (self.slope_window, self.b - 1);
-        self.slope_weights.clear();
-        self.slope_times.clear();
+        let (mut window_weights, mut window_times) = (Vec::new(), Vec::new());
         for i in start..(self.n + 1).saturating_sub(w).max(start) {
             let (weights, time) = slope_weights(&u[i..i + w]);
-            self.slope_weights.extend(weights);
-            self.slope_times.push(time);
+            window_weights.extend(weights);
+            window_times.push(time);
         }
-        self.early_weights.clear();
-        self.early_times.clear();
+        (self.slope_weights, self.slope_times) =
+            (window_weights.into_iter().collect(), window_times.into_iter().collect());
+        let (mut early_weights, mut early_times) = (Vec::new(), Vec::new());
         for m in 2..w.min(self.n - start + 1) {
             let (mut weights, time) = slope_weights(&u[start..start + m]);
             weights.resize(w, 0.0);
-            self.early_weights.extend(weights);
-            self.early_times.push(time);
+            early_weights.extend(weights);
+            early_times.push(time);
         }
+        (self.early_weights, self.early_times) =
+            (early_weights.into_iter().collect(), early_times.into_iter().collect());
         let last = u[self.n - 1];
         self.late_first = u.iter().position(|t| *t >= last - LATE_WINDOW_S).unwrap_or(self.n - 1);
         self.recovery = match self.recovery_window {
@@ -165,7 +171,7 @@ impl Tables {
         self.log_tau_first = first;
         self.log_tau_step = (longest - first) / (TAUS - 1) as f64;
         self.taus = (0..TAUS).map(|j| (first + j as f64 * self.log_tau_step).exp()).collect();
-        self.u = u;
+        self.u = u.into_iter().collect();
     }
 
     /// The tables for a curve of which only these frames are left.
@@ -273,10 +279,11 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         a: 0,
         b: 0,
         t0: times[0],
-        u: Vec::new(),
-        dt: Vec::new(),
-        inv_dt: Vec::new(),
-        inv_span: Vec::new(),
+        u: Table::default(),
+        index: Table::default(),
+        dt: Table::default(),
+        inv_dt: Table::default(),
+        inv_span: Table::default(),
         inv_baseline: 0.0,
         inv_baseline_dof: 0.0,
         slope: scaling.slope,
@@ -290,10 +297,10 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         enhancement_threshold: settings.enhancement_threshold,
         subframe: settings.peak_reading == PeakReading::Subframe,
         slope_window: settings.slope_window,
-        slope_weights: Vec::new(),
-        slope_times: Vec::new(),
-        early_weights: Vec::new(),
-        early_times: Vec::new(),
+        slope_weights: Table::default(),
+        slope_times: Table::default(),
+        early_weights: Table::default(),
+        early_times: Table::default(),
         onset: settings.onset,
         global_onset: None,
         late_from,
@@ -304,7 +311,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         late_first: 0,
         recovery_window: settings.recovery_window_s,
         recovery: 0..0,
-        taus: Vec::new(),
+        taus: Table::default(),
         log_tau_first: 0.0,
         log_tau_step: 0.0,
         first_segment: 0,
@@ -728,6 +735,107 @@ mod tests {
         for (k, median) in [(1usize, 0.454_936), (2, 2.0 * 2f64.ln()), (9, 8.342_833)] {
             let expected = (median / k as f64).sqrt();
             assert!((median_deviation(k) - expected).abs() < 1e-6, "{k}: {}", median_deviation(k));
+        }
+    }
+
+    #[cfg(feature = "gpu")]
+    mod shader {
+        use std::mem::offset_of;
+
+        use super::super::*;
+        use crate::engine::gpu::text;
+
+        fn module() -> naga::Module {
+            text::kernel(include_str!("../../../shaders/descriptors.wgsl"))
+        }
+
+        #[test]
+        fn settings_are_the_same_in_both_texts() {
+            macro_rules! fields {
+                ($($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!(ShaderSettings, $field) as u32)),*] };
+            }
+            let (fields, size) = text::layout(&module(), "Settings");
+            let expected = fields![
+                baseline_start baseline_end slope_window first_segment noise_from noise_elsewhere subframe onset_method
+                global_onset_known late_from_onset kind_is_signal late_first recovery_start recovery_end window_count
+                tau_count needs dt_at inv_dt_at inv_span_at slope_weights_at slope_times_at early_weights_at
+                early_times_at taus_at t0 inv_baseline inv_baseline_dof sqrt_inv_baseline final_error_factor slope
+                intercept scale inv_scale direction sign noise_value enhancement_threshold onset_parameter global_onset
+                late_from ratio_time_1 ratio_time_2 early_after_onset early_half_width log_tau_first log_tau_step
+                inv_recovery inv_late inv_slope_window padding windows slots
+            ];
+            assert_eq!(fields, expected);
+            assert_eq!(size as usize, size_of::<ShaderSettings>());
+        }
+
+        #[test]
+        fn constants_are_the_same_in_both_texts() {
+            let module = module();
+            let constants = text::constants(&module);
+            let expected = [
+                ("SLOT_BASELINE", slot::BASELINE as u32),
+                ("SLOT_BASELINE_SD", slot::BASELINE_SD as u32),
+                ("SLOT_PEAK_ENHANCEMENT", slot::PEAK_ENHANCEMENT as u32),
+                ("SLOT_RELATIVE_ENHANCEMENT", slot::RELATIVE_ENHANCEMENT as u32),
+                ("SLOT_PEAK_TIME", slot::PEAK_TIME as u32),
+                ("SLOT_ONSET", slot::ONSET as u32),
+                ("SLOT_TIME_TO_PEAK", slot::TIME_TO_PEAK as u32),
+                ("SLOT_TIME_TO_FRACTION", slot::TIME_TO_FRACTION as u32),
+                ("SLOT_WASH_IN_SLOPE", slot::WASH_IN_SLOPE as u32),
+                ("SLOT_MAX_SLOPE", slot::MAX_SLOPE as u32),
+                ("SLOT_MAX_SLOPE_TIME", slot::MAX_SLOPE_TIME as u32),
+                ("SLOT_WASH_OUT_SLOPE", slot::WASH_OUT_SLOPE as u32),
+                ("SLOT_LATE_SLOPE", slot::LATE_SLOPE as u32),
+                ("SLOT_AUC", slot::AUC as u32),
+                ("SLOT_AUMC", slot::AUMC as u32),
+                ("SLOT_MEAN_RESIDENCE_TIME", slot::MEAN_RESIDENCE_TIME as u32),
+                ("SLOT_FWHM", slot::FWHM as u32),
+                ("SLOT_FINAL_ENHANCEMENT", slot::FINAL_ENHANCEMENT as u32),
+                ("SLOT_SIGNAL_ENHANCEMENT_RATIO", slot::SIGNAL_ENHANCEMENT_RATIO as u32),
+                ("SLOT_CURVE_TYPE", slot::CURVE_TYPE as u32),
+                ("SLOT_PEAK_HEIGHT", slot::PEAK_HEIGHT as u32),
+                ("SLOT_PERCENT_SIGNAL_RECOVERY", slot::PERCENT_SIGNAL_RECOVERY as u32),
+                ("SLOT_CONTRAST_TO_NOISE", slot::CONTRAST_TO_NOISE as u32),
+                ("SLOT_BASELINE_SE", slot::BASELINE_SE as u32),
+                ("SLOT_ONSET_SE", slot::ONSET_SE as u32),
+                ("SLOT_LATE_SLOPE_SE", slot::LATE_SLOPE_SE as u32),
+                ("SLOT_AUC_SE", slot::AUC_SE as u32),
+                ("SLOT_AUMC_SE", slot::AUMC_SE as u32),
+                ("SLOT_FINAL_ENHANCEMENT_SE", slot::FINAL_ENHANCEMENT_SE as u32),
+                ("SLOT_IAUC", slot::IAUC as u32),
+                ("SLOT_IAUC_SE", slot::IAUC_SE as u32),
+                ("NEEDS_ONSET", needs::ONSET),
+                ("NEEDS_OWN_ONSET", needs::OWN_ONSET),
+                ("NEEDS_HALF_RISE", needs::HALF_RISE),
+                ("NEEDS_SLOPE", needs::SLOPE),
+                ("NEEDS_WEIGHTS", needs::WEIGHTS),
+                ("NEEDS_MOMENT", needs::MOMENT),
+                ("NEEDS_AREA", needs::AREA),
+                ("NEEDS_POSITIVE_BASELINE", needs::POSITIVE_BASELINE),
+                ("NON_FINITE_SAMPLE", status::NON_FINITE_SAMPLE),
+                ("BASELINE_NOT_POSITIVE", status::BASELINE_NOT_POSITIVE),
+                ("NOT_ENHANCING", status::NOT_ENHANCING),
+                ("GLOBAL_ONSET_USED", status::GLOBAL_ONSET_USED),
+                ("NO_ONSET", status::NO_ONSET),
+                ("PEAK_AT_LAST_FRAME", status::PEAK_AT_LAST_FRAME),
+                ("WINDOW_PAST_END", status::WINDOW_PAST_END),
+                ("NOISE_NOT_FROM_BASELINE", status::NOISE_NOT_FROM_BASELINE),
+                ("ONSET_NOT_BEFORE_PEAK", ONSET_NOT_BEFORE_PEAK),
+            ];
+            for (name, value) in expected {
+                assert_eq!(constants.get(name), Some(&value), "{name}");
+            }
+            let methods = constants.keys().filter(|name| name.starts_with("ONSET_") || name.starts_with("NOISE_FROM"));
+            assert_eq!(
+                constants.len(),
+                expected.len() + methods.filter(|name| *name != "ONSET_NOT_BEFORE_PEAK").count()
+            );
+        }
+
+        #[test]
+        fn entry_points_have_the_workgroup_size_that_the_program_says() {
+            let module = module();
+            assert_eq!(text::entry_points(&module), [("saturating_onset", [64, 1, 1]), ("descriptors", [64, 1, 1])]);
         }
     }
 }
