@@ -187,13 +187,14 @@ fn whole_job(
     baseline: Option<Baseline>,
 ) -> Result<Part> {
     bandwidth::forget_peak_memory();
+    let before = bandwidth::memory().map(|[now, _]| now);
     let start = Instant::now();
     let (series, read) = Series::open_with_report(path, options)?;
     let kernel = kernel(&series, baseline, &[]);
     let maps = engine.run(&kernel, &series)?;
     let written = maps.save_with(out, &SaveOptions::new())?;
     let seconds = start.elapsed().as_secs_f64();
-    let peak = bandwidth::peak_memory();
+    let peak = bandwidth::memory().map(|[_, peak]| peak);
     let name = if read.compressed { "read and inflate" } else { "read" };
     let mut stages = vec![(name, read.read_inflate_seconds, read.data_bytes)];
     stages.extend(maps.record().stages.iter().map(|stage| (stage.stage.as_str(), stage.seconds, stage.bytes)));
@@ -209,15 +210,20 @@ fn whole_job(
         text += &format!("  {stage:<26} {seconds:>10.4} {rate}\n");
     }
     let needed = sample_bytes(&series) as u64 + map_bytes(&maps);
-    if let Some(peak) = peak {
+    if let (Some(before), Some(peak)) = (before, peak) {
         let mb = |bytes: u64| bytes as f64 / 1e6;
-        text += &format!("  {:<26} {:>10.1} MB; samples and maps are {:.1} MB\n", "peak memory", mb(peak), mb(needed));
+        let (before, needed) = (mb(before), mb(needed));
+        text += &format!(
+            "  {:<26} {:>10.1} MB, of which {before:.1} before; samples and maps: {needed:.1} MB\n",
+            "peak memory",
+            mb(peak)
+        );
     }
     let stages: Vec<Value> = stages
         .iter()
         .map(|(stage, seconds, bytes)| json!({"stage": stage, "seconds": seconds, "bytes": bytes}))
         .collect();
-    let json = json!({"stages": stages, "peak_memory_bytes": peak, "samples_and_maps_bytes": needed});
+    let json = json!({"stages": stages, "memory_before_bytes": before, "peak_memory_bytes": peak, "samples_and_maps_bytes": needed});
     Ok(Part { text, json })
 }
 

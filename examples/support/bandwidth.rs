@@ -88,11 +88,14 @@ fn bytes(voxels: &Voxels) -> &[u8] {
     }
 }
 
-/// The most memory that this process has had at once, in bytes, since [`forget_peak_memory`]; Linux only.
-pub(crate) fn peak_memory() -> Option<u64> {
+/// The memory that this process has now and the most that it has had since [`forget_peak_memory`], in bytes; Linux only.
+pub(crate) fn memory() -> Option<[u64; 2]> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+    let bytes = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+    };
+    Some([bytes("VmRSS:")?, bytes("VmHWM:")?])
 }
 
 /// Begins to watch the peak anew; without effect where the system can't.
