@@ -28,6 +28,7 @@ struct Settings {
     early_weights_at: u32,
     early_times_at: u32,
     taus_at: u32,
+    to_end_at: u32,
     t0: f32,
     inv_baseline: f32,
     inv_baseline_dof: f32,
@@ -53,7 +54,7 @@ struct Settings {
     inv_recovery: f32,
     inv_late: f32,
     inv_slope_window: f32,
-    padding: vec2<u32>,
+    padding: u32,
     windows: array<vec4<f32>, 2>,
     slots: array<vec4<i32>, 13>,
 }
@@ -114,6 +115,7 @@ const NO_ONSET: u32 = 32u;
 const PEAK_AT_LAST_FRAME: u32 = 64u;
 const WINDOW_PAST_END: u32 = 128u;
 const NOISE_NOT_FROM_BASELINE: u32 = 256u;
+const CENSORED: u32 = 16384u;
 const ONSET_NOT_BEFORE_PEAK: u32 = 32768u;
 
 const NOISE_FROM_BASELINE: u32 = 0u;
@@ -288,7 +290,8 @@ fn vertex(peak: Peak) -> Vertex {
     let inv_span = 1.0 / (dt_at(i - 1u) + dt_at(i));
     let slope = (before * dt_at(i) + after * dt_at(i - 1u)) * inv_span;
     let curvature = (after - before) * inv_span;
-    let bent = curvature < 0.0;
+    let risen = e_at(i - 1u) <= e_at(i);
+    let bent = risen && curvature < 0.0;
     let shift = pick(bent, slope / (-2.0 * pick(bent, curvature, -1.0)), 0.0);
     return Vertex(peak.e + slope * shift * 0.5, peak.time + shift);
 }
@@ -706,7 +709,7 @@ fn find_onset(peak: Peak, half_rise: HalfRise, steepest: SteepestRise, sigma: f3
     return Found(onset.value, onset.found && onset.value >= last_baseline);
 }
 
-fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid: bool) {
+fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid: bool) -> bool {
     let s = &uniforms.settings;
     let last = uniforms.slab.frames - 1u;
     let from_onset = (*s).late_from_onset != 0u;
@@ -720,7 +723,7 @@ fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid:
     for (var i = (*s).baseline_end; i <= last; i++) {
         let inside = select(peak.frame <= i, start <= u_at(i), from_onset);
         if inside {
-            let x = u_at(last) - u_at(i);
+            let x = tables[(*s).to_end_at + i];
             let y = e_at(i) - e_last;
             count += 1.0;
             sx += x;
@@ -738,6 +741,7 @@ fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid:
         let variance = pick(known, count, 1.0) / determinant;
         put(SLOT_LATE_SLOPE_SE, sigma * (*s).scale * sqrt(max(variance, 0.0)), known);
     }
+    return known;
 }
 
 fn curve_type(target_time: f32, known_target: bool, baseline: f32, sigma: f32) -> u32 {
@@ -946,14 +950,17 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     if asked(SLOT_FINAL_ENHANCEMENT_SE) {
         put(SLOT_FINAL_ENHANCEMENT_SE, sigma * scale * (*s).final_error_factor, valid);
     }
+    var past_end = false;
     if asked(SLOT_LATE_SLOPE) || asked(SLOT_LATE_SLOPE_SE) {
-        late_slope(peak, onset_time, onset_known, sigma, valid);
+        let known = late_slope(peak, onset_time, onset_known, sigma, valid);
+        past_end = (*s).late_from_onset != 0u && onset_known && !known;
     }
     if asked(SLOT_FWHM) {
         let half = peak.e * 0.5;
         let rise = last_upward_crossing(peak, half);
         let descent = first_downward_crossing(peak, half);
         put(SLOT_FWHM, descent.value - rise.value, enhancing && rise.found && descent.found);
+        bits |= select(0u, CENSORED, enhancing && !descent.found);
     }
     if asked(SLOT_PERCENT_SIGNAL_RECOVERY) {
         var late = 0.0;
@@ -991,7 +998,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
             put(SLOT_MEAN_RESIDENCE_TIME, moment.value / pick(known, area.value, 1.0), known);
         }
     }
-    var past_end = onset_known && !started && needs(NEEDS_AREA);
+    past_end = past_end || (onset_known && !started && needs(NEEDS_AREA));
     for (var i = 0u; i < (*s).window_count; i++) {
         let end = onset_time + (*s).windows[i >> 2u][i & 3u];
         let inside = onset_known && end <= u_last;

@@ -213,14 +213,17 @@ pub(super) fn evaluate<L: Lanes>(
     if let Some(row) = t.row(slot::FINAL_ENHANCEMENT_SE) {
         rows.set(row, sigma * scale * l.splat((1.0 + t.inv_baseline).sqrt()), valid);
     }
+    let mut past_end = l.mask(false);
     if t.row(slot::LATE_SLOPE).is_some() || t.row(slot::LATE_SLOPE_SE).is_some() {
-        late_slope(t, l, e, &peak, onset_time, onset_known, sigma, valid, rows);
+        let known = late_slope(t, l, e, &peak, onset_time, onset_known, sigma, valid, rows);
+        past_end = l.mask(t.late_from.is_some()) & onset_known & !known;
     }
     if let Some(row) = t.row(slot::FWHM) {
         let half = peak.e * l.splat(0.5);
         let (rise, risen) = last_upward_crossing(t, l, e, &peak, half, enhancing);
         let (descent, descended) = first_downward_crossing(t, l, e, &peak, half, enhancing);
         rows.set(row, descent - rise, risen & descended);
+        bits = bits | l.bits(enhancing & !descended, status::CENSORED);
     }
     if let Some(row) = t.row(slot::PERCENT_SIGNAL_RECOVERY) {
         let mut late = zero;
@@ -254,7 +257,7 @@ pub(super) fn evaluate<L: Lanes>(
         let moment = integral::<L, true>(t, l, e, onset_time, u_last);
         write_moment(t, l, &moment, sigma, scale, started, rows);
     }
-    let mut past_end = onset_known & !started & l.mask(t.needs_area);
+    past_end = past_end | (onset_known & !started & l.mask(t.needs_area));
     for (i, window) in t.windows.iter().enumerate() {
         let end = onset_time + l.splat(*window);
         let inside = onset_known & end.le(u_last);
@@ -322,21 +325,24 @@ fn find_peak<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, mean: L::F, sigma
     Peak { frame, e: e_max, time, enhancing }
 }
 
-/// The vertex of the parabola through the peak and its neighbours, with their real spacing: height and time.
+/// The vertex of the parabola through the peak and its neighbours, with their real spacing: height and time. A peak at
+/// an edge stays as it is, also one beside a higher last baseline frame: the parabola's vertex would lie far away.
 #[inline(always)]
 fn vertex<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> (L::F, L::F) {
     let zero = l.splat(0.0);
     let mut slope = zero;
     let mut curvature = zero;
+    let mut risen = l.mask(false);
     for i in t.b..t.n - 1 {
         let here = same(peak.frame, t.index.at(l, i));
+        risen = risen | (here & e[i - 1].le(e[i]));
         let before = (e[i] - e[i - 1]) * t.inv_dt.at(l, i - 1);
         let after = (e[i + 1] - e[i]) * t.inv_dt.at(l, i);
         let inv_span = l.splat(1.0 / (t.dt[i - 1] + t.dt[i]));
         slope = l.select(here, (before * t.dt.at(l, i) + after * t.dt.at(l, i - 1)) * inv_span, slope);
         curvature = l.select(here, (after - before) * inv_span, curvature);
     }
-    let bent = curvature.lt(zero);
+    let bent = risen & curvature.lt(zero);
     let shift = l.select(bent, slope / (l.splat(-2.0) * l.select(bent, curvature, l.splat(-1.0))), zero);
     (peak.e + slope * shift * l.splat(0.5), peak.time + shift)
 }
@@ -576,7 +582,7 @@ fn write_moment<L: Lanes>(
 }
 
 /// Least-squares slope from the peak (or a time after the onset) to the last frame. Times count back from the last frame
-/// and values from its enhancement, so that nothing large cancels.
+/// and values from its enhancement, so that nothing large cancels. Returns where there are enough samples.
 #[expect(clippy::too_many_arguments, reason = "the state of a voxel, passed on")]
 #[inline(always)]
 fn late_slope<L: Lanes>(
@@ -589,7 +595,7 @@ fn late_slope<L: Lanes>(
     sigma: L::F,
     valid: L::M,
     rows: &mut Rows<'_, L>,
-) {
+) -> L::M {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let last = t.n - 1;
@@ -603,7 +609,7 @@ fn late_slope<L: Lanes>(
             Some(_) => start.le(t.u.at(l, i)),
             None => peak.frame.le(t.index.at(l, i)),
         };
-        let x = l.splat(t.u[last] - t.u[i]);
+        let x = t.to_end.at(l, i);
         let y = e[i] - e[last];
         count = count + l.select(inside, one, zero);
         sx = sx + l.select(inside, x, zero);
@@ -623,6 +629,7 @@ fn late_slope<L: Lanes>(
         let variance = l.select(known, count, one) / determinant;
         rows.set(row, sigma * l.splat(t.scale) * variance.max(zero).sqrt(), known);
     }
+    known
 }
 
 /// The label of the late course; 0 where it isn't known.

@@ -59,6 +59,8 @@ pub struct Tables {
     pub(super) index: Table,
     pub(super) dt: Table,
     pub(super) inv_dt: Table,
+    /// Seconds from each frame to the last.
+    pub(super) to_end: Table,
     /// 1 / (u[i + 1] - u[i - 1]); 0 at the ends.
     pub(super) inv_span: Table,
     pub(super) inv_baseline: f64,
@@ -131,6 +133,7 @@ impl Tables {
         let dt: Vec<f64> = u.windows(2).map(|w| w[1] - w[0]).collect();
         self.inv_dt = dt.iter().map(|dt| 1.0 / dt).collect();
         self.dt = dt.into_iter().collect();
+        self.to_end = u.iter().map(|t| u[self.n - 1] - t).collect();
         self.inv_span =
             (0..self.n).map(|i| if i > 0 && i + 1 < self.n { 1.0 / (u[i + 1] - u[i - 1]) } else { 0.0 }).collect();
         let baseline = frames.len() as f64;
@@ -283,6 +286,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         index: Table::default(),
         dt: Table::default(),
         inv_dt: Table::default(),
+        to_end: Table::default(),
         inv_span: Table::default(),
         inv_baseline: 0.0,
         inv_baseline_dof: 0.0,
@@ -330,6 +334,13 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
     };
     tables.set_axis(u, frames.clone());
 
+    if let Some((from, to)) = settings.recovery_window_s
+        && plan.slots[slot::PERCENT_SIGNAL_RECOVERY] >= 0
+        && !times.iter().any(|t| (from..=to).contains(t))
+    {
+        let mend = format!("no frame lies in it: the series runs from {} to {} s", times[0], times[times.len() - 1]);
+        return Err(Error::setting("recovery window", format!("{from} to {to} s"), mend));
+    }
     let mut extra = Vec::new();
     let mut record = record(settings, &tables, &plan.windows);
     set_noise(settings, input, &mut tables, &mut extra, &mut record)?;
@@ -380,9 +391,8 @@ fn check(settings: &Descriptors, frames: usize, duration_s: f64) -> Result<()> {
         _ => {}
     }
     positive("enhancement threshold", settings.enhancement_threshold)?;
-    if settings.slope_window < 2 || settings.slope_window > frames {
-        let mend = format!("use 2 to {frames} samples");
-        return Err(Error::setting("slope window", settings.slope_window, mend));
+    if settings.slope_window < 2 {
+        return Err(Error::setting("slope window", settings.slope_window, "use 2 samples or more"));
     }
     if let LateSlopeFrom::SecondsAfterOnset(seconds) = settings.late_slope_from
         && !(seconds.is_finite() && seconds >= 0.0)
@@ -443,7 +453,12 @@ fn set_noise(
             record.push(("noise".into(), SettingValue::Text("given map".into())));
         }
         Noise::Baseline if baseline_frames < 2 => {
-            extra.push(input.reductions.successive_difference_sd());
+            let mut noise = input.reductions.successive_difference_sd();
+            if input.series.voxels().is_integer() {
+                let quantisation = (tables.scale / 12f64.sqrt()) as f32;
+                noise.iter_mut().for_each(|sd| *sd = sd.max(quantisation));
+            }
+            extra.push(noise);
             tables.noise = NoiseFrom::Layer;
             tables.noise_elsewhere = true;
             record.push(("noise".into(), SettingValue::Text("median of successive differences per voxel".into())));
@@ -488,7 +503,8 @@ fn global_onset(tables: &Tables, mean: &[f64]) -> Option<f64> {
     if tables.b - tables.a < 2 {
         let mut steps: Vec<f64> = mean.windows(2).map(|w| (w[1] - w[0]).abs()).collect();
         steps.sort_by(f64::total_cmp);
-        own.noise = NoiseFrom::Value(steps[steps.len() / 2] / (std::f64::consts::SQRT_2 * 0.674_489_750_196_081_7));
+        let median = (steps[(steps.len() - 1) / 2] + steps[steps.len() / 2]) / 2.0;
+        own.noise = NoiseFrom::Value(median / (std::f64::consts::SQRT_2 * 0.674_489_750_196_081_7));
     }
     let differences: Vec<f64> = mean.iter().map(|y| y - mean[0]).collect();
     let mut scratch = vec![0.0; own.n];
@@ -567,6 +583,7 @@ pub(super) struct ShaderSettings {
     early_weights_at: u32,
     early_times_at: u32,
     taus_at: u32,
+    to_end_at: u32,
     t0: f32,
     inv_baseline: f32,
     inv_baseline_dof: f32,
@@ -592,7 +609,7 @@ pub(super) struct ShaderSettings {
     inv_recovery: f32,
     inv_late: f32,
     inv_slope_window: f32,
-    padding: [u32; 2],
+    padding: u32,
     windows: [f32; MAX_WINDOWS],
     slots: Slots,
 }
@@ -626,6 +643,7 @@ pub(super) fn program(t: &Tables) -> Program {
     let early_weights_at = append(&t.early_weights);
     let early_times_at = append(&t.early_times);
     let taus_at = append(&t.taus);
+    let to_end_at = append(&t.to_end);
     let (noise_from, noise_value) = match t.noise {
         NoiseFrom::Baseline { floor } => (0, floor),
         NoiseFrom::Value(value) => (1, value),
@@ -680,6 +698,7 @@ pub(super) fn program(t: &Tables) -> Program {
         early_weights_at,
         early_times_at,
         taus_at,
+        to_end_at,
         t0: t.t0 as f32,
         inv_baseline: t.inv_baseline as f32,
         inv_baseline_dof: t.inv_baseline_dof as f32,
@@ -705,7 +724,7 @@ pub(super) fn program(t: &Tables) -> Program {
         inv_recovery: (1.0 / t.recovery.len() as f64) as f32,
         inv_late: (1.0 / (t.n - t.late_first) as f64) as f32,
         inv_slope_window: (1.0 / t.slope_window as f64) as f32,
-        padding: [0; 2],
+        padding: 0,
         windows,
         slots: t.slots,
     };
@@ -759,7 +778,7 @@ mod tests {
                 baseline_start baseline_end slope_window first_segment noise_from noise_elsewhere subframe onset_method
                 global_onset_known late_from_onset kind_is_signal late_first recovery_start recovery_end window_count
                 tau_count needs dt_at inv_dt_at inv_span_at slope_weights_at slope_times_at early_weights_at
-                early_times_at taus_at t0 inv_baseline inv_baseline_dof sqrt_inv_baseline final_error_factor slope
+                early_times_at taus_at to_end_at t0 inv_baseline inv_baseline_dof sqrt_inv_baseline final_error_factor slope
                 intercept scale inv_scale direction sign noise_value enhancement_threshold onset_parameter global_onset
                 late_from ratio_time_1 ratio_time_2 early_after_onset early_half_width log_tau_first log_tau_step
                 inv_recovery inv_late inv_slope_window padding windows slots
@@ -820,6 +839,7 @@ mod tests {
                 ("PEAK_AT_LAST_FRAME", status::PEAK_AT_LAST_FRAME),
                 ("WINDOW_PAST_END", status::WINDOW_PAST_END),
                 ("NOISE_NOT_FROM_BASELINE", status::NOISE_NOT_FROM_BASELINE),
+                ("CENSORED", status::CENSORED),
                 ("ONSET_NOT_BEFORE_PEAK", ONSET_NOT_BEFORE_PEAK),
             ];
             for (name, value) in expected {
