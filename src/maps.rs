@@ -81,7 +81,7 @@ pub struct RunRecord {
     pub stages: Vec<StageTime>,
     /// Voxels analysed (those inside the mask).
     pub voxels: usize,
-    /// For each status bit that occurs: the bit, its meaning, the number of voxels that have it.
+    /// For each status bit that occurs: the bit as a word of [`crate::status`], its meaning, the number of voxels that have it.
     pub status_counts: Vec<(u32, String, usize)>,
     /// What was doubtful.
     pub warnings: Vec<String>,
@@ -187,5 +187,10 @@ impl Maps {
     /// How the run came about.
     pub fn record(&self) -> &RunRecord {
         &self.record
+    }
+
+    /// The same, to add what happened around the run: a stage of reading, a warning of one's own.
+    pub fn record_mut(&mut self) -> &mut RunRecord {
+        &mut self.record
     }
 }

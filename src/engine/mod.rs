@@ -466,5 +466,5 @@ fn count_bits(words: &[u32]) -> Vec<(u32, String, usize)> {
         let known = status::MEANINGS.iter().find(|(word, _)| *word == 1 << bit);
         known.map_or_else(|| "the kernel's own, see its documentation".to_string(), |(_, text)| (*text).to_string())
     };
-    (0..32).filter(|bit| counts[*bit as usize] > 0).map(|bit| (bit, meaning(bit), counts[bit as usize])).collect()
+    (0..32).filter(|bit| counts[*bit as usize] > 0).map(|bit| (1 << bit, meaning(bit), counts[bit as usize])).collect()
 }

@@ -159,7 +159,7 @@ impl<'a> Montage<'a> {
                 ("persistent", [0, 114, 178]),
                 ("plateau", [240, 180, 0]),
                 ("wash-out", [192, 48, 43]),
-                ("undetermined", [138, 138, 138]),
+                ("undetermined", [204, 121, 167]),
             ];
             for (value, (name, color)) in (1..).zip(types) {
                 self = self.label(value, name, Some(color));

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::kernel::lanes::Lanes;
 use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows, VoxelKernel};
 use crate::maps::SettingValue;
-use crate::quantity::SignalKind;
+use crate::quantity::{Quantity, SignalKind};
 use crate::series::VoxelMap;
 
 pub use outputs::MapSelection;
@@ -423,6 +423,24 @@ impl Descriptors {
     pub fn maps(mut self, maps: MapSelection) -> Self {
         self.maps = maps;
         self
+    }
+
+    /// What a run with these settings gives, in its order: for lists, and to find a wrong identifier before a series is
+    /// read.
+    ///
+    /// ```
+    /// use perfuse::Descriptors;
+    /// use perfuse::kernels::descriptors::MapSelection;
+    /// let asked = Descriptors::new().maps(MapSelection::only(["auc", "iauc_45"]));
+    /// assert_eq!(asked.quantities()?[1].definition, perfuse::Quantity::iauc(45.0).definition);
+    /// assert!(Descriptors::new().maps(MapSelection::only(["ktrans"])).quantities().is_err());
+    /// # Ok::<(), perfuse::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownMap`] or [`Error::Setting`] if a map doesn't exist or has no meaning for the settings.
+    pub fn quantities(&self) -> Result<Vec<Quantity>> {
+        Ok(outputs::plan(self)?.outputs.into_iter().map(|output| output.quantity).collect())
     }
 }
 

@@ -1,0 +1,104 @@
+//! What this machine's memory can do, measured in the same run as what is compared with it.
+
+use std::time::Instant;
+
+use perfuse::Voxels;
+use rayon::prelude::*;
+
+/// Bytes per second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bandwidth {
+    /// Read, by two threads, slab after slab of voxels, all frames of a slab: the order in which voxelwise kernels read.
+    pub(crate) slab_read: f64,
+    /// Read plus written, in a plain copy by two threads.
+    pub(crate) copy: f64,
+    /// The same by one thread.
+    pub(crate) copy_one_thread: f64,
+}
+
+impl Bandwidth {
+    /// The faster copy: what a share of the copy bandwidth refers to.
+    pub(crate) fn best_copy(&self) -> f64 {
+        self.copy.max(self.copy_one_thread)
+    }
+}
+
+/// Measures with the samples themselves; the best of several rounds.
+pub(crate) fn measure(voxels: &Voxels, frames: usize, rounds: usize) -> Bandwidth {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("two threads");
+    let bytes = bytes(voxels);
+    let mut target = vec![0u8; bytes.len()];
+    let size = bytes.len() as f64;
+    let best = |work: &mut dyn FnMut()| {
+        let timed = (0..rounds.max(2)).map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64()
+        });
+        timed.fold(f64::INFINITY, f64::min)
+    };
+    let copy_one_thread = 2.0 * size / best(&mut || target.copy_from_slice(bytes));
+    let half = bytes.len().div_ceil(2).max(1);
+    let copy = best(&mut || {
+        pool.install(|| {
+            target.par_chunks_mut(half).zip(bytes.par_chunks(half)).for_each(|(to, from)| to.copy_from_slice(from));
+        });
+    });
+    // Longer rows are read faster: of some widths, the best counts.
+    let slab_read = [1 << 14, 1 << 16, 1 << 18].map(|row| {
+        best(&mut || {
+            std::hint::black_box(pool.install(|| read_slabs(bytes, frames, row)));
+        })
+    });
+    let slab_read = size / slab_read.into_iter().fold(f64::INFINITY, f64::min);
+    Bandwidth { slab_read, copy: 2.0 * size / copy, copy_one_thread }
+}
+
+/// Adds up every word, in rows of so many bytes: all frames of a row, then the next row.
+fn read_slabs(bytes: &[u8], frames: usize, row: usize) -> u64 {
+    let frame = bytes.len() / frames;
+    (0..frame.div_ceil(row))
+        .into_par_iter()
+        .map(|slab| {
+            let mut sum = 0u64;
+            for t in 0..frames {
+                let from = t * frame + slab * row;
+                let to = (from + row).min((t + 1) * frame);
+                let (_, words, _) = bytemuck::pod_align_to::<u8, u64>(&bytes[from..to]);
+                sum = words.iter().fold(sum, |sum, word| sum.wrapping_add(*word));
+            }
+            sum
+        })
+        .reduce(|| 0, u64::wrapping_add)
+}
+
+fn bytes(voxels: &Voxels) -> &[u8] {
+    match voxels {
+        Voxels::U8(v) => v,
+        Voxels::I8(v) => bytemuck::cast_slice(v),
+        Voxels::U16(v) => bytemuck::cast_slice(v),
+        Voxels::I16(v) => bytemuck::cast_slice(v),
+        Voxels::U32(v) => bytemuck::cast_slice(v),
+        Voxels::I32(v) => bytemuck::cast_slice(v),
+        Voxels::U64(v) => bytemuck::cast_slice(v),
+        Voxels::I64(v) => bytemuck::cast_slice(v),
+        Voxels::F32(v) => bytemuck::cast_slice(v),
+        Voxels::F64(v) => bytemuck::cast_slice(v),
+        _ => &[],
+    }
+}
+
+/// The memory that this process has now and the most that it has had since [`forget_peak_memory`], in bytes; Linux only.
+pub(crate) fn memory() -> Option<[u64; 2]> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let bytes = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+    };
+    Some([bytes("VmRSS:")?, bytes("VmHWM:")?])
+}
+
+/// Begins to watch the peak anew; without effect where the system can't.
+pub(crate) fn forget_peak_memory() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}

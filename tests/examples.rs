@@ -1,0 +1,274 @@
+//! The example programs as their users meet them: files, exit codes, messages.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use perfuse::phantom::{Noise, Phantom};
+use perfuse::{Mask, Series, VoxelMap};
+use tempfile::TempDir;
+
+/// The program, which `cargo test` builds along with the tests.
+fn program(name: &str) -> Command {
+    let test = std::env::current_exe().expect("this test");
+    let target = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
+    let path = target.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(path.exists(), "{} is missing: run `cargo build --examples`, or all tests", path.display());
+    Command::new(path)
+}
+
+fn run(name: &str, arguments: &[&str]) -> Output {
+    program(name).args(arguments).output().expect("the program starts")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What the program says on stderr; system libraries of GPU drivers may say more.
+fn error(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn succeed(name: &str, arguments: &[&str]) -> String {
+    let output = run(name, arguments);
+    assert!(output.status.success(), "{name} {arguments:?}: {}{}", out(&output), error(&output));
+    out(&output)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+/// Every file under a folder with its content.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            let content = std::fs::read(&path).expect("readable");
+            found.insert(path, content);
+        }
+    }
+    found
+}
+
+/// A small phantom as files: the series, its lesion and its tissues.
+fn phantom_files(shape: [usize; 3]) -> (TempDir, PathBuf, PathBuf, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let phantom = Phantom::brain_with_lesion().shape(shape).frames(40, 6.0).noise(Noise::Rician(3.0));
+    let phantom = phantom.build().expect("a phantom");
+    let [series, lesion, labels] = ["series", "lesion", "labels"].map(|n| folder.path().join(format!("{n}.nii.gz")));
+    phantom.series.save(&series, Default::default()).expect("saved");
+    phantom.lesion.save(&lesion, Default::default()).expect("saved");
+    phantom.labels.save(&labels, Default::default()).expect("saved");
+    (folder, series, lesion, labels)
+}
+
+#[test]
+fn demo_writes_maps_and_pictures_and_never_over_them_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = folder.path().join("demo");
+    let said = succeed("perfusion_maps", &["--demo", "--out", text(&demo), "--device", "cpu"]);
+    for topic in ["device", "times", "baseline", "onset", "voxels", "status", "seconds", "written"] {
+        assert!(said.lines().any(|line| line.starts_with(topic)), "no {topic} in:\n{said}");
+    }
+    let before = files(&demo);
+    for id in ["time_to_peak", "onset", "iauc_60", "time_to_fraction_50", "curve_type"] {
+        for name in [format!("{id}.nii.gz"), format!("{id}.json"), format!("pictures/{id}.png")] {
+            assert!(before.contains_key(&demo.join(&name)), "no {name}");
+        }
+    }
+    assert!(before[&demo.join("pictures/mean_curve.png")].starts_with(b"\x89PNG"));
+    assert!(before.contains_key(&demo.join("regions.csv")) && before.contains_key(&demo.join("run.json")));
+
+    let again = run("perfusion_maps", &["--demo", "--out", text(&demo), "--device", "cpu"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(error(&again).contains("run.json exists already") && error(&again).contains("--force"));
+    assert!(before == files(&demo), "a refused run changed files");
+}
+
+#[test]
+fn bad_usage_is_2_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("maps");
+    let refused: [&[&str]; 9] = [
+        &["--no-such-flag"],
+        &[],
+        &["--demo", "--dt", "x"],
+        &["--demo", "--maps", "ktrans"],
+        &["--demo", "--onset", "guess"],
+        &["--demo", "--baseline", "3:200", "--maps", "auc"],
+        &["--demo", "--polarity", "up"],
+        &["--demo", "--device", "no such device"],
+        &["--demo", "series.nii"],
+    ];
+    for arguments in refused {
+        let all = [arguments, &["--out", text(&target), "--quiet"]].concat();
+        let output = run("perfusion_maps", &all);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", error(&output));
+        assert!(out(&output).is_empty() && error(&output).contains("error: "), "{arguments:?}");
+        assert!(!target.exists(), "{arguments:?} left a folder");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("maps");
+    for arguments in [["nowhere.nii.gz", "--device", "cpu"], ["--demo", "--mask", "nowhere.nii.gz"]] {
+        let all = [&arguments[..], &["--out", text(&target)]].concat();
+        let output = run("perfusion_maps", &all);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(error(&output).contains("error: cannot read nowhere.nii.gz"), "{}", error(&output));
+        assert!(!target.exists());
+    }
+}
+
+#[test]
+fn a_phantom_comes_back_from_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (phantom, maps) = (folder.path().join("phantom"), folder.path().join("maps"));
+    let small = ["--shape", "40,40,4", "--frames", "60", "--dt", "4", "--noise", "3", "--seed", "5"];
+    succeed("phantom", &[&small[..], &["--out", text(&phantom)]].concat());
+    let series = Series::open(phantom.join("series.nii.gz")).unwrap();
+    assert_eq!((series.shape(), series.times().median_spacing_s()), ([40, 40, 4, 60], 4.0));
+    let again = run("phantom", &[&small[..], &["--out", text(&phantom)]].concat());
+    assert_eq!(again.status.code(), Some(1));
+
+    let (file, lesion) = (phantom.join("series.nii.gz"), phantom.join("lesion.nii.gz"));
+    let arguments = [text(&file), "--mask", text(&lesion), "--maps", "onset,time_to_peak", "--out", text(&maps)];
+    succeed("perfusion_maps", &[&arguments[..], &["--device", "cpu", "--pictures", "none", "--uncompressed"]].concat());
+    let written: Vec<String> =
+        files(&maps).keys().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    let expected = ["onset.json", "onset.nii", "regions.csv", "run.json", "status.json", "status.nii"];
+    assert_eq!(written, [&expected[..], &["time_to_peak.json", "time_to_peak.nii"]].concat());
+    let regions = std::fs::read_to_string(maps.join("regions.csv")).unwrap();
+    assert!(regions.lines().any(|line| line.starts_with("onset,s,1,")), "{regions}");
+
+    let found = VoxelMap::open(maps.join("onset.nii")).unwrap();
+    let truth = VoxelMap::open(phantom.join("truth/onset.nii.gz")).unwrap();
+    let inside = Mask::open(&lesion).unwrap();
+    let voxels = found.values().into_iter().zip(truth.values()).zip(inside.labels());
+    let mut errors: Vec<f32> = voxels
+        .filter(|((f, t), label)| **label != 0 && f.is_finite() && t.is_finite())
+        .map(|((f, t), _)| (f - t).abs())
+        .collect();
+    errors.sort_by(f32::total_cmp);
+    assert!(errors.len() > 20 && errors[errors.len() / 2] < 4.0, "{} voxels: {errors:?}", errors.len());
+
+    // Again with other maps: what doesn't belong to the new run under its old name is gone.
+    succeed("perfusion_maps", &[&arguments[..], &["--device", "cpu", "--pictures", "none", "--force"]].concat());
+    assert!(maps.join("onset.nii.gz").exists() && !maps.join("onset.nii").exists());
+}
+
+#[test]
+fn curves_of_a_voxel_and_of_a_mask() {
+    let (folder, series, lesion, _) = phantom_files([40, 40, 4]);
+    let picture = folder.path().join("curve.png");
+    let said = succeed("curve", &[text(&series), "--mask", text(&lesion), "--out", text(&picture)]);
+    assert!(said.contains("onset") && said.contains("baseline frames"), "{said}");
+    assert!(std::fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
+    let again = run("curve", &[text(&series), "--voxel", "1,2,3", "--out", text(&picture)]);
+    assert_eq!(again.status.code(), Some(1));
+    succeed("curve", &[text(&series), "--voxel", "20,20,2", "--out", text(&picture), "--force", "--quiet"]);
+    let outside = run("curve", &[text(&series), "--voxel", "40,0,0", "--out", text(&picture), "--force"]);
+    assert_eq!(outside.status.code(), Some(2), "{}", error(&outside));
+    let which = run("curve", &[text(&series), "--out", text(&picture), "--force"]);
+    assert_eq!(which.status.code(), Some(2), "{}", error(&which));
+}
+
+#[test]
+fn verification_passes_on_the_cpu_engine() {
+    let (_folder, series, lesion, labels) = phantom_files([40, 40, 4]);
+    let said = succeed("verify_gpu", &[text(&series), "--device", "cpu", "--mask", text(&lesion), "--all-voxels"]);
+    let voxels = Mask::open(lesion).unwrap().voxel_count();
+    assert!(said.contains(&format!("{voxels} voxels")) && said.trim_end().ends_with("PASSED"), "{said}");
+    let few = ["--device", "cpu", "--mask", text(&labels), "--maps", "auc", "--onset", "threshold:0.2"];
+    assert!(succeed("verify_gpu", &[&[text(&series)], &few[..]].concat()).contains("auc"));
+}
+
+#[test]
+fn the_benchmark_writes_its_table_as_json_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("result.json");
+    // As on a machine without cargo and without the sources.
+    let mut command = program("benchmark");
+    command.current_dir(folder.path()).env_clear().args([
+        "--size",
+        "32,32,4,20",
+        "--runs",
+        "2",
+        "--json",
+        "result.json",
+    ]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", error(&output));
+    assert!(out(&output).contains("all maps") && out(&output).contains("whole job"));
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(json["series"]["shape"], serde_json::json!([32, 32, 4, 20]));
+    assert_eq!(json["devices"][0]["engine"], "cpu");
+    assert!(json["devices"][0]["runs"][2]["warm_seconds"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn help_teaches_every_flag() {
+    let with_example = ["mask", "dt", "times", "baseline", "onset", "onset-scope", "noise", "polarity", "kind", "maps"];
+    let everywhere = [&with_example[..], &["slope-window", "peak", "non-finite", "enhancement-threshold"]].concat();
+    let flags: [(&str, &[&str]); 3] = [
+        ("perfusion_maps", &["demo", "device", "out", "pictures", "force", "quiet", "iauc", "threads", "memory-limit"]),
+        ("curve", &["demo", "voxel", "out", "force", "quiet"]),
+        ("verify_gpu", &["demo", "device", "all-voxels", "quiet"]),
+    ];
+    for (name, own) in flags {
+        let help = succeed(name, &["--help"]);
+        for flag in everywhere.iter().chain(own) {
+            assert!(help.contains(&format!("--{flag}")), "{name} --help lacks --{flag}");
+        }
+        // Lines may be broken anywhere between words.
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for flag in with_example {
+            assert!(words.contains(&format!("e.g. --{flag} ")), "{name} --help has no example of --{flag}");
+        }
+        assert!(help.contains("Examples:"));
+    }
+    for name in ["phantom", "devices", "benchmark"] {
+        if cfg!(feature = "gpu") || name != "devices" {
+            assert!(succeed(name, &["--help"]).contains("Examples:"));
+        }
+    }
+}
+
+#[test]
+fn a_killed_run_leaves_no_file_that_looks_whole() {
+    let (folder, series, ..) = phantom_files([96, 96, 8]);
+    let target = folder.path().join("maps");
+    for wait_ms in [0, 40, 150] {
+        let mut command = program("perfusion_maps");
+        command.args([text(&series), "--out", text(&target), "--device", "cpu", "--force"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // The folder appears when the first map is about to be written.
+        while !target.exists() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for path in files(&target).keys() {
+            let name = path.file_name().unwrap().to_string_lossy();
+            if !name.starts_with('.') && name.ends_with(".nii.gz") {
+                VoxelMap::open(path).unwrap_or_else(|error| panic!("{error}"));
+            }
+        }
+        if let Ok(record) = std::fs::read(target.join("run.json")) {
+            let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+            for file in record["files"].as_array().unwrap() {
+                assert!(target.join(file.as_str().unwrap()).exists(), "{file} is promised and missing");
+            }
+        }
+        std::fs::remove_dir_all(&target).unwrap();
+    }
+}
