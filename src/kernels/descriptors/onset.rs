@@ -59,7 +59,7 @@ struct Break<L: Lanes> {
 fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise<L>, enhancing: L::M) -> (L::F, L::M) {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
-    let (mut count, mut sx, mut sxx, mut sy, mut sxy) = (zero, zero, zero, zero, zero);
+    let (mut sx, mut sxx, mut sy, mut sxy) = (zero, zero, zero, zero);
     let mut best = Break::<L> { gain: zero, intercept: zero, slope: -one, found: l.mask(false) };
     for k in (t.b - 1..t.n - 1).rev() {
         let inside = enhancing & half_rise.frame.ge(t.index.at(l, k + 1));
@@ -69,7 +69,7 @@ fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise
         let x = half_rise.time - t.u.at(l, k + 1);
         let y = l.select(inside, e[k + 1], zero);
         let x_in = l.select(inside, x, zero);
-        count = count + l.select(inside, one, zero);
+        let count = half_rise.frame - t.index.at(l, k);
         sx = sx + x_in;
         sxx = sxx + x_in * x_in;
         sy = sy + y;
@@ -168,17 +168,28 @@ fn saturating<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, enhancing:
         previous_onset = onset;
         previous_was_best = better;
     }
-    let log_tau = |index: L::F| l.splat(t.log_tau_first) + index * l.splat(t.log_tau_step);
-    let before = saturating_squares(t, l, e, peak, log_tau(best - one).exp(), onset_before);
-    let at = saturating_squares(t, l, e, peak, log_tau(best).exp(), onset_at);
-    let after = saturating_squares(t, l, e, peak, log_tau(best + one).exp(), onset_after);
+    let before = saturating_squares(t, l, e, peak, log_tau(t, l, best - one).exp(), onset_before);
+    let at = saturating_squares(t, l, e, peak, log_tau(t, l, best).exp(), onset_at);
+    let after = saturating_squares(t, l, e, peak, log_tau(t, l, best + one).exp(), onset_after);
     let curvature = (before - at) + (after - at);
     let inner = best.gt(zero) & best.lt(l.count(t.taus.len() - 1)) & curvature.gt(zero);
     let vertex = (before - after) * l.splat(0.5) / l.select(inner, curvature, one);
     // The grid's best is the best of the three, so the vertex lies within half a step of it.
     let shift = l.select(inner, clamp::<L>(vertex, l.splat(-0.5), l.splat(0.5)), zero);
-    let (_, onset, found) = saturating_break(t, l, e, peak, enhancing, log_tau(best + shift).exp());
+    let (_, onset, found) = saturating_break(t, l, e, peak, enhancing, log_tau(t, l, best + shift).exp());
     (onset, found)
+}
+
+/// The logarithm of the time constant at a place of the grid, also between its points.
+#[inline(always)]
+fn log_tau<L: Lanes>(t: &Tables, l: L, index: L::F) -> L::F {
+    l.splat(t.log_tau_first) + index * l.splat(t.log_tau_step)
+}
+
+/// How far a saturating rise of height 1 has come at a frame.
+#[inline(always)]
+fn saturating_rise<L: Lanes>(t: &Tables, l: L, frame: usize, onset: L::F, inv_tau: L::F) -> L::F {
+    one_minus_exp(l, (t.u.at(l, frame) - onset).max(l.splat(0.0)) * inv_tau)
 }
 
 /// The sum of squares that a saturating rise leaves from the baseline to the peak: of the residuals themselves, which
@@ -188,11 +199,10 @@ fn saturating_squares<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, ta
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let inv_tau = one / tau;
-    let rise = |i: usize| one_minus_exp(l, (t.u.at(l, i) - onset).max(zero) * inv_tau);
     let (mut sw, mut sy) = (zero, zero);
     for i in t.b..t.n {
         let inside = peak.frame.ge(t.index.at(l, i));
-        let w = rise(i);
+        let w = saturating_rise(t, l, i, onset, inv_tau);
         sw = sw + l.select(inside, w * w, zero);
         sy = sy + l.select(inside, w * e[i], zero);
     }
@@ -200,7 +210,7 @@ fn saturating_squares<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, ta
     let mut squares = zero;
     for i in t.b..t.n {
         let inside = peak.frame.ge(t.index.at(l, i));
-        let residual = e[i] - amplitude * rise(i);
+        let residual = e[i] - amplitude * saturating_rise(t, l, i, onset, inv_tau);
         squares = squares + l.select(inside, residual * residual, zero);
     }
     squares
@@ -313,17 +323,21 @@ fn deviation_threshold<L: Lanes>(t: &Tables, l: L, e: &[L::F], level: L::F) -> (
     (time + step * (level - below) / rise, crosses & rise.gt(zero))
 }
 
+#[inline(always)]
+fn central_difference<L: Lanes>(t: &Tables, l: L, e: &[L::F], frame: usize) -> L::F {
+    (e[frame + 1] - e[frame - 1]) * t.inv_span.at(l, frame)
+}
+
 /// Walking back from the largest central difference to where it falls to a fraction of it, linear between frames.
 #[inline(always)]
 fn derivative<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, fraction: f64) -> (L::F, L::M) {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
-    let central = |i: usize| (e[i + 1] - e[i - 1]) * t.inv_span.at(l, i);
     let mut largest = zero;
     let mut frame = zero;
     let mut rising = l.mask(false);
     for i in t.b.saturating_sub(1).max(1)..t.n - 1 {
-        let difference = central(i);
+        let difference = central_difference(t, l, e, i);
         let better = peak.frame.ge(t.index.at(l, i)) & difference.gt(largest);
         largest = l.select(better, difference, largest);
         frame = l.select(better, t.index.at(l, i), frame);
@@ -333,9 +347,9 @@ fn derivative<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, fraction: 
     let (mut below, mut above, mut time, mut step) = (zero, one, zero, zero);
     let mut found = l.mask(false);
     for i in 1..t.n - 2 {
-        let hit = central(i).le(level) & frame.gt(t.index.at(l, i)) & rising;
-        below = l.select(hit, central(i), below);
-        above = l.select(hit, central(i + 1), above);
+        let hit = central_difference(t, l, e, i).le(level) & frame.gt(t.index.at(l, i)) & rising;
+        below = l.select(hit, central_difference(t, l, e, i), below);
+        above = l.select(hit, central_difference(t, l, e, i + 1), above);
         time = l.select(hit, t.u.at(l, i), time);
         step = l.select(hit, t.dt.at(l, i), step);
         found = found | hit;

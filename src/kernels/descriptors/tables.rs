@@ -107,6 +107,8 @@ pub struct Tables {
     pub(super) needs_own_onset: bool,
     pub(super) needs_half_rise: bool,
     pub(super) needs_slope: bool,
+    /// The mean enhancement of the steepest window is asked for.
+    pub(super) needs_slope_mean: bool,
     pub(super) needs_weights: bool,
     pub(super) needs_moment: bool,
     pub(super) needs_area: bool,
@@ -325,6 +327,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         needs_half_rise: needs_own_onset && settings.onset == Onset::PiecewiseLinear,
         needs_slope: asks(&[slot::MAX_SLOPE, slot::MAX_SLOPE_TIME])
             || (needs_own_onset && settings.onset == Onset::Intersection),
+        needs_slope_mean: needs_own_onset && settings.onset == Onset::Intersection,
         needs_weights: asks(&[slot::AUC_SE, slot::AUMC_SE])
             || (slot::IAUC_SE..slot::IAUC_SE + MAX_WINDOWS).any(|slot| plan.slots[slot] >= 0),
         needs_moment: asks(&[slot::AUMC, slot::AUMC_SE, slot::MEAN_RESIDENCE_TIME]),
@@ -495,6 +498,7 @@ fn global_onset(tables: &Tables, mean: &[f64]) -> Option<f64> {
         needs_own_onset: true,
         needs_half_rise: tables.onset == Onset::PiecewiseLinear,
         needs_slope: tables.onset == Onset::Intersection,
+        needs_slope_mean: tables.onset == Onset::Intersection,
         needs_area: false,
         needs_moment: false,
         needs_positive_baseline: false,
