@@ -127,7 +127,6 @@ const ONSET_THRESHOLD: u32 = 3u;
 const ONSET_SD_THRESHOLD: u32 = 4u;
 const ONSET_DERIVATIVE: u32 = 5u;
 
-const GOLDEN_STEPS: u32 = 14u;
 const NORMAL_975: f32 = 1.95996398;
 
 // The voxel in hand: its place in the slab, the word of its first sample, and its mean over the baseline.
@@ -420,8 +419,8 @@ fn integral(moment: bool, start: f32, end: f32) -> Integral {
 }
 
 fn standard_error(area: Integral, sigma: f32) -> f32 {
-    let shared = area.weights * area.weights * uniforms.settings.inv_baseline;
-    return sigma * sqrt(area.squared_weights + shared);
+    let baseline_part = area.weights * area.weights * uniforms.settings.inv_baseline;
+    return sigma * sqrt(area.squared_weights + baseline_part);
 }
 
 // Zero, then a line from a continuous break point: see onset.rs.
@@ -493,9 +492,10 @@ fn piecewise_linear_error(half_rise: HalfRise, onset: f32) -> Found {
         squares += residual * residual;
     }
     let dof = f32(half_rise.frame) - f32(a + 2u);
-    let determinant = slope * slope * (count * sxx - sx * sx);
+    let determinant = count * sxx - sx * sx;
     let known = usable && count >= 2.0 && dof >= 1.0 && determinant > 0.0;
-    let variance = squares * sxx / pick(known, dof * determinant, 1.0);
+    let factor = sxx / pick(known, determinant, 1.0) + uniforms.settings.inv_baseline;
+    let variance = squares * factor / pick(known, dof * slope * slope, 1.0);
     return Found(sqrt(max(variance, 0.0)), known);
 }
 
@@ -567,38 +567,59 @@ fn saturating_break(peak: Peak, tau: f32) -> Break {
     return Break(best_gain, best_frame_time - tau * ln_one_minus(best_w), found);
 }
 
+fn log_tau(index: f32) -> f32 {
+    return uniforms.settings.log_tau_first + index * uniforms.settings.log_tau_step;
+}
+
 fn saturating(peak: Peak) -> Found {
     let s = &uniforms.settings;
-    var best_gain = 0.0;
     var best = 0.0;
+    var best_gain = 0.0;
+    var onset_before = 0.0;
+    var onset_at = 0.0;
+    var onset_after = 0.0;
+    var previous_onset = 0.0;
+    var previous_was_best = false;
     for (var j = 0u; j < (*s).tau_count; j++) {
-        let gain = saturating_break(peak, tables[(*s).taus_at + j]).gain;
-        let better = gain > best_gain;
-        best_gain = pick(better, gain, best_gain);
+        let found = saturating_break(peak, tables[(*s).taus_at + j]);
+        onset_after = pick(previous_was_best, found.time, onset_after);
+        let better = found.gain > best_gain;
+        onset_before = pick(better, previous_onset, onset_before);
+        onset_at = pick(better, found.time, onset_at);
+        best_gain = pick(better, found.gain, best_gain);
         best = pick(better, f32(j), best);
+        previous_onset = found.time;
+        previous_was_best = better;
     }
-    let golden = 0.61803399;
-    var low = (*s).log_tau_first + (best - 1.0) * (*s).log_tau_step;
-    var high = (*s).log_tau_first + (best + 1.0) * (*s).log_tau_step;
-    var left = high - golden * (high - low);
-    var right = low + golden * (high - low);
-    var left_gain = saturating_break(peak, exp(left)).gain;
-    var right_gain = saturating_break(peak, exp(right)).gain;
-    for (var step = 0u; step < GOLDEN_STEPS; step++) {
-        let to_left = left_gain >= right_gain;
-        high = pick(to_left, right, high);
-        low = pick(to_left, low, left);
-        let inner = pick(to_left, left, right);
-        let inner_gain = pick(to_left, left_gain, right_gain);
-        let probe = pick(to_left, high - golden * (high - low), low + golden * (high - low));
-        let probe_gain = saturating_break(peak, exp(probe)).gain;
-        left = pick(to_left, probe, inner);
-        left_gain = pick(to_left, probe_gain, inner_gain);
-        right = pick(to_left, inner, probe);
-        right_gain = pick(to_left, inner_gain, probe_gain);
-    }
-    let best_break = saturating_break(peak, exp((low + high) * 0.5));
+    let before = saturating_squares(peak, exp(log_tau(best - 1.0)), onset_before);
+    let at = saturating_squares(peak, exp(log_tau(best)), onset_at);
+    let after = saturating_squares(peak, exp(log_tau(best + 1.0)), onset_after);
+    let curvature = (before - at) + (after - at);
+    let inner = best > 0.0 && best < f32((*s).tau_count - 1u) && curvature > 0.0;
+    let vertex_shift = (before - after) * 0.5 / pick(inner, curvature, 1.0);
+    let shift = pick(inner, min(max(vertex_shift, -0.5), 0.5), 0.0);
+    let best_break = saturating_break(peak, exp(log_tau(best + shift)));
     return Found(best_break.time, best_break.found);
+}
+
+// The sum of squares that a saturating rise leaves from the baseline to the peak.
+fn saturating_squares(peak: Peak, tau: f32, onset: f32) -> f32 {
+    let inv_tau = 1.0 / tau;
+    var sw = 0.0;
+    var sy = 0.0;
+    for (var i = uniforms.settings.baseline_end; i <= peak.frame; i++) {
+        let w = one_minus_exp(max(u_at(i) - onset, 0.0) * inv_tau);
+        sw += w * w;
+        sy += w * e_at(i);
+    }
+    let amplitude = sy / pick(sw > 0.0, sw, 1.0);
+    var squares = 0.0;
+    for (var i = uniforms.settings.baseline_end; i <= peak.frame; i++) {
+        let w = one_minus_exp(max(u_at(i) - onset, 0.0) * inv_tau);
+        let residual = e_at(i) - amplitude * w;
+        squares += residual * residual;
+    }
+    return squares;
 }
 
 fn intersection(steepest: SteepestRise) -> Found {
@@ -768,7 +789,7 @@ fn curve_type(target_time: f32, known_target: bool, baseline: f32, sigma: f32) -
     let change = 100.0 * (ratio - 1.0);
     var variance = (*s).inv_late + ratio * ratio / count - 2.0 * ratio * shared_samples * (*s).inv_late / count;
     if !is_signal {
-        // The baseline's noise is common to both means and remains in their ratio.
+        // The baseline's noise is baseline_part to both means and remains in their ratio.
         variance += (1.0 - ratio) * (1.0 - ratio) * (*s).inv_baseline;
     }
     let error = 100.0 * NORMAL_975 * sigma / early * sqrt(max(variance, 0.0));

@@ -4,6 +4,7 @@
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
+use fearless_simd::{Level, dispatch};
 use rayon::prelude::*;
 
 use crate::maps::StageTime;
@@ -11,6 +12,9 @@ use crate::series::{Mask, Series, Voxels};
 
 /// Voxels that are summed in sequence before sums are put together; fixed, so that results don't depend on threads.
 const BLOCK: usize = 1 << 14;
+
+/// Voxels whose deviations are computed at once: their sums stay in the fastest cache.
+const DEVIATION_BLOCK: usize = 1 << 10;
 
 /// The reductions of one series, computed when first asked for.
 #[derive(Debug)]
@@ -44,8 +48,10 @@ impl<'a> Reductions<'a> {
         self.timed("reduce: baseline noise", frames.len(), || {
             let count = self.series.voxel_count();
             let mut deviations = vec![0.0f32; count];
-            deviations.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
-                baseline_deviations(self.series, frames.clone(), block * BLOCK, out);
+            let level = Level::new();
+            deviations.par_chunks_mut(DEVIATION_BLOCK).enumerate().for_each(|(block, out)| {
+                let start = block * DEVIATION_BLOCK;
+                dispatch!(level, _simd => baseline_deviations(self.series, frames.clone(), start, out));
             });
             if let Some(mask) = self.mask {
                 let inside = mask.flat();
@@ -125,18 +131,19 @@ impl<'a> Reductions<'a> {
     }
 }
 
-/// The sum of each frame over the selected voxels: in i64 for integers of up to 32 bits, else in f64.
+/// The sum of each frame over the selected voxels: blocks in integers for integers of up to 32 bits, else in f64.
 fn frame_sums(series: &Series, inside: Option<&[u32]>) -> Vec<f64> {
     macro_rules! sums {
         ($samples:expr, $wide:ty) => {
-            frame_sums_of(series, inside, $samples, <$wide>::from, |sum| sum as f64)
+            frame_sums_of(series, inside, $samples, <$wide>::from, |sum: $wide| sum as f64)
         };
     }
     match series.voxels() {
-        Voxels::U8(v) => sums!(v, i64),
-        Voxels::I8(v) => sums!(v, i64),
-        Voxels::U16(v) => sums!(v, i64),
-        Voxels::I16(v) => sums!(v, i64),
+        // A block of 2^14 samples of 16 bits sums up within 32.
+        Voxels::U8(v) => sums!(v, i32),
+        Voxels::I8(v) => sums!(v, i32),
+        Voxels::U16(v) => sums!(v, i32),
+        Voxels::I16(v) => sums!(v, i32),
         Voxels::U32(v) => sums!(v, i64),
         Voxels::I32(v) => sums!(v, i64),
         Voxels::U64(v) => frame_sums_of(series, inside, v, |x| x as f64, |sum: f64| sum),
@@ -155,43 +162,53 @@ fn frame_sums_of<T, W>(
 ) -> Vec<f64>
 where
     T: Copy + Sync,
-    W: Copy + Default + Send + std::ops::AddAssign + std::ops::Add<Output = W>,
+    W: Copy + Default + std::ops::AddAssign + std::ops::Add<Output = W>,
 {
-    // Independent partial sums let the compiler use vector instructions, and their fixed number keeps the result the
-    // same on every machine.
-    const PARTIAL: usize = 16;
     let count = series.voxel_count();
+    let level = Level::new();
     samples
         .par_chunks_exact(count)
         .map(|frame| {
-            let blocks = frame.chunks(BLOCK).enumerate().map(|(block, samples)| {
-                let mut partial = [W::default(); PARTIAL];
-                match inside {
-                    None => {
-                        let mut chunks = samples.chunks_exact(PARTIAL);
-                        for chunk in &mut chunks {
-                            for lane in 0..PARTIAL {
-                                partial[lane] += widen(chunk[lane]);
-                            }
-                        }
-                        for (lane, sample) in chunks.remainder().iter().enumerate() {
-                            partial[lane] += widen(*sample);
-                        }
-                    }
-                    Some(inside) => {
-                        let inside = &inside[block * BLOCK..block * BLOCK + samples.len()];
-                        for (i, (sample, label)) in samples.iter().zip(inside).enumerate() {
-                            if *label != 0 {
-                                partial[i % PARTIAL] += widen(*sample);
-                            }
-                        }
-                    }
-                }
-                partial.into_iter().fold(W::default(), |sum, x| sum + x)
-            });
-            finish(blocks.fold(W::default(), |sum, x| sum + x))
+            let block_sum = |(block, samples): (usize, &[T])| {
+                let inside = inside.map(|inside| &inside[block * BLOCK..block * BLOCK + samples.len()]);
+                finish(dispatch!(level, _simd => sum_block(samples, inside, &widen)))
+            };
+            frame.chunks(BLOCK).enumerate().map(block_sum).sum()
         })
         .collect()
+}
+
+/// The sum of a block. Independent partial sums let the compiler use vector instructions, and their fixed number keeps the
+/// result the same on every machine.
+#[inline(always)]
+fn sum_block<T, W>(samples: &[T], inside: Option<&[u32]>, widen: &impl Fn(T) -> W) -> W
+where
+    T: Copy,
+    W: Copy + Default + std::ops::AddAssign + std::ops::Add<Output = W>,
+{
+    const PARTIAL: usize = 64;
+    let mut partial = [W::default(); PARTIAL];
+    match inside {
+        None => {
+            let mut chunks = samples.chunks_exact(PARTIAL);
+            for chunk in &mut chunks {
+                for lane in 0..PARTIAL {
+                    partial[lane] += widen(chunk[lane]);
+                }
+            }
+            for (lane, sample) in chunks.remainder().iter().enumerate() {
+                partial[lane] += widen(*sample);
+            }
+        }
+        Some(inside) => {
+            for (i, (sample, label)) in samples.iter().zip(inside).enumerate() {
+                if *label != 0 {
+                    partial[i % PARTIAL] += widen(*sample);
+                }
+            }
+        }
+    }
+    partial.into_iter().fold(W::default(), |sum, x| sum + x)
 }
 
 /// 1 for voxels inside whose samples are all finite.
@@ -220,6 +237,7 @@ fn finite_voxels(series: &Series, inside: Option<&[u32]>) -> Vec<u32> {
 
 /// Sample standard deviation over the baseline frames, in stored units, for the voxels from `start`; NaN where a sample
 /// isn't finite.
+#[inline(always)]
 fn baseline_deviations(series: &Series, frames: std::ops::Range<usize>, start: usize, out: &mut [f32]) {
     let count = series.voxel_count();
     let n = frames.len() as f64;
@@ -227,8 +245,9 @@ fn baseline_deviations(series: &Series, frames: std::ops::Range<usize>, start: u
         ($samples:expr, $narrow:ty, $convert:expr) => {{
             let samples = $samples;
             let first = &samples[frames.start * count + start..][..out.len()];
-            let mut sums = vec![<$narrow>::default(); out.len()];
-            let mut squares = vec![0.0f64; out.len()];
+            let mut sums = [<$narrow>::default(); DEVIATION_BLOCK];
+            let mut squares = [0.0f64; DEVIATION_BLOCK];
+            let (sums, squares) = (&mut sums[..out.len()], &mut squares[..out.len()]);
             for t in frames.clone() {
                 let row = &samples[t * count + start..][..out.len()];
                 for i in 0..out.len() {
@@ -267,7 +286,7 @@ fn baseline_deviations(series: &Series, frames: std::ops::Range<usize>, start: u
 fn median_of_non_negative(values: &[f32]) -> Option<f64> {
     let histogram = |key: &(dyn Fn(u32) -> Option<usize> + Sync)| -> Vec<u64> {
         values
-            .par_chunks(1 << 18)
+            .par_chunks(values.len().div_ceil(rayon::current_num_threads()).max(1 << 16))
             .map(|chunk| {
                 let mut counts = vec![0u64; 1 << 16];
                 for value in chunk {

@@ -15,6 +15,7 @@ use perfuse::kernel::{Curve, Output, OutputKind, PreparedKernel, Program, Rows};
 use perfuse::{Cancel, Error, Mask, Quantity, RunOptions, Scaling, Series, SettingValue, TimeAxis, Voxels, status};
 
 type Outcome = Result<(), Failed>;
+type Test = (&'static str, fn() -> Outcome);
 
 const NAN_BITS: u32 = 0x7fc0_0000;
 const SENTINEL: u32 = 0xdead_beef;
@@ -529,7 +530,7 @@ fn a_device_of_the_callers() -> Outcome {
     }
     // An error of their own still reaches the handler that they set.
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
-    device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 16, usage, mapped_at_creation: false });
+    let _ = device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 16, usage, mapped_at_creation: false });
     match errors.load(Ordering::Relaxed) {
         1 => Ok(()),
         count => Err(format!("{count} errors reached the caller's handler").into()),
@@ -612,7 +613,7 @@ fn stages_are_told() -> Outcome {
 }
 
 fn main() {
-    let tests: &[(&str, fn() -> Outcome)] = &[
+    let tests: &[Test] = &[
         ("types_and_sizes", types_and_sizes),
         ("slabs_do_not_matter", slabs_do_not_matter),
         ("dispatches_fold", dispatches_fold),

@@ -278,6 +278,8 @@ fn hard_values_harm_no_other_and_verify() {
         Box::new(move |t| step(100.0, 160.0)(t)),
         Box::new(move |t| step(100.0, 136.0)(t)),
         Box::new(|t| [100.0, 100.0, 100.0, 100.0, 130.0, 130.0, 160.0, 160.0][t.min(7)]),
+        Box::new(move |t| step(1e15, -1e15)(t)),
+        Box::new(move |t| step(-1e15, 1e15)(t)),
         Box::new(|t| 1.0e7 + if t > 8 { 1.0 } else { 0.0 }),
     ];
     let good = curves(14, voxels, &(0..frames).map(|i| 2.0 * i as f64).collect::<Vec<_>>(), 1.0);
@@ -313,7 +315,16 @@ fn hard_values_harm_no_other_and_verify() {
                         assert_eq!(found[voxel], expected[voxel], "{id} voxel {voxel}, hard curve {number}");
                     }
                 }
+                // Beyond about 1e18, squares leave the range of 32-bit floats: there is no bound to verify against.
+                let largest = (0..frames).map(|t| curve(t).abs()).fold(0.0f32, f32::max);
+                let squares_overflow = largest > 1e18 && (0..frames).any(|t| curve(t) != curve(0));
                 let verification = engine.verify(&kernel, &series, &RunOptions::new()).unwrap();
+                if squares_overflow {
+                    for t in 0..frames {
+                        samples[20 + t * voxels] = kept[t];
+                    }
+                    continue;
+                }
                 if !verification.passed() {
                     println!("hard curve {number}, {method:?}\n{verification}");
                 }

@@ -333,7 +333,7 @@ impl Engine {
             Backend::Cpu => cpu::run(prepared, series, options, memory),
             Backend::Reference => reference::run(prepared, series, options),
             #[cfg(feature = "gpu")]
-            Backend::Gpu(gpu) => gpu.run(prepared, series, options),
+            Backend::Gpu(gpu) => gpu.run(prepared, series, options, memory),
         }
     }
 

@@ -32,7 +32,8 @@ pub struct MapVerification {
     pub worst_share: f64,
     /// Voxels where only another outcome of a comparison within rounding gives the engine's value.
     pub ambiguous: usize,
-    /// Voxels for which no tolerance can be given: rounding may change the value at will.
+    /// Voxels for which no tolerance can be derived, because a divisor's bound includes zero: there, 5 % of the value or of
+    /// the map's median magnitude is allowed.
     pub unbounded: usize,
     /// Voxels that don't agree.
     pub failures: usize,
@@ -89,6 +90,9 @@ impl std::fmt::Display for Verification {
     }
 }
 
+/// What is allowed where no tolerance can be derived, of the value or of the map's median magnitude.
+const UNBOUNDED_SHARE: f64 = 0.05;
+
 /// What one voxel's row amounts to.
 #[derive(Clone, Copy)]
 struct Comparison {
@@ -138,8 +142,22 @@ pub(super) fn compare<P: PreparedKernel>(
     let compared: Vec<(usize, Vec<Comparison>)> =
         voxels.par_iter().map(|voxel| (*voxel, compare_voxel(prepared, series, *voxel, raw, &names))).collect();
     let mut maps: Vec<MapVerification> = names.iter().map(|(id, _)| empty(id)).collect();
+    let typical: Vec<f64> = (0..names.len())
+        .map(|row| {
+            let mut magnitudes: Vec<f64> =
+                compared.iter().map(|(_, rows)| rows[row].definition.abs()).filter(|x| x.is_finite()).collect();
+            magnitudes.sort_by(f64::total_cmp);
+            magnitudes.get(magnitudes.len() / 2).copied().unwrap_or(0.0)
+        })
+        .collect();
     for (voxel, rows) in &compared {
-        for (map, row) in maps.iter_mut().zip(rows) {
+        for ((map, row), typical) in maps.iter_mut().zip(rows).zip(&typical) {
+            let mut row = *row;
+            if row.unbounded {
+                let allowed = UNBOUNDED_SHARE * row.definition.abs().max(*typical);
+                row.agrees = row.deviation <= allowed;
+                row.share = if allowed > 0.0 { row.deviation / allowed } else { 0.0 };
+            }
             map.voxels += 1;
             map.ambiguous += usize::from(row.ambiguous);
             map.unbounded += usize::from(row.unbounded);
@@ -249,13 +267,13 @@ fn compare_word(word: u32, definition: BoundedWord, kind: OutputKind) -> Compari
         comparison.agrees = engine.is_nan() && definition.value.is_nan();
         return comparison;
     }
+    let deviation = (engine - definition.value).abs();
+    comparison.deviation = deviation;
     if !definition.error.is_finite() {
         comparison.unbounded = true;
         return comparison;
     }
-    let deviation = (engine - definition.value).abs();
     comparison.agrees = deviation <= definition.error;
-    comparison.deviation = deviation;
     if definition.error > 0.0 {
         comparison.share = deviation / definition.error;
     }

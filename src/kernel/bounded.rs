@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-use super::lanes::{Lanes, Numbers};
+use super::lanes::{Lanes, Numbers, Table};
 
 /// One unit in the last place of f32, relative.
 const ULP: f64 = f32::EPSILON as f64;
@@ -181,6 +181,9 @@ impl<'a> Lanes for Bounded<'a> {
 
     fn splat(self, value: f64) -> BoundedNumber<'a> {
         BoundedNumber { value, error: (value - f64::from(value as f32)).abs(), decisions: self.0 }
+    }
+    fn entry(self, table: &Table, index: usize) -> BoundedNumber<'a> {
+        self.splat(table[index])
     }
     fn load(self, stored: &[f64]) -> BoundedNumber<'a> {
         self.splat(stored[0])

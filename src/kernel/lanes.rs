@@ -75,6 +75,8 @@ pub trait Lanes: Copy {
     fn count(self, value: usize) -> Self::F {
         self.splat(value as f64)
     }
+    /// A table's entry for every voxel; rounded to 32 bits where the lanes are.
+    fn entry(self, table: &Table, index: usize) -> Self::F;
     /// Numbers from memory, one per voxel.
     fn load(self, stored: &[Self::Stored]) -> Self::F;
     /// The same truth value for every voxel.
@@ -87,6 +89,37 @@ pub trait Lanes: Copy {
     fn write(self, value: Self::F, valid: Self::M, words: &mut [Self::Word]);
     /// Writes bit words.
     fn write_bits(self, bits: Self::U, words: &mut [Self::Word]);
+}
+
+/// Numbers shared by all voxels, in f64 and rounded once to f32, so that no inner loop has to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Table {
+    double: Vec<f64>,
+    single: Vec<f32>,
+}
+
+impl Table {
+    /// The entry for every voxel.
+    #[inline(always)]
+    pub fn at<L: Lanes>(&self, lanes: L, index: usize) -> L::F {
+        lanes.entry(self, index)
+    }
+}
+
+impl FromIterator<f64> for Table {
+    fn from_iter<I: IntoIterator<Item = f64>>(entries: I) -> Self {
+        let double: Vec<f64> = entries.into_iter().collect();
+        let single = double.iter().map(|x| *x as f32).collect();
+        Self { double, single }
+    }
+}
+
+impl std::ops::Deref for Table {
+    type Target = [f64];
+
+    fn deref(&self) -> &[f64] {
+        &self.double
+    }
 }
 
 /// One voxel in f64: the definition.
@@ -138,6 +171,9 @@ impl Lanes for Double {
 
     fn splat(self, value: f64) -> f64 {
         value
+    }
+    fn entry(self, table: &Table, index: usize) -> f64 {
+        table.double[index]
     }
     fn load(self, stored: &[f64]) -> f64 {
         stored[0]
@@ -218,6 +254,10 @@ impl<S: Simd> Lanes for Wide<S> {
     #[inline(always)]
     fn splat(self, value: f64) -> f32x16<S> {
         f32x16::splat(self.0, value as f32)
+    }
+    #[inline(always)]
+    fn entry(self, table: &Table, index: usize) -> f32x16<S> {
+        f32x16::splat(self.0, table.single[index])
     }
     #[inline(always)]
     fn load(self, stored: &[f32]) -> f32x16<S> {

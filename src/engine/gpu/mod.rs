@@ -17,9 +17,9 @@ use rayon::prelude::*;
 pub use context::{DeviceBackend, DeviceChoice, DeviceInfo, DeviceKind, DeviceLimits, devices};
 
 use super::RunOptions;
-use super::raw_rows::{NAN_BITS, RawRows};
+use super::raw_rows::{NAN_BITS, RawRows, blank_word};
 use crate::error::{Error, Result};
-use crate::kernel::{Output, OutputKind, PreparedKernel, Program};
+use crate::kernel::{Output, PreparedKernel, Program};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series};
 use crate::status;
@@ -103,16 +103,17 @@ impl Gpu {
         series: &Series,
         options: &RunOptions<'_>,
     ) -> Result<(Vec<Vec<u32>>, Vec<StageTime>)> {
-        let raw = self.run(prepared, series, options)?;
+        let raw = self.run(prepared, series, options, Vec::new())?;
         Ok((raw.rows, raw.stages))
     }
 
-    /// Runs a kernel over a series.
+    /// Runs a kernel over a series, into rows of memory that may be reused.
     pub(crate) fn run<P: PreparedKernel>(
         &self,
         prepared: &P,
         series: &Series,
         options: &RunOptions<'_>,
+        mut memory: Vec<Vec<u32>>,
     ) -> Result<RawRows> {
         for (layer, values) in prepared.extra().iter().enumerate() {
             if values.len() != series.voxel_count() {
@@ -138,19 +139,19 @@ impl Gpu {
             pieces: pieces(series.voxel_count(), options.mask.map(Mask::flat)),
         };
         self.check(&job.program)?;
-        let mut cap = self.tuning.slab_voxels;
+        let mut slab = self.plan(&job, self.tuning.slab_voxels)?;
         loop {
-            let slab = self.plan(&job, cap)?;
-            match self.run_in_slabs(&job, slab) {
+            match self.run_in_slabs(&job, slab, &mut memory) {
                 Ok(raw) => return Ok(raw),
                 Err(Fault::OutOfMemory) => {
                     // Memory kept from other runs may be all that is missing.
                     self.release_memory();
-                    if slab <= slabs::GRANULE {
+                    let smaller = self.plan(&job, Some(slab / 2))?;
+                    if smaller >= slab {
                         return Err(self.too_little_memory(&job, slab));
                     }
-                    log::warn!("{}: no memory for slabs of {slab} voxels, trying half", self.context.info.name);
-                    cap = Some(slab / 2);
+                    log::warn!("{}: no memory for slabs of {slab} voxels, trying {smaller}", self.context.info.name);
+                    slab = smaller;
                 }
                 Err(fault) => return Err(self.context.error(fault)),
             }
@@ -223,7 +224,7 @@ impl Gpu {
         Workspace::new(&self.context, sizes, tables, uniforms)
     }
 
-    fn run_in_slabs(&self, job: &Job<'_>, slab: usize) -> Result<RawRows, Fault> {
+    fn run_in_slabs(&self, job: &Job<'_>, slab: usize, memory: &mut Vec<Vec<u32>>) -> Result<RawRows, Fault> {
         let start = Instant::now();
         let (code, _) = sample_type(job.series.voxels());
         let pipelines = self.pipelines.of(&self.context, &job.program, code)?;
@@ -235,25 +236,33 @@ impl Gpu {
             let tables = bytemuck::cast_slice(&job.program.tables);
             self.context.scoped(|| self.context.queue.write_buffer(&space.tables, 0, tables))?;
         }
+        // What memory held before doesn't matter: every voxel is written, by the kernel or as outside the mask.
+        let mut rows = std::mem::take(memory);
+        rows.resize_with(job.rows + 1, Vec::new);
+        for row in &mut rows {
+            row.resize(job.series.voxel_count(), 0);
+        }
         let mut run = Run {
             gpu: self,
             job,
-            slab,
             pipelines,
             bindings,
-            rows: vec![vec![0; job.series.voxel_count()]; job.rows + 1],
+            rows,
             times: Times { set_up: start.elapsed().as_secs_f64(), ..Times::default() },
         };
         let count = job.voxels();
+        let mut pace = Pace::new(slab, self.tuning.slab_voxels.is_some());
         let mut before: Option<Flight> = None;
-        let mut uploads = 0;
+        let (mut uploads, mut start, mut slot) = (0, 0, 0);
         job.options.tell(0, count);
-        for (index, start) in (0..count).step_by(slab).enumerate() {
-            let range = start..count.min(start + slab);
-            let flight = run.send(&mut space, range, index % SLOTS)?;
+        while start < count {
+            let range = start..count.min(start + pace.voxels);
+            start = range.end;
+            let flight = run.send(&mut space, range, slot)?;
+            slot = (slot + 1) % SLOTS;
             uploads += flight.upload.bytes;
             if let Some(before) = before.replace(flight) {
-                run.receive(&mut space, &before)?;
+                pace.learn(before.range.len(), run.receive(&mut space, &before)?);
                 job.options.tell(before.range.end, count);
             }
         }
@@ -314,6 +323,35 @@ impl Job<'_> {
     }
 }
 
+/// How many voxels to send at once: few at first, then as many as the device computes in a moment, so that no watchdog
+/// takes a slow kernel for a hung one, progress is told and cancelling works; at most a slab.
+struct Pace {
+    voxels: usize,
+    slab: usize,
+    fixed: bool,
+}
+
+impl Pace {
+    const FIRST: usize = 1 << 16;
+    const LEAST: usize = 1 << 12;
+    const MOMENT_SECONDS: f64 = 0.1;
+
+    fn new(slab: usize, fixed: bool) -> Self {
+        Self { voxels: if fixed { slab } else { slab.min(Self::FIRST) }, slab, fixed }
+    }
+
+    /// So many voxels took so long.
+    fn learn(&mut self, voxels: usize, seconds: f64) {
+        if self.fixed {
+            return;
+        }
+        let wanted = voxels as f64 * (Self::MOMENT_SECONDS / seconds.max(1e-9));
+        // At most four times what was measured: small slabs tell little about large ones.
+        let next = (wanted as usize).min(4 * voxels) / slabs::GRANULE * slabs::GRANULE;
+        self.voxels = next.clamp(Self::LEAST.min(self.slab), self.slab);
+    }
+}
+
 /// A slab on its way through the device.
 struct Flight {
     range: std::ops::Range<usize>,
@@ -321,11 +359,15 @@ struct Flight {
     upload: Upload,
 }
 
+/// Words from one row to the next in a slab of so many voxels.
+fn stride(voxels: usize) -> usize {
+    voxels.next_multiple_of(slabs::GRANULE)
+}
+
 /// A run under way.
 struct Run<'a> {
     gpu: &'a Gpu,
     job: &'a Job<'a>,
-    slab: usize,
     pipelines: Vec<wgpu::ComputePipeline>,
     bindings: wgpu::BindGroup,
     rows: Vec<Vec<u32>>,
@@ -359,9 +401,9 @@ impl Run<'_> {
             voxels: voxels as u32,
             frames: job.series.frames() as u32,
             frame_stride_words: samples.row_words() as u32,
-            output_stride: self.slab as u32,
+            output_stride: stride(voxels) as u32,
             extra_stride: layers.row_words() as u32,
-            state_stride: self.slab as u32,
+            state_stride: stride(voxels) as u32,
             voxels_per_row: groups.0 * job.program.workgroup_size,
             nan_bits: NAN_BITS,
             ..Slab::default()
@@ -399,8 +441,11 @@ impl Run<'_> {
             if let Some(queries) = timed {
                 encoder.write_timestamp(&queries.set, 2);
             }
-            encoder.copy_buffer_to_buffer(&space.outputs, 0, results, 0, space.sizes.outputs);
-            encoder.copy_buffer_to_buffer(&space.status, 0, results, space.sizes.outputs, space.sizes.status);
+            let row = stride(voxels) as u64 * 4;
+            if job.rows > 0 {
+                encoder.copy_buffer_to_buffer(&space.outputs, 0, results, 0, job.rows as u64 * row);
+            }
+            encoder.copy_buffer_to_buffer(&space.status, 0, results, space.sizes.outputs, row);
             if let Some(queries) = timed {
                 encoder.write_timestamp(&queries.set, 3);
             }
@@ -420,13 +465,14 @@ impl Run<'_> {
         Ok(Flight { range, slot, upload })
     }
 
-    /// Waits for a slab's results and puts them where they belong.
-    fn receive(&mut self, space: &mut Workspace, flight: &Flight) -> Result<(), Fault> {
+    /// Waits for a slab's results and puts them where they belong; tells how long the kernel took.
+    fn receive(&mut self, space: &mut Workspace, flight: &Flight) -> Result<f64, Fault> {
         let (context, job) = (&self.gpu.context, self.job);
         let slot = &space.slots[flight.slot];
         let start = Instant::now();
         context.wait(&slot.mapping, &job.options.cancel)?;
-        self.times.kernel_wait += start.elapsed().as_secs_f64();
+        let mut seconds = start.elapsed().as_secs_f64();
+        self.times.kernel_wait += seconds;
 
         let start = Instant::now();
         {
@@ -435,9 +481,9 @@ impl Run<'_> {
                 .map_err(|problem| context.fault(format!("results cannot be mapped: {problem}")))?;
             let (results, times) = view.split_at(space.sizes.results() as usize);
             let here: Vec<Piece> = within(&job.pieces, flight.range.clone()).collect();
-            let status_row = job.rows;
+            let (status_row, stride) = (job.rows, stride(flight.range.len()));
             self.rows.par_iter_mut().enumerate().for_each(|(row, out)| {
-                let begin = if row == status_row { space.sizes.outputs as usize } else { row * self.slab * 4 };
+                let begin = if row == status_row { space.sizes.outputs as usize } else { row * stride * 4 };
                 for piece in &here {
                     let bytes = &results[begin + piece.at * 4..begin + (piece.at + piece.len) * 4];
                     // Copied as bytes: a mapped view promises no alignment.
@@ -451,7 +497,8 @@ impl Run<'_> {
                     u64::from_ne_bytes(bytes)
                 };
                 let between = |index: usize| at(index + 1).saturating_sub(at(index)) as f64 * period;
-                self.times.kernel += between(0);
+                seconds = between(0);
+                self.times.kernel += seconds;
                 self.times.on_device = true;
                 if queries.copies {
                     self.times.download += between(2);
@@ -462,7 +509,7 @@ impl Run<'_> {
         }
         context.scoped(|| slot.buffer.unmap())?;
         self.times.download_copy += start.elapsed().as_secs_f64();
-        Ok(())
+        Ok(seconds)
     }
 }
 
@@ -500,8 +547,7 @@ pub(crate) fn blank_outside(raw: &mut RawRows, outputs: &[Output], mask: &Mask) 
     let inside = mask.flat();
     let mut blanks = Vec::with_capacity(raw.rows.len());
     for output in outputs {
-        let blank = if output.kind == OutputKind::Label { 0 } else { NAN_BITS };
-        blanks.extend(std::iter::repeat_n(blank, output.kind.rows()));
+        blanks.extend(std::iter::repeat_n(blank_word(output.kind), output.kind.rows()));
     }
     blanks.push(status::OUTSIDE_MASK);
     raw.rows.par_iter_mut().zip(blanks).for_each(|(row, blank)| {
@@ -511,4 +557,52 @@ pub(crate) fn blank_outside(raw: &mut RawRows, outputs: &[Output], mask: &Mask) 
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array3, ShapeBuilder};
+
+    use super::*;
+    use crate::kernel::OutputKind;
+    use crate::quantity::Quantity;
+
+    #[test]
+    fn a_gpu_can_be_shared() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Gpu>();
+        shared::<DeviceInfo>();
+    }
+
+    #[test]
+    fn the_pace_follows_the_device_within_the_slab() {
+        let mut pace = Pace::new(1 << 20, false);
+        assert_eq!(pace.voxels, Pace::FIRST);
+        pace.learn(1 << 16, 1e-3);
+        assert_eq!(pace.voxels, 1 << 18);
+        pace.learn(1 << 18, 0.0);
+        assert_eq!(pace.voxels, 1 << 20);
+        pace.learn(1 << 20, 1e-3);
+        assert_eq!(pace.voxels, 1 << 20);
+        pace.learn(1 << 20, 2.0);
+        assert!(pace.voxels.abs_diff(1 << 20) > 900_000 && pace.voxels.is_multiple_of(256));
+        pace.learn(1 << 16, 1e6);
+        assert_eq!(pace.voxels, Pace::LEAST);
+        let mut small = Pace::new(512, false);
+        small.learn(512, 1e6);
+        assert_eq!(small.voxels, 512);
+    }
+
+    #[test]
+    fn outside_the_mask_there_is_only_a_status() {
+        let labels = Array3::from_shape_vec((3, 1, 1).f(), vec![0, 2, 0]).unwrap();
+        let mask = Mask::from_labels(labels.view());
+        let output = |kind| Output { quantity: Quantity::TIME_TO_PEAK, kind };
+        let outputs = [output(OutputKind::Label), output(OutputKind::Curve(2)), output(OutputKind::Float)];
+        let mut raw = RawRows { rows: vec![vec![9; 3]; 5], stages: Vec::new() };
+        blank_outside(&mut raw, &outputs, &mask);
+        let blanks: Vec<u32> = raw.rows.iter().map(|row| row[0]).collect();
+        assert_eq!(blanks, [0, NAN_BITS, NAN_BITS, NAN_BITS, status::OUTSIDE_MASK]);
+        assert!(raw.rows.iter().all(|row| row[1] == 9 && row[2] == row[0]));
+    }
 }

@@ -139,3 +139,106 @@ fn named<T>(name: &str, outcome: Result<T, Fault>) -> Result<T, Fault> {
         other => other,
     })
 }
+
+/// Reads WGSL without a device, to compare it with the Rust text. For the tests of kernels.
+#[cfg(test)]
+pub(crate) mod text {
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+    use super::COMMON;
+
+    /// A kernel's text as devices get it, parsed and validated.
+    pub(crate) fn kernel(source: &str) -> naga::Module {
+        whole(&[COMMON, source].concat())
+    }
+
+    /// A complete text, parsed and validated.
+    pub(crate) fn whole(text: &str) -> naga::Module {
+        let module =
+            naga::front::wgsl::parse_str(text).unwrap_or_else(|error| panic!("{}", error.emit_to_string(text)));
+        Validator::new(ValidationFlags::all(), Capabilities::empty())
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{}", error.emit_to_string(text)));
+        module
+    }
+
+    /// The fields of a struct with their offsets, and its size.
+    pub(crate) fn layout(module: &naga::Module, name: &str) -> (Vec<(String, u32)>, u32) {
+        for (_, ty) in module.types.iter() {
+            if ty.name.as_deref() == Some(name)
+                && let naga::TypeInner::Struct { members, span } = &ty.inner
+            {
+                let fields = members.iter().map(|m| (m.name.clone().expect("fields have names"), m.offset)).collect();
+                return (fields, *span);
+            }
+        }
+        panic!("no struct {name}");
+    }
+
+    /// The bindings of group 0 in order, with their names.
+    pub(crate) fn bindings(module: &naga::Module) -> Vec<(u32, String)> {
+        let mut found: Vec<(u32, String)> = module
+            .global_variables
+            .iter()
+            .filter_map(|(_, variable)| {
+                let binding = variable.binding.as_ref()?;
+                assert_eq!(binding.group, 0, "all bindings are in one group");
+                Some((binding.binding, variable.name.clone()?))
+            })
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// The entry points with their workgroup sizes.
+    pub(crate) fn entry_points(module: &naga::Module) -> Vec<(&str, [u32; 3])> {
+        module.entry_points.iter().map(|entry| (entry.name.as_str(), entry.workgroup_size)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::super::slabs::Slab;
+    use super::text;
+
+    const TEST_KERNEL: &str = include_str!("../../../tests/gpu_kernel.wgsl");
+
+    #[test]
+    fn slab_is_the_same_in_both_texts() {
+        macro_rules! fields {
+            ($($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!(Slab, $field) as u32)),*] };
+        }
+        let (fields, size) = text::layout(&text::kernel(TEST_KERNEL), "Slab");
+        let expected = fields![
+            voxels frames frame_stride_words output_stride extra_stride state_stride voxels_per_row nan_bits
+            reserved_a reserved_b
+        ];
+        assert_eq!(fields, expected);
+        assert_eq!(size as usize, size_of::<Slab>());
+        assert_eq!(size % 16, 0);
+    }
+
+    #[test]
+    fn settings_follow_the_slab() {
+        let (fields, _) = text::layout(&text::kernel(TEST_KERNEL), "Uniforms");
+        assert_eq!(fields, [("slab".to_string(), 0), ("settings".to_string(), size_of::<Slab>() as u32)]);
+    }
+
+    #[test]
+    fn bindings_are_the_seven_of_the_contract() {
+        let module = text::kernel(TEST_KERNEL);
+        let names = ["uniforms", "samples", "tables", "extra", "outputs", "status", "state"];
+        assert_eq!(text::bindings(&module), (0..).zip(names.map(String::from)).collect::<Vec<_>>());
+        assert!(text::entry_points(&module).iter().all(|(_, size)| *size == [64, 1, 1]));
+    }
+
+    #[test]
+    fn the_probe_is_valid() {
+        assert_eq!(
+            text::entry_points(&text::whole(include_str!("../../../shaders/probe.wgsl"))),
+            [("count_turns", [1; 3])]
+        );
+    }
+}

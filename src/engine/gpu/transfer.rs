@@ -130,7 +130,7 @@ impl Rows<'_> {
 
 /// Samples of 64 bits: frame 0 holds them, every other frame their difference from it, subtracted before rounding. A
 /// sample that isn't finite stays so: in its own frame, or, as frame 0, in its own word.
-fn anchored<T: Copy + AsF32>(
+fn anchored<T: Copy + Rounded>(
     row: usize,
     samples: &[T],
     first: &[T],
@@ -142,30 +142,30 @@ fn anchored<T: Copy + AsF32>(
     for (i, (samples, first)) in samples.chunks(BLOCK).zip(first.chunks(BLOCK)).enumerate() {
         let block = &mut block[..samples.len()];
         for (word, (sample, first)) in block.iter_mut().zip(samples.iter().zip(first)) {
-            *word = if row == 0 { sample.as_f32() } else { difference(*sample, *first) };
+            *word = if row == 0 { sample.rounded() } else { difference(*sample, *first) };
         }
         out.slice(i * BLOCK * 4..(i * BLOCK + block.len()) * 4).copy_from_slice(bytemuck::cast_slice(block));
     }
 }
 
-trait AsF32 {
-    fn as_f32(self) -> f32;
+trait Rounded {
+    fn rounded(self) -> f32;
 }
 
-impl AsF32 for u64 {
-    fn as_f32(self) -> f32 {
+impl Rounded for u64 {
+    fn rounded(self) -> f32 {
         self as f32
     }
 }
 
-impl AsF32 for i64 {
-    fn as_f32(self) -> f32 {
+impl Rounded for i64 {
+    fn rounded(self) -> f32 {
         self as f32
     }
 }
 
-impl AsF32 for f64 {
-    fn as_f32(self) -> f32 {
+impl Rounded for f64 {
+    fn rounded(self) -> f32 {
         self as f32
     }
 }
@@ -345,4 +345,77 @@ impl Workspace {
 pub(super) enum Target {
     Samples,
     Extra,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slabs::pieces;
+    use super::*;
+
+    fn packed(rows: &Rows<'_>) -> Vec<u8> {
+        let mut bytes = vec![0xaa; rows.bytes()];
+        rows.write_all(0..rows.bytes(), wgpu::WriteOnly::from_mut(bytes.as_mut_slice()));
+        // The same in small steps: chunks must not matter.
+        for step in [4, 16, 36] {
+            let mut steps = vec![0xaa; rows.bytes()];
+            for start in (0..steps.len()).step_by(step) {
+                let range = start..steps.len().min(start + step);
+                rows.write(range.clone(), wgpu::WriteOnly::from_mut(&mut steps[range]));
+            }
+            assert_eq!(steps, bytes, "in steps of {step}");
+        }
+        bytes
+    }
+
+    #[test]
+    fn rows_of_odd_length_begin_at_whole_words() {
+        let voxels = Voxels::I16(vec![1, 2, 3, 4, 5, 6]);
+        let pieces = pieces(3, None);
+        let rows = Rows { kind: RowKind::Samples { voxels: &voxels, count: 3, frames: 2 }, pieces: &pieces, voxels: 3 };
+        assert_eq!(rows.row_words(), 2);
+        let bytes = packed(&rows);
+        let words: Vec<i16> = bytes.chunks(2).map(|b| i16::from_ne_bytes([b[0], b[1]])).collect();
+        let padding = i16::from_ne_bytes([0xaa; 2]);
+        assert_eq!(words, [1, 2, 3, padding, 4, 5, 6, padding]);
+    }
+
+    #[test]
+    fn pieces_are_gathered() {
+        let voxels = Voxels::U8((0..100).collect());
+        let mut inside = [0u32; 50];
+        for i in [3, 4, 30, 31, 32, 49] {
+            inside[i] = 1;
+        }
+        let pieces = pieces(50, Some(&inside));
+        let rows =
+            Rows { kind: RowKind::Samples { voxels: &voxels, count: 50, frames: 2 }, pieces: &pieces, voxels: 6 };
+        let bytes = packed(&rows);
+        assert_eq!(bytes, [3, 4, 30, 31, 32, 49, 0xaa, 0xaa, 53, 54, 80, 81, 82, 99, 0xaa, 0xaa]);
+    }
+
+    #[test]
+    fn long_samples_are_subtracted_before_they_are_rounded() {
+        let far = 1i64 << 60;
+        let cases: Vec<(Voxels, Vec<f32>)> = vec![
+            (
+                Voxels::I64(vec![far, i64::MIN, far + 3, i64::MAX]),
+                vec![far as f32, i64::MIN as f32, 3.0, 2f32.powi(64)],
+            ),
+            (Voxels::U64(vec![5, u64::MAX, 3, 0]), vec![5.0, 2f32.powi(64), -2.0, -(2f32.powi(64))]),
+            (Voxels::F64(vec![1e15, -1e15, 1e15 + 1.0, 0.5 - 1e15]), vec![1e15, -1e15, 1.0, 0.5]),
+        ];
+        for (voxels, expected) in cases {
+            let pieces = pieces(2, None);
+            let rows =
+                Rows { kind: RowKind::Samples { voxels: &voxels, count: 2, frames: 2 }, pieces: &pieces, voxels: 2 };
+            let words: Vec<f32> = packed(&rows).chunks(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect();
+            assert_eq!(words, expected, "{}", voxels.type_name());
+        }
+        let voxels = Voxels::F64(vec![f64::NAN, 1.0, 2.0, f64::INFINITY]);
+        let pieces = pieces(2, None);
+        let rows = Rows { kind: RowKind::Samples { voxels: &voxels, count: 2, frames: 2 }, pieces: &pieces, voxels: 2 };
+        let finite: Vec<bool> =
+            packed(&rows).chunks(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap()).is_finite()).collect();
+        assert_eq!(finite, [false, true, false, false]);
+    }
 }

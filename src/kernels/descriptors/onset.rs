@@ -3,8 +3,8 @@
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
 
 use super::Onset;
-use super::reference::{HalfRise, Peak, SteepestRise, last_upward_crossing};
-use super::tables::{GOLDEN_STEPS, Tables};
+use super::reference::{HalfRise, Peak, SteepestRise, clamp, last_upward_crossing};
+use super::tables::Tables;
 
 /// The onset and whether it was found, at or after the last baseline frame.
 #[expect(clippy::too_many_arguments, reason = "the state of a voxel, passed on")]
@@ -22,7 +22,7 @@ pub(super) fn find<L: Lanes>(
     if !enhancing.any() {
         return (l.splat(0.0), l.mask(false));
     }
-    let last_baseline = l.splat(t.u[t.b - 1]);
+    let last_baseline = t.u.at(l, t.b - 1);
     let (onset, found) = match t.onset {
         // Fits have their break point at or after the last baseline frame; rounding may not move it before.
         Onset::PiecewiseLinear => {
@@ -34,7 +34,7 @@ pub(super) fn find<L: Lanes>(
             return (onset.max(last_baseline), found);
         }
         Onset::Intersection => intersection(l, steepest),
-        Onset::Threshold { fraction } => last_upward_crossing(t, l, e, peak, peak.e * l.splat(fraction)),
+        Onset::Threshold { fraction } => last_upward_crossing(t, l, e, peak, peak.e * l.splat(fraction), enhancing),
         Onset::SdThreshold { deviations } => deviation_threshold(t, l, e, sigma * l.splat(deviations)),
         Onset::Derivative { fraction } => derivative(t, l, e, peak, fraction),
         Onset::Seconds(_) => return (l.splat(0.0), l.mask(false)),
@@ -62,11 +62,11 @@ fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise
     let (mut count, mut sx, mut sxx, mut sy, mut sxy) = (zero, zero, zero, zero, zero);
     let mut best = Break::<L> { gain: zero, intercept: zero, slope: -one, found: l.mask(false) };
     for k in (t.b - 1..t.n - 1).rev() {
-        let inside = enhancing & half_rise.frame.ge(l.count(k + 1));
+        let inside = enhancing & half_rise.frame.ge(t.index.at(l, k + 1));
         if !inside.any() {
             continue;
         }
-        let x = half_rise.time - l.splat(t.u[k + 1]);
+        let x = half_rise.time - t.u.at(l, k + 1);
         let y = l.select(inside, e[k + 1], zero);
         let x_in = l.select(inside, x, zero);
         count = count + l.select(inside, one, zero);
@@ -74,7 +74,7 @@ fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise
         sxx = sxx + x_in * x_in;
         sy = sy + y;
         sxy = sxy + x_in * y;
-        let x_break = half_rise.time - l.splat(t.u[k]);
+        let x_break = half_rise.time - t.u.at(l, k);
         // The line that starts at frame k.
         let product = x_break * sy - sxy;
         let square = x_break * (x_break * count - sx - sx) + sxx;
@@ -101,8 +101,8 @@ fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise
 }
 
 /// The standard error of the break point: the root of its element of (J'J)^-1 SSE/dof, for the line's slope and the break
-/// point, over the samples from the first baseline frame to the half-rise frame; the baseline's mean counts as a third
-/// parameter.
+/// point, over the samples from the first baseline frame to the half-rise frame. The baseline's mean counts as a third
+/// parameter, and its variance adds to the break point's: a line is moved down by an error of the baseline.
 #[inline(always)]
 pub(super) fn piecewise_linear_error<L: Lanes>(
     t: &Tables,
@@ -115,8 +115,8 @@ pub(super) fn piecewise_linear_error<L: Lanes>(
     let one = l.splat(1.0);
     let (mut count, mut sx, mut sxx, mut sxy) = (zero, zero, zero, zero);
     for i in t.b..t.n {
-        let x = l.splat(t.u[i]) - onset;
-        let after = half_rise.frame.ge(l.count(i)) & x.gt(zero);
+        let x = t.u.at(l, i) - onset;
+        let after = half_rise.frame.ge(t.index.at(l, i)) & x.gt(zero);
         count = count + l.select(after, one, zero);
         sx = sx + l.select(after, x, zero);
         sxx = sxx + l.select(after, x * x, zero);
@@ -126,56 +126,78 @@ pub(super) fn piecewise_linear_error<L: Lanes>(
     let slope = sxy / l.select(usable, sxx, one);
     let mut squares = zero;
     for i in t.a..t.n {
-        let inside = half_rise.frame.ge(l.count(i));
-        let line = (slope * (l.splat(t.u[i]) - onset)).max(zero);
+        let inside = half_rise.frame.ge(t.index.at(l, i));
+        let line = (slope * (t.u.at(l, i) - onset)).max(zero);
         let residual = e[i] - l.select(l.mask(i >= t.b), line, zero);
         squares = squares + l.select(inside, residual * residual, zero);
     }
     let dof = half_rise.frame - l.count(t.a + 2);
-    let determinant = slope * slope * (count * sxx - sx * sx);
+    let determinant = count * sxx - sx * sx;
     let known = usable & count.ge(l.splat(2.0)) & dof.ge(one) & determinant.gt(zero);
-    let variance = squares * sxx / l.select(known, dof * determinant, one);
+    let factor = sxx / l.select(known, determinant, one) + l.splat(t.inv_baseline);
+    let variance = squares * factor / l.select(known, dof * slope * slope, one);
     (variance.max(zero).sqrt(), known)
 }
 
-/// Zero, then a (1 - exp(-(t - t_b) / tau)), least squares up to the peak: for each of a grid of tau the search of
-/// [`piecewise_linear`] over saturating instead of straight lines, then golden sections between the neighbours of the
-/// best.
+/// Zero, then a (1 - exp(-(t - t_b) / tau)), least squares up to the peak: for each of a logarithmic grid of tau the search
+/// of [`piecewise_linear`] over saturating instead of straight lines; then tau at the vertex of the parabola through the
+/// sums of squares of the best and its neighbours on the grid. A vertex moves smoothly with the samples, so that every engine finds
+/// the same, where a search by comparisons would wander on a flat optimum.
 #[inline(always)]
 fn saturating<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, enhancing: L::M) -> (L::F, L::M) {
     let zero = l.splat(0.0);
-    let mut best_gain = zero;
-    let mut best = zero;
+    let one = l.splat(1.0);
+    let (mut best, mut best_gain) = (zero, zero);
+    let (mut onset_before, mut onset_at, mut onset_after) = (zero, zero, zero);
+    let mut previous_onset = zero;
+    let mut previous_was_best = l.mask(false);
     for (j, tau) in t.taus.iter().enumerate() {
-        let (gain, _, _) = saturating_break(t, l, e, peak, enhancing, l.splat(*tau));
+        let (gain, onset, _) = saturating_break(t, l, e, peak, enhancing, l.splat(*tau));
+        onset_after = l.select(previous_was_best, onset, onset_after);
         let better = gain.gt(best_gain);
+        onset_before = l.select(better, previous_onset, onset_before);
+        onset_at = l.select(better, onset, onset_at);
         best_gain = l.select(better, gain, best_gain);
         best = l.select(better, l.count(j), best);
+        previous_onset = onset;
+        previous_was_best = better;
     }
-    let log_first = l.splat(t.log_tau_first);
-    let log_step = l.splat(t.log_tau_step);
-    let golden = l.splat(0.618_033_988_749_894_8);
-    let mut low = log_first + (best - l.splat(1.0)) * log_step;
-    let mut high = log_first + (best + l.splat(1.0)) * log_step;
-    let mut left = high - golden * (high - low);
-    let mut right = low + golden * (high - low);
-    let mut left_gain = saturating_break(t, l, e, peak, enhancing, left.exp()).0;
-    let mut right_gain = saturating_break(t, l, e, peak, enhancing, right.exp()).0;
-    for _ in 0..GOLDEN_STEPS {
-        let to_left = left_gain.ge(right_gain);
-        high = l.select(to_left, right, high);
-        low = l.select(to_left, low, left);
-        let inner = l.select(to_left, left, right);
-        let inner_gain = l.select(to_left, left_gain, right_gain);
-        let probe = l.select(to_left, high - golden * (high - low), low + golden * (high - low));
-        let probe_gain = saturating_break(t, l, e, peak, enhancing, probe.exp()).0;
-        left = l.select(to_left, probe, inner);
-        left_gain = l.select(to_left, probe_gain, inner_gain);
-        right = l.select(to_left, inner, probe);
-        right_gain = l.select(to_left, inner_gain, probe_gain);
-    }
-    let (_, onset, found) = saturating_break(t, l, e, peak, enhancing, ((low + high) * l.splat(0.5)).exp());
+    let log_tau = |index: L::F| l.splat(t.log_tau_first) + index * l.splat(t.log_tau_step);
+    let before = saturating_squares(t, l, e, peak, log_tau(best - one).exp(), onset_before);
+    let at = saturating_squares(t, l, e, peak, log_tau(best).exp(), onset_at);
+    let after = saturating_squares(t, l, e, peak, log_tau(best + one).exp(), onset_after);
+    let curvature = (before - at) + (after - at);
+    let inner = best.gt(zero) & best.lt(l.count(t.taus.len() - 1)) & curvature.gt(zero);
+    let vertex = (before - after) * l.splat(0.5) / l.select(inner, curvature, one);
+    // The grid's best is the best of the three, so the vertex lies within half a step of it.
+    let shift = l.select(inner, clamp::<L>(vertex, l.splat(-0.5), l.splat(0.5)), zero);
+    let (_, onset, found) = saturating_break(t, l, e, peak, enhancing, log_tau(best + shift).exp());
     (onset, found)
+}
+
+/// The sum of squares that a saturating rise leaves from the baseline to the peak: of the residuals themselves, which
+/// keeps the small differences between time constants that a difference of large sums would lose.
+#[inline(always)]
+fn saturating_squares<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, tau: L::F, onset: L::F) -> L::F {
+    let zero = l.splat(0.0);
+    let one = l.splat(1.0);
+    let inv_tau = one / tau;
+    let rise = |i: usize| one_minus_exp(l, (t.u.at(l, i) - onset).max(zero) * inv_tau);
+    let (mut sw, mut sy) = (zero, zero);
+    for i in t.b..t.n {
+        let inside = peak.frame.ge(t.index.at(l, i));
+        let w = rise(i);
+        sw = sw + l.select(inside, w * w, zero);
+        sy = sy + l.select(inside, w * e[i], zero);
+    }
+    let amplitude = sy / l.select(sw.gt(zero), sw, one);
+    let mut squares = zero;
+    for i in t.b..t.n {
+        let inside = peak.frame.ge(t.index.at(l, i));
+        let residual = e[i] - amplitude * rise(i);
+        squares = squares + l.select(inside, residual * residual, zero);
+    }
+    squares
 }
 
 /// The best break point for one time constant: what it explains, where it lies, whether there is one.
@@ -198,11 +220,11 @@ fn saturating_break<L: Lanes>(
     let (mut best_gain, mut best_frame_time, mut best_w) = (zero, zero, zero);
     let mut found = l.mask(false);
     for k in (t.b - 1..t.n - 1).rev() {
-        let inside = enhancing & peak.frame.ge(l.count(k + 1));
+        let inside = enhancing & peak.frame.ge(t.index.at(l, k + 1));
         if !inside.any() {
             continue;
         }
-        let rho = one_minus_exp(l, l.splat(t.dt[k]) * inv_tau);
+        let rho = one_minus_exp(l, t.dt.at(l, k) * inv_tau);
         let kept = one - rho;
         sww = kept * kept * sww + rho * (l.splat(2.0) * kept * sw + rho * count);
         sw = kept * sw + rho * count;
@@ -228,7 +250,7 @@ fn saturating_break<L: Lanes>(
         let better = usable & (!found | gain.ge(best_gain));
         let w = l.select(crosses, -intercept / l.select(crosses, slope, one), zero);
         best_gain = l.select(better, gain, best_gain);
-        best_frame_time = l.select(better, l.splat(t.u[k]), best_frame_time);
+        best_frame_time = l.select(better, t.u.at(l, k), best_frame_time);
         best_w = l.select(better, w, best_w);
         found = found | better;
     }
@@ -275,8 +297,8 @@ fn deviation_threshold<L: Lanes>(t: &Tables, l: L, e: &[L::F], level: L::F) -> (
         let first = e[i].gt(level) & e[i + 1].gt(level) & !found;
         below = l.select(first, e[i - 1], below);
         above = l.select(first, e[i], above);
-        time = l.select(first, l.splat(t.u[i - 1]), time);
-        step = l.select(first, l.splat(t.dt[i - 1]), step);
+        time = l.select(first, t.u.at(l, i - 1), time);
+        step = l.select(first, t.dt.at(l, i - 1), step);
         found = found | first;
     }
     // A last baseline frame above the level means an onset before it.
@@ -290,26 +312,26 @@ fn deviation_threshold<L: Lanes>(t: &Tables, l: L, e: &[L::F], level: L::F) -> (
 fn derivative<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, fraction: f64) -> (L::F, L::M) {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
-    let central = |i: usize| (e[i + 1] - e[i - 1]) * l.splat(t.inv_span[i]);
+    let central = |i: usize| (e[i + 1] - e[i - 1]) * t.inv_span.at(l, i);
     let mut largest = zero;
     let mut frame = zero;
     let mut rising = l.mask(false);
     for i in t.b.saturating_sub(1).max(1)..t.n - 1 {
         let difference = central(i);
-        let better = peak.frame.ge(l.count(i)) & difference.gt(largest);
+        let better = peak.frame.ge(t.index.at(l, i)) & difference.gt(largest);
         largest = l.select(better, difference, largest);
-        frame = l.select(better, l.count(i), frame);
+        frame = l.select(better, t.index.at(l, i), frame);
         rising = rising | better;
     }
     let level = largest * l.splat(fraction);
     let (mut below, mut above, mut time, mut step) = (zero, one, zero, zero);
     let mut found = l.mask(false);
     for i in 1..t.n - 2 {
-        let hit = central(i).le(level) & frame.gt(l.count(i)) & rising;
+        let hit = central(i).le(level) & frame.gt(t.index.at(l, i)) & rising;
         below = l.select(hit, central(i), below);
         above = l.select(hit, central(i + 1), above);
-        time = l.select(hit, l.splat(t.u[i]), time);
-        step = l.select(hit, l.splat(t.dt[i]), step);
+        time = l.select(hit, t.u.at(l, i), time);
+        step = l.select(hit, t.dt.at(l, i), step);
         found = found | hit;
     }
     let rise = above - below;

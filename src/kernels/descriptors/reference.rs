@@ -3,7 +3,7 @@
 //! Everything is computed in stored units, as differences from the voxel's first sample, and times from the first frame:
 //! constants stay constant, and differences of integers are exact. Results are scaled when they are written.
 
-use crate::kernel::lanes::{Lanes, Numbers};
+use crate::kernel::lanes::{Lanes, Masks, Numbers};
 use crate::kernel::{Curve, Rows};
 use crate::quantity::SignalKind;
 use crate::status;
@@ -78,7 +78,7 @@ pub(super) fn evaluate<L: Lanes>(
     let scale = l.splat(t.scale);
     let valid = curve.finite;
     let last = t.n - 1;
-    let u_last = l.splat(t.u[last]);
+    let u_last = t.u.at(l, last);
     let mut bits = l.bits(!valid, status::NON_FINITE_SAMPLE);
 
     // Baseline.
@@ -96,12 +96,6 @@ pub(super) fn evaluate<L: Lanes>(
     let baseline_sd_known = l.mask(t.b - t.a >= 2);
     let baseline = l.splat(t.slope) * (curve.first + mean) + l.splat(t.intercept);
 
-    // Signed enhancement.
-    let sign = l.splat(t.sign);
-    for i in 0..t.n {
-        e[i] = (curve.difference(i) - mean) * sign;
-    }
-
     // Noise.
     let sigma = match t.noise {
         NoiseFrom::Baseline { floor } => l.select(baseline_sd_known, baseline_sd.max(l.splat(floor)), l.splat(floor)),
@@ -112,8 +106,10 @@ pub(super) fn evaluate<L: Lanes>(
         bits = bits | l.bits(valid, status::NOISE_NOT_FROM_BASELINE);
     }
 
-    // Peak: compared as differences from the first sample, which are exact for integers.
-    let peak = find_peak(t, l, curve, e, sigma);
+    // Signed enhancement, and its peak.
+    let e = &mut e[..t.n];
+    let peak = find_peak(t, l, curve, mean, sigma, e);
+    let e = &*e;
     let enhancing = peak.enhancing & valid;
     let at_last = same(peak.frame, l.count(last)) & valid;
     bits = bits | l.bits(valid & !enhancing, status::NOT_ENHANCING) | l.bits(at_last, status::PEAK_AT_LAST_FRAME);
@@ -188,8 +184,8 @@ pub(super) fn evaluate<L: Lanes>(
     }
     for (i, fraction) in FRACTIONS.iter().enumerate() {
         if let Some(row) = t.row(slot::TIME_TO_FRACTION + i) {
-            let (crossing, found) = last_upward_crossing(t, l, e, &peak, peak.e * l.splat(*fraction));
-            rows.set(row, crossing - onset_time, timed & found);
+            let (crossing, found) = last_upward_crossing(t, l, e, &peak, peak.e * l.splat(*fraction), timed);
+            rows.set(row, crossing - onset_time, found);
         }
     }
     if let Some(row) = t.row(slot::WASH_IN_SLOPE) {
@@ -224,9 +220,9 @@ pub(super) fn evaluate<L: Lanes>(
     }
     if let Some(row) = t.row(slot::FWHM) {
         let half = peak.e * l.splat(0.5);
-        let (rise, risen) = last_upward_crossing(t, l, e, &peak, half);
-        let (descent, descended) = first_downward_crossing(t, l, e, &peak, half);
-        rows.set(row, descent - rise, enhancing & risen & descended);
+        let (rise, risen) = last_upward_crossing(t, l, e, &peak, half, enhancing);
+        let (descent, descended) = first_downward_crossing(t, l, e, &peak, half, enhancing);
+        rows.set(row, descent - rise, risen & descended);
         bits = bits | l.bits(enhancing & !descended, status::CENSORED);
     }
     if let Some(row) = t.row(slot::PERCENT_SIGNAL_RECOVERY) {
@@ -295,24 +291,33 @@ pub(super) fn evaluate<L: Lanes>(
     rows.set_bits(status_row, bits);
 }
 
+/// Fills in the signed enhancement and finds its peak. Samples are compared as differences from the first one, which are
+/// exact for integers.
 #[inline(always)]
-fn find_peak<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, e: &[L::F], sigma: L::F) -> Peak<L> {
+fn find_peak<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, mean: L::F, sigma: L::F, e: &mut [L::F]) -> Peak<L> {
     let sign = l.splat(t.sign);
-    let mut frame = l.count(t.b);
-    let mut time = l.splat(t.u[t.b]);
-    let mut highest = curve.difference(t.b) * sign;
-    let mut e_max = e[t.b];
+    for i in 0..t.b {
+        e[i] = (curve.difference(i) - mean) * sign;
+    }
     let three_sigma = sigma * l.splat(3.0);
-    let mut above = e[t.b].gt(three_sigma);
+    let mut frame = t.index.at(l, t.b);
+    let mut time = t.u.at(l, t.b);
+    let mut highest = curve.difference(t.b) * sign;
+    let mut e_max = (curve.difference(t.b) - mean) * sign;
+    let mut above = e_max.gt(three_sigma);
     let mut twice = l.mask(false);
+    e[t.b] = e_max;
     for i in t.b + 1..t.n {
-        let height = curve.difference(i) * sign;
+        let difference = curve.difference(i);
+        let height = difference * sign;
+        let e_here = (difference - mean) * sign;
+        e[i] = e_here;
         let higher = height.gt(highest);
         highest = l.select(higher, height, highest);
-        e_max = l.select(higher, e[i], e_max);
-        frame = l.select(higher, l.count(i), frame);
-        time = l.select(higher, l.splat(t.u[i]), time);
-        let now = e[i].gt(three_sigma);
+        e_max = l.select(higher, e_here, e_max);
+        frame = l.select(higher, t.index.at(l, i), frame);
+        time = l.select(higher, t.u.at(l, i), time);
+        let now = e_here.gt(three_sigma);
         twice = twice | (above & now);
         above = now;
     }
@@ -329,12 +334,12 @@ fn vertex<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> (L::F, L::F
     let mut curvature = zero;
     let mut risen = l.mask(false);
     for i in t.b..t.n - 1 {
-        let here = same(peak.frame, l.count(i));
+        let here = same(peak.frame, t.index.at(l, i));
         risen = risen | (here & e[i - 1].le(e[i]));
-        let before = (e[i] - e[i - 1]) * l.splat(t.inv_dt[i - 1]);
-        let after = (e[i + 1] - e[i]) * l.splat(t.inv_dt[i]);
+        let before = (e[i] - e[i - 1]) * t.inv_dt.at(l, i - 1);
+        let after = (e[i + 1] - e[i]) * t.inv_dt.at(l, i);
         let inv_span = l.splat(1.0 / (t.dt[i - 1] + t.dt[i]));
-        slope = l.select(here, (before * l.splat(t.dt[i]) + after * l.splat(t.dt[i - 1])) * inv_span, slope);
+        slope = l.select(here, (before * t.dt.at(l, i) + after * t.dt.at(l, i - 1)) * inv_span, slope);
         curvature = l.select(here, (after - before) * inv_span, curvature);
     }
     let bent = risen & curvature.lt(zero);
@@ -352,10 +357,13 @@ fn find_half_rise<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> Hal
     for i in t.b..t.n - 1 {
         let next = e[i + 1].ge(half);
         let first = reached & next & !found;
-        frame = l.select(first, l.count(i), frame);
-        time = l.select(first, l.splat(t.u[i]), time);
+        frame = l.select(first, t.index.at(l, i), frame);
+        time = l.select(first, t.u.at(l, i), time);
         found = found | first;
         reached = next;
+        if !(!found).any() {
+            break;
+        }
     }
     HalfRise { frame, time }
 }
@@ -367,39 +375,57 @@ fn find_steepest_rise<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) ->
     let zero = l.splat(0.0);
     let start = t.b - 1;
     let w = t.slope_window;
-    let mut steepest = SteepestRise { slope: zero, time: zero, e: zero };
-    let mut found = l.mask(false);
-    for i in start..(t.n + 1).saturating_sub(w).max(start) {
-        let mut slope = zero;
-        let mut sum = zero;
-        for j in 0..w {
-            slope = slope + e[i + j] * l.splat(t.slope_weights[(i - start) * w + j]);
-            sum = sum + e[i + j];
-        }
-        let within = peak.frame.ge(l.count(i + w - 1));
-        let better = within & (!found | slope.gt(steepest.slope));
-        steepest.slope = l.select(better, slope, steepest.slope);
-        steepest.time = l.select(better, l.splat(t.slope_times[i - start]), steepest.time);
-        steepest.e = l.select(better, sum * l.splat(1.0 / w as f64), steepest.e);
-        found = found | better;
-    }
+    let mut steepest = match w {
+        3 => steepest_window::<L, 3>(t, l, e, peak),
+        _ => steepest_window::<L, 0>(t, l, e, peak),
+    };
     // An early peak leaves m < w samples.
     for m in 2..w.min(t.n - start + 1) {
         let mut slope = zero;
         let mut sum = zero;
         for j in 0..m {
-            slope = slope + e[start + j] * l.splat(t.early_weights[(m - 2) * w + j]);
+            slope = slope + e[start + j] * t.early_weights.at(l, (m - 2) * w + j);
             sum = sum + e[start + j];
         }
         let here = same(peak.frame, l.count(start + m - 1));
         steepest.slope = l.select(here, slope, steepest.slope);
-        steepest.time = l.select(here, l.splat(t.early_times[m - 2]), steepest.time);
+        steepest.time = l.select(here, t.early_times.at(l, m - 2), steepest.time);
         steepest.e = l.select(here, sum * l.splat(1.0 / m as f64), steepest.e);
     }
     steepest
 }
 
-/// Walking back from the peak: where the curve last crosses a level upward, linear between samples.
+/// The steepest full window; `WIDTH` samples wide, or as wide as the settings say if that is 0.
+#[inline(always)]
+fn steepest_window<L: Lanes, const WIDTH: usize>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> SteepestRise<L> {
+    let zero = l.splat(0.0);
+    let start = t.b - 1;
+    let w = if WIDTH == 0 { t.slope_window } else { WIDTH };
+    let inv_w = l.splat(1.0 / w as f64);
+    let mut steepest = SteepestRise { slope: zero, time: zero, e: zero };
+    let mut found = l.mask(false);
+    for i in start..(t.n + 1).saturating_sub(w).max(start) {
+        let within = peak.frame.ge(t.index.at(l, i + w - 1));
+        if !within.any() {
+            break;
+        }
+        let mut slope = zero;
+        let mut sum = zero;
+        for j in 0..w {
+            slope = slope + e[i + j] * t.slope_weights.at(l, (i - start) * w + j);
+            sum = sum + e[i + j];
+        }
+        let better = within & (!found | slope.gt(steepest.slope));
+        steepest.slope = l.select(better, slope, steepest.slope);
+        steepest.time = l.select(better, t.slope_times.at(l, i - start), steepest.time);
+        steepest.e = l.select(better, sum * inv_w, steepest.e);
+        found = found | better;
+    }
+    steepest
+}
+
+/// Walking back from the peak: where the curve last crosses a level upward, linear between samples. Only for voxels that
+/// are wanted.
 #[inline(always)]
 pub(super) fn last_upward_crossing<L: Lanes>(
     t: &Tables,
@@ -407,39 +433,54 @@ pub(super) fn last_upward_crossing<L: Lanes>(
     e: &[L::F],
     peak: &Peak<L>,
     level: L::F,
+    wanted: L::M,
 ) -> (L::F, L::M) {
     let zero = l.splat(0.0);
     let (mut below, mut above, mut time, mut step) = (zero, l.splat(1.0), zero, zero);
-    let mut found = l.mask(false);
-    for i in 0..t.n - 1 {
-        let hit = e[i].le(level) & peak.frame.gt(l.count(i));
+    let mut open = wanted;
+    for i in (0..t.n - 1).rev() {
+        if !open.any() {
+            break;
+        }
+        let hit = open & e[i].le(level) & peak.frame.gt(t.index.at(l, i));
         below = l.select(hit, e[i], below);
         above = l.select(hit, e[i + 1], above);
-        time = l.select(hit, l.splat(t.u[i]), time);
-        step = l.select(hit, l.splat(t.dt[i]), step);
-        found = found | hit;
+        time = l.select(hit, t.u.at(l, i), time);
+        step = l.select(hit, t.dt.at(l, i), step);
+        open = open & !hit;
     }
     let rise = above - below;
-    let upward = found & rise.gt(zero);
+    let upward = wanted & !open & rise.gt(zero);
     (time + step * (level - below) / l.select(upward, rise, l.splat(1.0)), upward)
 }
 
-/// Going on from the peak: where the curve first comes down to a level, linear between samples.
+/// Going on from the peak: where the curve first comes down to a level, linear between samples. Only for voxels that are
+/// wanted.
 #[inline(always)]
-fn first_downward_crossing<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, level: L::F) -> (L::F, L::M) {
+fn first_downward_crossing<L: Lanes>(
+    t: &Tables,
+    l: L,
+    e: &[L::F],
+    peak: &Peak<L>,
+    level: L::F,
+    wanted: L::M,
+) -> (L::F, L::M) {
     let zero = l.splat(0.0);
     let (mut above, mut below, mut time, mut step) = (l.splat(1.0), zero, zero, zero);
-    let mut found = l.mask(false);
+    let mut open = wanted;
     for i in t.b..t.n - 1 {
-        let hit = e[i + 1].le(level) & peak.frame.le(l.count(i)) & !found;
+        if !open.any() {
+            break;
+        }
+        let hit = open & e[i + 1].le(level) & peak.frame.le(t.index.at(l, i));
         above = l.select(hit, e[i], above);
         below = l.select(hit, e[i + 1], below);
-        time = l.select(hit, l.splat(t.u[i]), time);
-        step = l.select(hit, l.splat(t.dt[i]), step);
-        found = found | hit;
+        time = l.select(hit, t.u.at(l, i), time);
+        step = l.select(hit, t.dt.at(l, i), step);
+        open = open & !hit;
     }
     let fall = above - below;
-    let downward = found & fall.gt(zero);
+    let downward = wanted & !open & fall.gt(zero);
     (time + step * (above - level) / l.select(downward, fall, l.splat(1.0)), downward)
 }
 
@@ -448,34 +489,54 @@ fn first_downward_crossing<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L
 fn value_at<L: Lanes>(t: &Tables, l: L, e: &[L::F], time: L::F) -> (L::F, L::M) {
     let mut value = e[0];
     for i in 0..t.n - 1 {
-        let reached = time.ge(l.splat(t.u[i]));
-        let along = e[i] + (e[i + 1] - e[i]) * ((time - l.splat(t.u[i])) * l.splat(t.inv_dt[i]));
+        let reached = time.ge(t.u.at(l, i));
+        let along = e[i] + (e[i + 1] - e[i]) * ((time - t.u.at(l, i)) * t.inv_dt.at(l, i));
         value = l.select(reached, along, value);
     }
-    (value, time.le(l.splat(t.u[t.n - 1])))
+    (value, time.le(t.u.at(l, t.n - 1)))
 }
 
 /// The exact integral of the piecewise-linear enhancement between two times (with `MOMENT`: of the enhancement times the
-/// time since the first of them), as a weighted sum of the samples.
+/// time since the first of them), as a weighted sum of the samples. The weights' sums only where standard errors are asked for.
 #[inline(always)]
 fn integral<L: Lanes, const MOMENT: bool>(t: &Tables, l: L, e: &[L::F], from: L::F, to: L::F) -> Integral<L> {
+    if t.needs_weights {
+        weighted_integral::<L, MOMENT, true>(t, l, e, from, to)
+    } else {
+        weighted_integral::<L, MOMENT, false>(t, l, e, from, to)
+    }
+}
+
+#[inline(always)]
+fn weighted_integral<L: Lanes, const MOMENT: bool, const WEIGHTS: bool>(
+    t: &Tables,
+    l: L,
+    e: &[L::F],
+    from: L::F,
+    to: L::F,
+) -> Integral<L> {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
+    let half = l.splat(0.5);
     let mut value = zero;
     let mut weights = zero;
     let mut squared_weights = zero;
     let mut pending = zero;
     for i in t.first_segment..t.n - 1 {
-        let dt = l.splat(t.dt[i]);
-        let inv_dt = l.splat(t.inv_dt[i]);
+        let u = t.u.at(l, i);
+        if !to.gt(u).any() {
+            break;
+        }
+        let dt = t.dt.at(l, i);
+        let inv_dt = t.inv_dt.at(l, i);
         // The part of the segment inside the window, from a to b in units of the segment.
-        let a = clamp::<L>((from - l.splat(t.u[i])) * inv_dt, zero, one);
-        let b = clamp::<L>((to - l.splat(t.u[i])) * inv_dt, zero, one);
+        let a = clamp::<L>((from - u) * inv_dt, zero, one);
+        let b = clamp::<L>((to - u) * inv_dt, zero, one);
         let length = b - a;
-        let first_moment = (b + a) * length * l.splat(0.5);
+        let first_moment = (b + a) * length * half;
         let (left, right) = if MOMENT {
             let second_moment = (b * b + a * b + a * a) * length * l.splat(1.0 / 3.0);
-            let since = l.splat(t.u[i]) - from;
+            let since = u - from;
             let right = dt * (since * first_moment + dt * second_moment);
             (dt * (since * length + dt * first_moment) - right, right)
         } else {
@@ -483,7 +544,7 @@ fn integral<L: Lanes, const MOMENT: bool>(t: &Tables, l: L, e: &[L::F], from: L:
             (dt * length - right, right)
         };
         value = value + left * e[i] + right * e[i + 1];
-        if t.needs_weights {
+        if WEIGHTS {
             let weight = pending + left;
             weights = weights + weight;
             squared_weights = squared_weights + weight * weight;
@@ -498,8 +559,8 @@ fn integral<L: Lanes, const MOMENT: bool>(t: &Tables, l: L, e: &[L::F], from: L:
 /// sqrt(sigma^2 (sum w^2 + (sum w)^2 / n)), in stored units.
 #[inline(always)]
 fn standard_error<L: Lanes>(t: &Tables, l: L, integral: &Integral<L>, sigma: L::F) -> L::F {
-    let shared = integral.weights * integral.weights * l.splat(t.inv_baseline);
-    sigma * (integral.squared_weights + shared).sqrt()
+    let baseline_part = integral.weights * integral.weights * l.splat(t.inv_baseline);
+    sigma * (integral.squared_weights + baseline_part).sqrt()
 }
 
 #[inline(always)]
@@ -545,8 +606,8 @@ fn late_slope<L: Lanes>(
     };
     for i in t.b..t.n {
         let inside = match t.late_from {
-            Some(_) => start.le(l.splat(t.u[i])),
-            None => peak.frame.le(l.count(i)),
+            Some(_) => start.le(t.u.at(l, i)),
+            None => peak.frame.le(t.index.at(l, i)),
         };
         let x = l.splat(t.u[last] - t.u[i]);
         let y = e[i] - e[last];
@@ -579,10 +640,10 @@ fn curve_type<L: Lanes>(t: &Tables, l: L, e: &[L::F], target: L::F, known: L::M,
     let half_width = l.splat(t.early_half_width);
     let (mut count, mut sum, mut shared) = (zero, zero, zero);
     let mut nearest = e[0];
-    let mut distance = (target - l.splat(t.u[0])).abs();
+    let mut distance = (target - t.u.at(l, 0)).abs();
     let mut nearest_is_late = l.mask(t.late_first == 0);
     for i in 0..t.n {
-        let away = (target - l.splat(t.u[i])).abs();
+        let away = (target - t.u.at(l, i)).abs();
         let inside = away.le(half_width);
         count = count + l.select(inside, one, zero);
         sum = sum + l.select(inside, e[i], zero);

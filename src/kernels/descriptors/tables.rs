@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
-use crate::kernel::lanes::Double;
+use crate::kernel::lanes::{Double, Table};
 use crate::kernel::{Curve, Input, Program, Rows};
 use crate::maps::SettingValue;
 use crate::quantity::SignalKind;
@@ -23,9 +23,7 @@ use super::{baseline, reference};
 pub(super) const ONSET_NOT_BEFORE_PEAK: u32 = 1 << 15;
 
 /// Time constants on the grid of the saturating onset.
-const TAUS: usize = 16;
-/// Golden sections after the grid.
-pub(super) const GOLDEN_STEPS: usize = 14;
+const TAUS: usize = 32;
 
 /// The label `curve_type` looks at samples this many seconds after the onset …
 const EARLY_AFTER_ONSET_S: f64 = 120.0;
@@ -56,11 +54,13 @@ pub struct Tables {
     pub(super) a: usize,
     pub(super) b: usize,
     pub(super) t0: f64,
-    pub(super) u: Vec<f64>,
-    pub(super) dt: Vec<f64>,
-    pub(super) inv_dt: Vec<f64>,
+    pub(super) u: Table,
+    /// The numbers of the frames.
+    pub(super) index: Table,
+    pub(super) dt: Table,
+    pub(super) inv_dt: Table,
     /// 1 / (u[i + 1] - u[i - 1]); 0 at the ends.
-    pub(super) inv_span: Vec<f64>,
+    pub(super) inv_span: Table,
     pub(super) inv_baseline: f64,
     /// 1 / (n - 1); 0 for one frame.
     pub(super) inv_baseline_dof: f64,
@@ -79,11 +79,11 @@ pub struct Tables {
     pub(super) subframe: bool,
     pub(super) slope_window: usize,
     /// Weights of the slope of each window from the last baseline frame on, `slope_window` each.
-    pub(super) slope_weights: Vec<f64>,
-    pub(super) slope_times: Vec<f64>,
+    pub(super) slope_weights: Table,
+    pub(super) slope_times: Table,
     /// The same for the first m = 2 .. slope_window samples.
-    pub(super) early_weights: Vec<f64>,
-    pub(super) early_times: Vec<f64>,
+    pub(super) early_weights: Table,
+    pub(super) early_times: Table,
     pub(super) onset: Onset,
     pub(super) global_onset: Option<f64>,
     pub(super) late_from: Option<f64>,
@@ -95,7 +95,7 @@ pub struct Tables {
     pub(super) late_first: usize,
     recovery_window: Option<(f64, f64)>,
     pub(super) recovery: Range<usize>,
-    pub(super) taus: Vec<f64>,
+    pub(super) taus: Table,
     pub(super) log_tau_first: f64,
     pub(super) log_tau_step: f64,
     /// First segment that an integral from the onset can touch.
@@ -127,29 +127,33 @@ impl Tables {
     fn set_axis(&mut self, u: Vec<f64>, frames: Range<usize>) {
         self.n = u.len();
         (self.a, self.b) = (frames.start, frames.end);
-        self.dt = u.windows(2).map(|w| w[1] - w[0]).collect();
-        self.inv_dt = self.dt.iter().map(|dt| 1.0 / dt).collect();
+        self.index = (0..self.n).map(|i| i as f64).collect();
+        let dt: Vec<f64> = u.windows(2).map(|w| w[1] - w[0]).collect();
+        self.inv_dt = dt.iter().map(|dt| 1.0 / dt).collect();
+        self.dt = dt.into_iter().collect();
         self.inv_span =
             (0..self.n).map(|i| if i > 0 && i + 1 < self.n { 1.0 / (u[i + 1] - u[i - 1]) } else { 0.0 }).collect();
         let baseline = frames.len() as f64;
         self.inv_baseline = 1.0 / baseline;
         self.inv_baseline_dof = if frames.len() > 1 { 1.0 / (baseline - 1.0) } else { 0.0 };
         let (w, start) = (self.slope_window, self.b - 1);
-        self.slope_weights.clear();
-        self.slope_times.clear();
+        let (mut window_weights, mut window_times) = (Vec::new(), Vec::new());
         for i in start..(self.n + 1).saturating_sub(w).max(start) {
             let (weights, time) = slope_weights(&u[i..i + w]);
-            self.slope_weights.extend(weights);
-            self.slope_times.push(time);
+            window_weights.extend(weights);
+            window_times.push(time);
         }
-        self.early_weights.clear();
-        self.early_times.clear();
+        (self.slope_weights, self.slope_times) =
+            (window_weights.into_iter().collect(), window_times.into_iter().collect());
+        let (mut early_weights, mut early_times) = (Vec::new(), Vec::new());
         for m in 2..w.min(self.n - start + 1) {
             let (mut weights, time) = slope_weights(&u[start..start + m]);
             weights.resize(w, 0.0);
-            self.early_weights.extend(weights);
-            self.early_times.push(time);
+            early_weights.extend(weights);
+            early_times.push(time);
         }
+        (self.early_weights, self.early_times) =
+            (early_weights.into_iter().collect(), early_times.into_iter().collect());
         let last = u[self.n - 1];
         self.late_first = u.iter().position(|t| *t >= last - LATE_WINDOW_S).unwrap_or(self.n - 1);
         self.recovery = match self.recovery_window {
@@ -167,7 +171,7 @@ impl Tables {
         self.log_tau_first = first;
         self.log_tau_step = (longest - first) / (TAUS - 1) as f64;
         self.taus = (0..TAUS).map(|j| (first + j as f64 * self.log_tau_step).exp()).collect();
-        self.u = u;
+        self.u = u.into_iter().collect();
     }
 
     /// The tables for a curve of which only these frames are left.
@@ -275,10 +279,11 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         a: 0,
         b: 0,
         t0: times[0],
-        u: Vec::new(),
-        dt: Vec::new(),
-        inv_dt: Vec::new(),
-        inv_span: Vec::new(),
+        u: Table::default(),
+        index: Table::default(),
+        dt: Table::default(),
+        inv_dt: Table::default(),
+        inv_span: Table::default(),
         inv_baseline: 0.0,
         inv_baseline_dof: 0.0,
         slope: scaling.slope,
@@ -292,10 +297,10 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         enhancement_threshold: settings.enhancement_threshold,
         subframe: settings.peak_reading == PeakReading::Subframe,
         slope_window: settings.slope_window,
-        slope_weights: Vec::new(),
-        slope_times: Vec::new(),
-        early_weights: Vec::new(),
-        early_times: Vec::new(),
+        slope_weights: Table::default(),
+        slope_times: Table::default(),
+        early_weights: Table::default(),
+        early_times: Table::default(),
         onset: settings.onset,
         global_onset: None,
         late_from,
@@ -306,7 +311,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         late_first: 0,
         recovery_window: settings.recovery_window_s,
         recovery: 0..0,
-        taus: Vec::new(),
+        taus: Table::default(),
         log_tau_first: 0.0,
         log_tau_step: 0.0,
         first_segment: 0,
