@@ -213,8 +213,11 @@ fn selected_maxima_do_not_cover() {
                     // The late slope against that of the noise-free curve from the voxel's own peak frame on.
                     let curve = clean.curve([0, 0, 0]).unwrap();
                     let slopes: Vec<f64> = (0..curve.len() - 1).map(|i| slope(&clean, &curve, i)).collect();
-                    let late = get("late_slope").iter().zip(get("late_slope_se")).zip(peak_time);
-                    let late: Vec<(f32, f64)> = late
+                    let (late_slope, late_error) = (get("late_slope"), get("late_slope_se"));
+                    let late: Vec<(f32, f64)> = late_slope
+                        .iter()
+                        .zip(late_error)
+                        .zip(peak_time)
                         .filter(|((v, _), t)| !v.is_nan() && !t.is_nan())
                         .map(|((v, e), t)| {
                             let frame = (f64::from(*t) / spacing).round() as usize;
