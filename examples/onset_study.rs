@@ -22,7 +22,8 @@ fn main() -> Result<()> {
                 print!("| {} | {cnr} |", shape.name());
                 for (d, spacing) in SPACINGS.into_iter().enumerate() {
                     let cell = Cell { shape, spacing, cnr };
-                    let errors = onset_errors(&engine, &cell.simulate(VOXELS, 1 + (s * 100 + c * 10 + d) as u64), method)?;
+                    let errors =
+                        onset_errors(&engine, &cell.simulate(VOXELS, 1 + (s * 100 + c * 10 + d) as u64), method)?;
                     print!(" {:.2} / {:+.2} / {:.2}", errors.median_absolute, errors.bias, errors.spread);
                     if errors.global + errors.none > 0.0 {
                         print!(" / {:.0} %", 100.0 * errors.global);

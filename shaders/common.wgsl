@@ -134,12 +134,16 @@ fn difference(voxel: u32, frame: u32) -> f32 {
     return difference_of_words(stored_word(voxel, frame), stored_word(voxel, 0u), frame);
 }
 
-// Whether all samples of a voxel are finite.
+// Whether all samples of a voxel are finite, and none differs from the first by 2^40 or more, where later arithmetic would
+// overflow. Integers of up to 32 bits always are.
 fn all_finite(voxel: u32) -> bool {
     var finite = true;
     if SAMPLE_TYPE >= 6u {
+        let first = stored_word(voxel, 0u);
         for (var frame = 0u; frame < uniforms.slab.frames; frame++) {
-            finite = finite && is_finite_word(stored_word(voxel, frame));
+            let word = stored_word(voxel, frame);
+            let difference_bits = bitcast<u32>(difference_of_words(word, first, frame)) & 0x7fffffffu;
+            finite = finite && is_finite_word(word) && difference_bits < 0x53800000u;
         }
     }
     return finite;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use fearless_simd::{Level, dispatch};
 use rayon::prelude::*;
 
+use crate::kernel::LARGEST_DIFFERENCE;
 use crate::maps::StageTime;
 use crate::series::{Mask, Series, Voxels};
 
@@ -114,16 +115,18 @@ impl<'a> Reductions<'a> {
         let count = self.series.voxel_count();
         let inside = self.mask.map(Mask::flat);
         let scaling = self.series.scaling();
-        let mut selection: Option<Vec<u32>> = None;
         let mut selected = inside.map_or(count, |inside| inside.iter().filter(|l| **l != 0).count());
-        let mut sums = frame_sums(self.series, inside);
-        if sums.iter().any(|sum| !sum.is_finite()) {
-            let finite = finite_voxels(self.series, inside);
-            selected = finite.iter().filter(|l| **l != 0).count();
-            sums = frame_sums(self.series, Some(&finite));
-            selection = Some(finite);
+        let mut finite = None;
+        if matches!(self.series.voxels(), Voxels::F32(_) | Voxels::F64(_) | Voxels::I64(_) | Voxels::U64(_)) {
+            let usable = usable_voxels(self.series, inside);
+            let usable_count = usable.iter().filter(|l| **l != 0).count();
+            // Without a single unusable voxel the sums need not look at each.
+            if usable_count < selected {
+                selected = usable_count;
+                finite = Some(usable);
+            }
         }
-        drop(selection);
+        let sums = frame_sums(self.series, finite.as_deref().or(inside));
         if selected == 0 {
             return None;
         }
@@ -211,28 +214,40 @@ where
     partial.into_iter().fold(W::default(), |sum, x| sum + x)
 }
 
-/// 1 for voxels inside whose samples are all finite.
-fn finite_voxels(series: &Series, inside: Option<&[u32]>) -> Vec<u32> {
+/// 1 for voxels inside whose samples are all finite and near enough to their first one, as kernels ask for.
+fn usable_voxels(series: &Series, inside: Option<&[u32]>) -> Vec<u32> {
     let count = series.voxel_count();
-    let mut finite: Vec<u32> =
+    let mut usable: Vec<u32> =
         inside.map_or_else(|| vec![1; count], |inside| inside.iter().map(|l| u32::from(*l != 0)).collect());
-    finite.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
+    let level = Level::new();
+    usable.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
         for t in 0..series.frames() {
-            let start = t * count + block * BLOCK;
-            match series.voxels() {
-                Voxels::F32(v) => v[start..start + out.len()]
-                    .iter()
-                    .zip(out.iter_mut())
-                    .for_each(|(x, f)| *f &= u32::from(x.is_finite())),
-                Voxels::F64(v) => v[start..start + out.len()]
-                    .iter()
-                    .zip(out.iter_mut())
-                    .for_each(|(x, f)| *f &= u32::from(x.is_finite())),
-                _ => {}
-            }
+            dispatch!(level, _simd => keep_usable(series, t, block * BLOCK, out));
         }
     });
-    finite
+    usable
+}
+
+#[inline(always)]
+fn keep_usable(series: &Series, frame: usize, start: usize, out: &mut [u32]) {
+    let count = series.voxel_count();
+    macro_rules! keep {
+        ($samples:expr, $difference:expr) => {{
+            let first = &$samples[start..start + out.len()];
+            let row = &$samples[frame * count + start..][..out.len()];
+            for i in 0..out.len() {
+                let near = f64::abs($difference(row[i], first[i])) < LARGEST_DIFFERENCE;
+                out[i] &= u32::from(near & (first[i] as f32).is_finite());
+            }
+        }};
+    }
+    match series.voxels() {
+        Voxels::F32(v) => keep!(v, |x: f32, first: f32| f64::from(x) - f64::from(first)),
+        Voxels::F64(v) => keep!(v, |x: f64, first: f64| x - first),
+        Voxels::I64(v) => keep!(v, |x: i64, first: i64| (i128::from(x) - i128::from(first)) as f64),
+        Voxels::U64(v) => keep!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f64),
+        _ => {}
+    }
 }
 
 /// Sample standard deviation over the baseline frames, in stored units, for the voxels from `start`; NaN where a sample
@@ -259,7 +274,8 @@ fn baseline_deviations(series: &Series, frames: std::ops::Range<usize>, start: u
             for i in 0..out.len() {
                 let sum = sums[i] as f64;
                 out[i] = (((squares[i] - sum * sum / n) / (n - 1.0)).max(0.0)).sqrt() as f32;
-                if !squares[i].is_finite() {
+                // Voxels that kernels refuse have no say in the noise either.
+                if !(squares[i].is_finite() && squares[i] < LARGEST_DIFFERENCE * LARGEST_DIFFERENCE) {
                     out[i] = f32::NAN;
                 }
             }

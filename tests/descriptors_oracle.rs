@@ -126,7 +126,8 @@ fn rounding(id: &str, curves: &Curves, voxel: usize) -> f64 {
 /// The frames of the baseline that a run decided on.
 fn decided_baseline(curves: &Curves, settings: &Settings) -> (usize, usize) {
     let mask = curves.mask();
-    let maps = Engine::reference().run_with(&settings.kernel(), &curves.series(), &RunOptions::new().mask(&mask)).unwrap();
+    let maps =
+        Engine::reference().run_with(&settings.kernel(), &curves.series(), &RunOptions::new().mask(&mask)).unwrap();
     for (name, value) in &maps.record().settings {
         if name == "baseline_frames" {
             let SettingValue::List(ends) = value else { panic!("{value:?}") };
@@ -171,13 +172,21 @@ fn reference_agrees_with_the_oracle() {
                 if entry.0 <= 3 {
                     entry.1 += &format!(
                         "\n    round {round} voxel {voxel}: {text}; {:?} global {} {} subframe {} late {:?} status {:#x} base {used:?}/{}",
-                        settings.onset, settings.global, settings.kind.as_str(), settings.subframe, settings.late_from, expected.status, curves.times.len()
+                        settings.onset,
+                        settings.global,
+                        settings.kind.as_str(),
+                        settings.subframe,
+                        settings.late_from,
+                        expected.status,
+                        curves.times.len()
                     );
                 }
             };
             if expected.values.len() + 1 != found.len() && !expected.values.is_empty() {
-                let ids: Vec<&str> = found.iter().map(|(id, _)| id.as_str()).filter(|id| !expected.values.contains_key(*id)).collect();
-                let missing: Vec<&String> = expected.values.keys().filter(|id| !found.iter().any(|f| f.0 == **id)).collect();
+                let ids: Vec<&str> =
+                    found.iter().map(|(id, _)| id.as_str()).filter(|id| !expected.values.contains_key(*id)).collect();
+                let missing: Vec<&String> =
+                    expected.values.keys().filter(|id| !found.iter().any(|f| f.0 == **id)).collect();
                 differs("maps", format!("{ids:?} not in the oracle, {missing:?} not in the kernel"));
             }
             for (id, value) in &found {
@@ -232,7 +241,8 @@ fn saturating_onset_explains_the_curve_as_well_as_a_dense_search() {
         let oracle = Shared::with_baseline(&curves, &settings, settings.baseline.unwrap());
         let series = curves.series();
         for voxel in 0..curves.stored.len() {
-            let found = Engine::reference_values(&settings.kernel(), &series, [voxel, 0, 0], &RunOptions::new()).unwrap();
+            let found =
+                Engine::reference_values(&settings.kernel(), &series, [voxel, 0, 0], &RunOptions::new()).unwrap();
             let value = |id: &str| found.iter().find(|(name, _)| name == id).unwrap().1;
             if value("onset").is_nan() || value("status") as u32 & support::oracle::GLOBAL_ONSET != 0 {
                 continue;
@@ -250,7 +260,9 @@ fn saturating_onset_explains_the_curve_as_well_as_a_dense_search() {
     deviations.sort_by(f64::total_cmp);
     println!(
         "{voxels} voxels, {worse} worse by more than 1e-3 of the sum of squares, worst excess {worst_excess:.2e}; deviation in frames: median {:.2e}, 90 % {:.2e}, largest {:.2e}",
-        deviations[voxels / 2], deviations[voxels * 9 / 10], deviations[deviations.len() - 1]
+        deviations[voxels / 2],
+        deviations[voxels * 9 / 10],
+        deviations[deviations.len() - 1]
     );
     assert_eq!(worse, 0);
 }
@@ -265,7 +277,8 @@ fn nothing_is_missing_without_a_status_bit() {
         let (curves, settings) = draw(&mut random);
         let series = curves.series();
         for voxel in 0..curves.stored.len() {
-            let found = Engine::reference_values(&settings.kernel(), &series, [voxel, 0, 0], &RunOptions::new()).unwrap();
+            let found =
+                Engine::reference_values(&settings.kernel(), &series, [voxel, 0, 0], &RunOptions::new()).unwrap();
             if found.last().unwrap().1 != 0.0 {
                 continue;
             }

@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use ndarray::{Array3, ShapeBuilder};
 use perfuse::engine::gpu::{DeviceChoice, DeviceKind, Gpu, Tuning, devices};
 use perfuse::kernel::lanes::{Double, Lanes, Numbers};
-use perfuse::kernel::{Curve, Output, OutputKind, PreparedKernel, Program, Rows};
+use perfuse::kernel::{Curve, LARGEST_DIFFERENCE, Output, OutputKind, PreparedKernel, Program, Rows};
 use perfuse::{Cancel, Error, Mask, Quantity, RunOptions, Scaling, Series, SettingValue, TimeAxis, Voxels, status};
 
 type Outcome = Result<(), Failed>;
@@ -128,7 +128,7 @@ fn reference(kernel: &Sums, series: &Series) -> Vec<Vec<f64>> {
             Voxels::U64(v) => (i128::from(v[voxel + t * count]) - i128::from(v[voxel])) as f64,
             _ => sample(t) - sample(0),
         };
-        let finite = (0..frames).all(|t| sample(t).is_finite());
+        let finite = (0..frames).all(|t| sample(t).is_finite() && exact(t).abs() < LARGEST_DIFFERENCE);
         let differences: Vec<f64> = (0..frames).map(|t| if finite { exact(t) } else { 0.0 }).collect();
         let extra: Vec<f64> = kernel.layers.iter().map(|layer| f64::from(layer[voxel])).collect();
         let first = if finite { sample(0) } else { 0.0 };
@@ -237,8 +237,9 @@ fn every_type(count: usize, frames: usize) -> Vec<Series> {
         whole!(i16),
         whole!(u32),
         whole!(i32),
-        whole!(u64),
-        whole!(i64),
+        // Half of these voxels have differences that are too large, and are refused.
+        series(words.iter().map(|w| *w >> 24).collect::<Vec<u64>>(), count, frames),
+        series(words.iter().map(|w| *w as i64 >> 24).collect::<Vec<i64>>(), count, frames),
         series(near, count, frames),
         series(words.iter().map(|w| (fraction(*w) * 1e3) as f32).collect::<Vec<f32>>(), count, frames),
         series(words.iter().map(|w| fraction(*w) * 1e-3).collect::<Vec<f64>>(), count, frames),

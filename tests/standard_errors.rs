@@ -161,6 +161,10 @@ fn onset_covers() {
                     percent(share),
                     percent(known)
                 );
+                // Where the fit's model holds and the noise doesn't choose its samples.
+                if matches!(course, Course::Ramp) && cnr >= 20.0 {
+                    assert!((0.89..=0.98).contains(&share), "{}", percent(share));
+                }
             }
         }
     }
@@ -201,15 +205,11 @@ fn selected_maxima_do_not_cover() {
                     let peak_error = sigma * (1.0 + 1.0 / frames as f64).sqrt();
                     // Three evenly spaced samples.
                     let slope_error = sigma / (2f64.sqrt() * spacing);
-                    let with = |id: &str, error: f64| {
-                        covered(get(id).iter().map(|v| (*v, error)), wanted(id)).0
-                    };
+                    let with = |id: &str, error: f64| covered(get(id).iter().map(|v| (*v, error)), wanted(id)).0;
                     let wash_out = get("wash_out_slope");
                     let peak_time = get("peak_time");
-                    let washed = wash_out
-                        .iter()
-                        .zip(peak_time)
-                        .map(|(v, t)| (*v, sigma * 2f64.sqrt() / (last - f64::from(*t))));
+                    let washed =
+                        wash_out.iter().zip(peak_time).map(|(v, t)| (*v, sigma * 2f64.sqrt() / (last - f64::from(*t))));
                     // The late slope against that of the noise-free curve from the voxel's own peak frame on.
                     let curve = clean.curve([0, 0, 0]).unwrap();
                     let slopes: Vec<f64> = (0..curve.len() - 1).map(|i| slope(&clean, &curve, i)).collect();

@@ -14,7 +14,7 @@ use super::raw_rows::{RawRows, blank_word};
 use super::{RunOptions, options::Cancel};
 use crate::error::Result;
 use crate::kernel::lanes::{Lanes, Wide};
-use crate::kernel::{Curve, Output, PreparedKernel, Rows};
+use crate::kernel::{Curve, LARGEST_DIFFERENCE, Output, PreparedKernel, Rows};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series, Voxels};
 use crate::status;
@@ -201,14 +201,18 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
             }
         }};
     }
-    macro_rules! load_float {
-        ($samples:expr) => {{
-            load!($samples, |x, first| (x - first) as f32);
-            workspace.finite.fill(-1);
+    // Types whose samples may be unusable: their voxels go through the kernel as constants, and are refused by it.
+    macro_rules! load_checked {
+        ($samples:expr, $difference:expr) => {{
+            load!($samples, $difference);
+            let limit = LARGEST_DIFFERENCE as f32;
+            for (finite, first) in workspace.finite.iter_mut().zip(&workspace.first[..length]) {
+                *finite = -i32::from(first.is_finite());
+            }
             for t in 0..frames {
-                let row = &$samples[t * count + start..][..length];
+                let row = &workspace.differences[t * tile..][..length];
                 for i in 0..length {
-                    workspace.finite[i] &= -i32::from(row[i].is_finite());
+                    workspace.finite[i] &= -i32::from(row[i].abs() < limit);
                 }
             }
             if workspace.finite[..length].iter().any(|finite| *finite == 0) {
@@ -231,9 +235,9 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
         Voxels::I16(v) => load!(v, |x: i16, first: i16| (i32::from(x) - i32::from(first)) as f32),
         Voxels::U32(v) => load!(v, |x: u32, first: u32| (i64::from(x) - i64::from(first)) as f32),
         Voxels::I32(v) => load!(v, |x: i32, first: i32| (i64::from(x) - i64::from(first)) as f32),
-        Voxels::U64(v) => load!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f32),
-        Voxels::I64(v) => load!(v, |x: i64, first: i64| (i128::from(x) - i128::from(first)) as f32),
-        Voxels::F32(v) => load_float!(v),
-        Voxels::F64(v) => load_float!(v),
+        Voxels::U64(v) => load_checked!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f32),
+        Voxels::I64(v) => load_checked!(v, |x: i64, first: i64| (i128::from(x) - i128::from(first)) as f32),
+        Voxels::F32(v) => load_checked!(v, |x: f32, first: f32| x - first),
+        Voxels::F64(v) => load_checked!(v, |x: f64, first: f64| (x - first) as f32),
     }
 }

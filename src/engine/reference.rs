@@ -7,7 +7,7 @@ use super::{NonFinite, RunOptions};
 use crate::error::Result;
 use crate::kernel::bounded::{Bounded, BoundedWord, Decisions};
 use crate::kernel::lanes::Double;
-use crate::kernel::{Curve, OutputKind, PreparedKernel, Rows};
+use crate::kernel::{Curve, LARGEST_DIFFERENCE, OutputKind, PreparedKernel, Rows};
 use crate::series::{Mask, Series};
 use crate::status;
 
@@ -44,6 +44,9 @@ pub(crate) fn evaluate_finite_frames<P: PreparedKernel>(
     let kernel = prepared.with_frames(&frames)?;
     let first = samples[*frames.first()?];
     let differences: Vec<f64> = frames.iter().map(|t| samples[*t] - first).collect();
+    if !usable(first, &differences) {
+        return None;
+    }
     let extra: Vec<f64> = kernel.extra().iter().map(|layer| f64::from(layer[voxel])).collect();
     let mut words = vec![f64::NAN; kernel.rows() + 1];
     let mut scratch = vec![0.0; kernel.scratch()];
@@ -84,9 +87,14 @@ struct Voxel {
 impl Voxel {
     fn load(series: &Series, voxel: usize) -> Self {
         let (first, differences) = series.differences_at(voxel);
-        let finite = first.is_finite() && differences.iter().all(|d| d.is_finite());
+        let finite = usable(first, &differences);
         Self { first, differences, finite }
     }
+}
+
+/// Whether 32-bit engines can work with these samples.
+fn usable(first: f64, differences: &[f64]) -> bool {
+    (first as f32).is_finite() && differences.iter().all(|d| d.abs() < LARGEST_DIFFERENCE)
 }
 
 /// Runs a kernel over a series in f64.

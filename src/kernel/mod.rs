@@ -15,6 +15,10 @@ use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
 use lanes::Lanes;
 
+/// Samples whose difference from the voxel's first one is not below this (2^40) in magnitude count as not finite: 32-bit
+/// arithmetic would overflow further on.
+pub const LARGEST_DIFFERENCE: f64 = (1u64 << 40) as f64;
+
 /// What one output row holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -116,7 +120,7 @@ pub struct Curve<'a, L: Lanes> {
     stride: usize,
     /// Each voxel's first sample, in stored units.
     pub first: L::F,
-    /// Whether all samples of the voxel are finite.
+    /// Whether all samples of the voxel are finite, and no difference reaches [`LARGEST_DIFFERENCE`].
     pub finite: L::M,
     /// Layers of [`PreparedKernel::extra`].
     pub extra: &'a [L::F],

@@ -584,7 +584,8 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 /// Median of sqrt(chi^2 / degrees) by integrating the density of sqrt(chi^2) with small steps until half is below.
 pub fn median_of_chi(degrees: usize) -> f64 {
     let k = degrees as f64;
-    let density = |x: f64| if x == 0.0 && degrees > 1 { 0.0 } else { ((k - 1.0) * x.max(1e-300).ln() - x * x / 2.0).exp() };
+    let density =
+        |x: f64| if x == 0.0 && degrees > 1 { 0.0 } else { ((k - 1.0) * x.max(1e-300).ln() - x * x / 2.0).exp() };
     let end = k.sqrt() + 12.0;
     let steps = 200_000;
     let h = end / steps as f64;
@@ -631,8 +632,7 @@ fn automatic_step(t: &[f64], rising: &[f64], baseline: usize) -> usize {
         // constant + slope * max(0, t - t_b), by the normal equations.
         let x: Vec<f64> = t[..=end].iter().map(|t| (t - t_b).max(0.0)).collect();
         let (slope, mean_x, mean_f) = line(&x, &rising[..=end]);
-        let sse: f64 =
-            x.iter().zip(rising).map(|(x, f)| (f - mean_f - slope * (x - mean_x)).powi(2)).sum();
+        let sse: f64 = x.iter().zip(rising).map(|(x, f)| (f - mean_f - slope * (x - mean_x)).powi(2)).sum();
         if slope > 0.0 && sse < best.0 * (1.0 - 1e-12) {
             best = (sse, t_b);
         }
@@ -682,8 +682,7 @@ impl<'a> Shared<'a> {
     pub fn new(curves: &'a Curves, settings: &'a Settings) -> Self {
         let t: Vec<f64> = curves.times.iter().map(|t| t - curves.times[0]).collect();
         let sign = if settings.fall { -1.0 } else { 1.0 };
-        let mean: Option<Vec<f64>> =
-            curves.mean().map(|mean| mean.iter().map(|f| sign * (f - mean[0])).collect());
+        let mean: Option<Vec<f64>> = curves.mean().map(|mean| mean.iter().map(|f| sign * (f - mean[0])).collect());
         let baseline = settings.baseline.unwrap_or_else(|| (0, automatic_baseline(&t, mean.as_ref().unwrap())));
         Self::with_baseline(curves, settings, baseline)
     }
@@ -692,8 +691,7 @@ impl<'a> Shared<'a> {
     pub fn with_baseline(curves: &'a Curves, settings: &'a Settings, baseline: (usize, usize)) -> Self {
         let t: Vec<f64> = curves.times.iter().map(|t| t - curves.times[0]).collect();
         let sign = if settings.fall { -1.0 } else { 1.0 };
-        let mean: Option<Vec<f64>> =
-            curves.mean().map(|mean| mean.iter().map(|f| sign * (f - mean[0])).collect());
+        let mean: Option<Vec<f64>> = curves.mean().map(|mean| mean.iter().map(|f| sign * (f - mean[0])).collect());
         let n = baseline.1 - baseline.0;
         let quantum = if curves.storage == Storage::I16 { curves.slope.abs() / 12f64.sqrt() } else { 0.0 };
         let mut deviations = Vec::new();
@@ -1028,7 +1026,8 @@ impl<'a> Shared<'a> {
         }
         answer.status = status;
         answer.close = close;
-        let noise_in_32_bits = sigma == self.floor_from_mask || (n == 1 && matches!(settings.noise, NoiseFrom::Baseline));
+        let noise_in_32_bits =
+            sigma == self.floor_from_mask || (n == 1 && matches!(settings.noise, NoiseFrom::Baseline));
         if noise_in_32_bits {
             let by_noise = matches!(settings.onset, Onset::SdThreshold { .. });
             let rests = |id: &str| by_noise || (id.ends_with("_se") && id != "onset_se") || id == "contrast_to_noise";

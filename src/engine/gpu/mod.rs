@@ -25,6 +25,8 @@ use crate::series::{Mask, Series};
 use crate::status;
 use context::{Context, Fault};
 use pipeline::Pipelines;
+#[cfg(test)]
+pub(crate) use pipeline::text;
 use slabs::{Allowed, Needs, Piece, SLOTS, Sizes, Slab, pieces, plan, within, workgroups};
 use transfer::{RowKind, Rows, Target, Upload, Workspace, sample_type};
 

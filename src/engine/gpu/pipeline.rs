@@ -190,6 +190,17 @@ pub(crate) mod text {
         found
     }
 
+    /// The whole-number constants by name.
+    pub(crate) fn constants(module: &naga::Module) -> std::collections::BTreeMap<String, u32> {
+        let value = |init| match module.global_expressions[init] {
+            naga::Expression::Literal(naga::Literal::U32(value)) => Some(value),
+            _ => None,
+        };
+        let named =
+            module.constants.iter().filter_map(|(_, constant)| Some((constant.name.clone()?, value(constant.init)?)));
+        named.collect()
+    }
+
     /// The entry points with their workgroup sizes.
     pub(crate) fn entry_points(module: &naga::Module) -> Vec<(&str, [u32; 3])> {
         module.entry_points.iter().map(|entry| (entry.name.as_str(), entry.workgroup_size)).collect()

@@ -609,7 +609,7 @@ fn late_slope<L: Lanes>(
             Some(_) => start.le(t.u.at(l, i)),
             None => peak.frame.le(t.index.at(l, i)),
         };
-        let x = l.splat(t.u[last] - t.u[i]);
+        let x = t.to_end.at(l, i);
         let y = e[i] - e[last];
         count = count + l.select(inside, one, zero);
         sx = sx + l.select(inside, x, zero);

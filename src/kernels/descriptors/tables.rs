@@ -59,6 +59,8 @@ pub struct Tables {
     pub(super) index: Table,
     pub(super) dt: Table,
     pub(super) inv_dt: Table,
+    /// Seconds from each frame to the last.
+    pub(super) to_end: Table,
     /// 1 / (u[i + 1] - u[i - 1]); 0 at the ends.
     pub(super) inv_span: Table,
     pub(super) inv_baseline: f64,
@@ -131,6 +133,7 @@ impl Tables {
         let dt: Vec<f64> = u.windows(2).map(|w| w[1] - w[0]).collect();
         self.inv_dt = dt.iter().map(|dt| 1.0 / dt).collect();
         self.dt = dt.into_iter().collect();
+        self.to_end = u.iter().map(|t| u[self.n - 1] - t).collect();
         self.inv_span =
             (0..self.n).map(|i| if i > 0 && i + 1 < self.n { 1.0 / (u[i + 1] - u[i - 1]) } else { 0.0 }).collect();
         let baseline = frames.len() as f64;
@@ -283,6 +286,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         index: Table::default(),
         dt: Table::default(),
         inv_dt: Table::default(),
+        to_end: Table::default(),
         inv_span: Table::default(),
         inv_baseline: 0.0,
         inv_baseline_dof: 0.0,
@@ -387,9 +391,8 @@ fn check(settings: &Descriptors, frames: usize, duration_s: f64) -> Result<()> {
         _ => {}
     }
     positive("enhancement threshold", settings.enhancement_threshold)?;
-    if settings.slope_window < 2 || settings.slope_window > frames {
-        let mend = format!("use 2 to {frames} samples");
-        return Err(Error::setting("slope window", settings.slope_window, mend));
+    if settings.slope_window < 2 {
+        return Err(Error::setting("slope window", settings.slope_window, "use 2 samples or more"));
     }
     if let LateSlopeFrom::SecondsAfterOnset(seconds) = settings.late_slope_from
         && !(seconds.is_finite() && seconds >= 0.0)
@@ -580,6 +583,7 @@ pub(super) struct ShaderSettings {
     early_weights_at: u32,
     early_times_at: u32,
     taus_at: u32,
+    to_end_at: u32,
     t0: f32,
     inv_baseline: f32,
     inv_baseline_dof: f32,
@@ -605,7 +609,7 @@ pub(super) struct ShaderSettings {
     inv_recovery: f32,
     inv_late: f32,
     inv_slope_window: f32,
-    padding: [u32; 2],
+    padding: u32,
     windows: [f32; MAX_WINDOWS],
     slots: Slots,
 }
@@ -639,6 +643,7 @@ pub(super) fn program(t: &Tables) -> Program {
     let early_weights_at = append(&t.early_weights);
     let early_times_at = append(&t.early_times);
     let taus_at = append(&t.taus);
+    let to_end_at = append(&t.to_end);
     let (noise_from, noise_value) = match t.noise {
         NoiseFrom::Baseline { floor } => (0, floor),
         NoiseFrom::Value(value) => (1, value),
@@ -693,6 +698,7 @@ pub(super) fn program(t: &Tables) -> Program {
         early_weights_at,
         early_times_at,
         taus_at,
+        to_end_at,
         t0: t.t0 as f32,
         inv_baseline: t.inv_baseline as f32,
         inv_baseline_dof: t.inv_baseline_dof as f32,
@@ -718,7 +724,7 @@ pub(super) fn program(t: &Tables) -> Program {
         inv_recovery: (1.0 / t.recovery.len() as f64) as f32,
         inv_late: (1.0 / (t.n - t.late_first) as f64) as f32,
         inv_slope_window: (1.0 / t.slope_window as f64) as f32,
-        padding: [0; 2],
+        padding: 0,
         windows,
         slots: t.slots,
     };
@@ -748,6 +754,108 @@ mod tests {
         for (k, median) in [(1usize, 0.454_936), (2, 2.0 * 2f64.ln()), (9, 8.342_833)] {
             let expected = (median / k as f64).sqrt();
             assert!((median_deviation(k) - expected).abs() < 1e-6, "{k}: {}", median_deviation(k));
+        }
+    }
+
+    #[cfg(feature = "gpu")]
+    mod shader {
+        use std::mem::offset_of;
+
+        use super::super::*;
+        use crate::engine::gpu::text;
+
+        fn module() -> naga::Module {
+            text::kernel(include_str!("../../../shaders/descriptors.wgsl"))
+        }
+
+        #[test]
+        fn settings_are_the_same_in_both_texts() {
+            macro_rules! fields {
+                ($($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!(ShaderSettings, $field) as u32)),*] };
+            }
+            let (fields, size) = text::layout(&module(), "Settings");
+            let expected = fields![
+                baseline_start baseline_end slope_window first_segment noise_from noise_elsewhere subframe onset_method
+                global_onset_known late_from_onset kind_is_signal late_first recovery_start recovery_end window_count
+                tau_count needs dt_at inv_dt_at inv_span_at slope_weights_at slope_times_at early_weights_at
+                early_times_at taus_at to_end_at t0 inv_baseline inv_baseline_dof sqrt_inv_baseline final_error_factor slope
+                intercept scale inv_scale direction sign noise_value enhancement_threshold onset_parameter global_onset
+                late_from ratio_time_1 ratio_time_2 early_after_onset early_half_width log_tau_first log_tau_step
+                inv_recovery inv_late inv_slope_window padding windows slots
+            ];
+            assert_eq!(fields, expected);
+            assert_eq!(size as usize, size_of::<ShaderSettings>());
+        }
+
+        #[test]
+        fn constants_are_the_same_in_both_texts() {
+            let module = module();
+            let constants = text::constants(&module);
+            let expected = [
+                ("SLOT_BASELINE", slot::BASELINE as u32),
+                ("SLOT_BASELINE_SD", slot::BASELINE_SD as u32),
+                ("SLOT_PEAK_ENHANCEMENT", slot::PEAK_ENHANCEMENT as u32),
+                ("SLOT_RELATIVE_ENHANCEMENT", slot::RELATIVE_ENHANCEMENT as u32),
+                ("SLOT_PEAK_TIME", slot::PEAK_TIME as u32),
+                ("SLOT_ONSET", slot::ONSET as u32),
+                ("SLOT_TIME_TO_PEAK", slot::TIME_TO_PEAK as u32),
+                ("SLOT_TIME_TO_FRACTION", slot::TIME_TO_FRACTION as u32),
+                ("SLOT_WASH_IN_SLOPE", slot::WASH_IN_SLOPE as u32),
+                ("SLOT_MAX_SLOPE", slot::MAX_SLOPE as u32),
+                ("SLOT_MAX_SLOPE_TIME", slot::MAX_SLOPE_TIME as u32),
+                ("SLOT_WASH_OUT_SLOPE", slot::WASH_OUT_SLOPE as u32),
+                ("SLOT_LATE_SLOPE", slot::LATE_SLOPE as u32),
+                ("SLOT_AUC", slot::AUC as u32),
+                ("SLOT_AUMC", slot::AUMC as u32),
+                ("SLOT_MEAN_RESIDENCE_TIME", slot::MEAN_RESIDENCE_TIME as u32),
+                ("SLOT_FWHM", slot::FWHM as u32),
+                ("SLOT_FINAL_ENHANCEMENT", slot::FINAL_ENHANCEMENT as u32),
+                ("SLOT_SIGNAL_ENHANCEMENT_RATIO", slot::SIGNAL_ENHANCEMENT_RATIO as u32),
+                ("SLOT_CURVE_TYPE", slot::CURVE_TYPE as u32),
+                ("SLOT_PEAK_HEIGHT", slot::PEAK_HEIGHT as u32),
+                ("SLOT_PERCENT_SIGNAL_RECOVERY", slot::PERCENT_SIGNAL_RECOVERY as u32),
+                ("SLOT_CONTRAST_TO_NOISE", slot::CONTRAST_TO_NOISE as u32),
+                ("SLOT_BASELINE_SE", slot::BASELINE_SE as u32),
+                ("SLOT_ONSET_SE", slot::ONSET_SE as u32),
+                ("SLOT_LATE_SLOPE_SE", slot::LATE_SLOPE_SE as u32),
+                ("SLOT_AUC_SE", slot::AUC_SE as u32),
+                ("SLOT_AUMC_SE", slot::AUMC_SE as u32),
+                ("SLOT_FINAL_ENHANCEMENT_SE", slot::FINAL_ENHANCEMENT_SE as u32),
+                ("SLOT_IAUC", slot::IAUC as u32),
+                ("SLOT_IAUC_SE", slot::IAUC_SE as u32),
+                ("NEEDS_ONSET", needs::ONSET),
+                ("NEEDS_OWN_ONSET", needs::OWN_ONSET),
+                ("NEEDS_HALF_RISE", needs::HALF_RISE),
+                ("NEEDS_SLOPE", needs::SLOPE),
+                ("NEEDS_WEIGHTS", needs::WEIGHTS),
+                ("NEEDS_MOMENT", needs::MOMENT),
+                ("NEEDS_AREA", needs::AREA),
+                ("NEEDS_POSITIVE_BASELINE", needs::POSITIVE_BASELINE),
+                ("NON_FINITE_SAMPLE", status::NON_FINITE_SAMPLE),
+                ("BASELINE_NOT_POSITIVE", status::BASELINE_NOT_POSITIVE),
+                ("NOT_ENHANCING", status::NOT_ENHANCING),
+                ("GLOBAL_ONSET_USED", status::GLOBAL_ONSET_USED),
+                ("NO_ONSET", status::NO_ONSET),
+                ("PEAK_AT_LAST_FRAME", status::PEAK_AT_LAST_FRAME),
+                ("WINDOW_PAST_END", status::WINDOW_PAST_END),
+                ("NOISE_NOT_FROM_BASELINE", status::NOISE_NOT_FROM_BASELINE),
+                ("CENSORED", status::CENSORED),
+                ("ONSET_NOT_BEFORE_PEAK", ONSET_NOT_BEFORE_PEAK),
+            ];
+            for (name, value) in expected {
+                assert_eq!(constants.get(name), Some(&value), "{name}");
+            }
+            let methods = constants.keys().filter(|name| name.starts_with("ONSET_") || name.starts_with("NOISE_FROM"));
+            assert_eq!(
+                constants.len(),
+                expected.len() + methods.filter(|name| *name != "ONSET_NOT_BEFORE_PEAK").count()
+            );
+        }
+
+        #[test]
+        fn entry_points_have_the_workgroup_size_that_the_program_says() {
+            let module = module();
+            assert_eq!(text::entry_points(&module), [("saturating_onset", [64, 1, 1]), ("descriptors", [64, 1, 1])]);
         }
     }
 }
