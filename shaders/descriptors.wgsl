@@ -518,9 +518,10 @@ fn piecewise_linear_error(half_rise: HalfRise, onset: f32) -> Found {
         squares += residual * residual;
     }
     let dof = f32(half_rise.frame) - f32(a + 2u);
-    let determinant = slope * slope * (count * sxx - sx * sx);
+    let determinant = count * sxx - sx * sx;
     let known = usable && count >= 2.0 && dof >= 1.0 && determinant > 0.0;
-    let variance = squares * sxx / pick(known, dof * determinant, 1.0);
+    let factor = sxx / pick(known, determinant, 1.0) + uniforms.settings.inv_baseline;
+    let variance = squares * factor / pick(known, dof * slope * slope, 1.0);
     return Found(sqrt(max(variance, 0.0)), known);
 }
 
@@ -549,10 +550,10 @@ fn saturating_break(peak: Peak, tau: f32) -> Break {
     let first = uniforms.settings.baseline_end - 1u;
     let inv_tau = 1.0 / tau;
     var count = 0.0;
-    var sw = 0.0;
-    var sww = 0.0;
-    var sy = 0.0;
-    var swy = 0.0;
+    var mean_w = 0.0;
+    var mean_y = 0.0;
+    var ww = 0.0;
+    var wy = 0.0;
     var best_gain = 0.0;
     var best_frame_time = 0.0;
     var best_w = 0.0;
@@ -561,27 +562,31 @@ fn saturating_break(peak: Peak, tau: f32) -> Break {
         let k = peak.frame - 1u - (step - first);
         let rho = one_minus_exp(dt_at(k) * inv_tau);
         let kept = 1.0 - rho;
-        sww = kept * kept * sww + rho * (2.0 * kept * sw + rho * count);
-        sw = kept * sw + rho * count;
-        swy = kept * swy + rho * sy;
-        let y = e_at(k + 1u);
-        count += 1.0;
-        sw += rho;
-        sww += rho * rho;
-        sy += y;
-        swy += rho * y;
-        let determinant = count * sww - sw * sw;
-        let slope = count * swy - sw * sy;
-        let intercept = sww * sy - sw * swy;
+        // Sample k + 1 joins, at w = rho: its distances from the means so far.
+        let below = kept * mean_w;
+        let above = e_at(k + 1u) - mean_y;
+        let more = count + 1.0;
+        let share = 1.0 / more;
+        let kept_share = count * share;
+        ww = kept * kept * ww + below * below * kept_share;
+        wy = kept * wy - below * above * kept_share;
+        mean_w = rho + below * (1.0 - share);
+        mean_y = mean_y + above * share;
+        count = more;
+        let slope = wy;
+        let intercept = mean_y * ww - mean_w * wy;
         let crosses = count >= 2.0
             && slope > 0.0
             && intercept + slope > 0.0
             && intercept <= 0.0
             && intercept + slope * rho > 0.0;
-        let numerator = pick(crosses, intercept * sy + slope * swy, swy * swy);
-        let denominator = pick(crosses, determinant, sww);
+        let swy = wy + count * mean_w * mean_y;
+        let sww = ww + count * mean_w * mean_w;
+        let numerator = pick(crosses, wy * wy, swy * swy);
+        let denominator = pick(crosses, ww, sww);
         let usable = (crosses || swy > 0.0) && denominator > 0.0;
-        let gain = numerator / pick(usable, denominator, 1.0);
+        let of_mean = pick(crosses, count * mean_y * mean_y, 0.0);
+        let gain = of_mean + numerator / pick(usable, denominator, 1.0);
         let better = usable && (!found || gain >= best_gain);
         let w = pick(crosses, -intercept / pick(crosses, slope, 1.0), 0.0);
         best_gain = pick(better, gain, best_gain);
@@ -622,7 +627,7 @@ fn saturating(peak: Peak) -> Found {
     let curvature = (before - at) + (after - at);
     let inner = best > 0.0 && best < f32((*s).tau_count - 1u) && curvature > 0.0;
     let vertex_shift = (before - after) * 0.5 / pick(inner, curvature, 1.0);
-    let shift = pick(inner, min(max(vertex_shift, -0.5), 0.5), 0.0);
+    let shift = pick(inner, min(max(vertex_shift, -1.0), 1.0), 0.0);
     let best_break = saturating_break(peak, exp(log_tau(best + shift)));
     return Found(best_break.time, best_break.found);
 }

@@ -1057,6 +1057,7 @@ fn standard_error(weights: &[f64], sigma: f64, n: usize) -> f64 {
 
 /// Standard error of the break point from (J'J)^-1 SSE / dof, the Jacobian by its definition.
 fn onset_error(c: &Enhancement, t_b: f64, first: usize) -> f64 {
+    let n = c.last_baseline + 1 - first;
     let end = c.half_rise();
     let (sse, slope) = c.broken_line(t_b, end);
     let sse = sse - c.e[..first].iter().map(|e| e * e).sum::<f64>();
@@ -1075,5 +1076,6 @@ fn onset_error(c: &Enhancement, t_b: f64, first: usize) -> f64 {
     if on_line < 2 || dof < 1.0 {
         return f64::NAN;
     }
-    (bb / determinant * sse / dof).sqrt()
+    // An error of the baseline's mean moves the line up or down, and its crossing by that over the slope.
+    ((bb / determinant + 1.0 / (n as f64 * slope * slope)) * sse / dof).sqrt()
 }

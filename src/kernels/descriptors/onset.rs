@@ -101,8 +101,8 @@ fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise
 }
 
 /// The standard error of the break point: the root of its element of (J'J)^-1 SSE/dof, for the line's slope and the break
-/// point, over the samples from the first baseline frame to the half-rise frame; the baseline's mean counts as a third
-/// parameter.
+/// point, over the samples from the first baseline frame to the half-rise frame. The baseline's mean counts as a third
+/// parameter, and its variance adds to the break point's: a line is moved down by an error of the baseline.
 #[inline(always)]
 pub(super) fn piecewise_linear_error<L: Lanes>(
     t: &Tables,
@@ -139,9 +139,10 @@ pub(super) fn piecewise_linear_error<L: Lanes>(
         squares = squares + l.select(inside, residual * residual, zero);
     }
     let dof = half_rise.frame - l.count(t.a + 2);
-    let determinant = slope * slope * (count * sxx - sx * sx);
+    let determinant = count * sxx - sx * sx;
     let known = usable & count.ge(l.splat(2.0)) & dof.ge(one) & determinant.gt(zero);
-    let variance = squares * sxx / l.select(known, dof * determinant, one);
+    let factor = sxx / l.select(known, determinant, one) + l.splat(t.inv_baseline);
+    let variance = squares * factor / l.select(known, dof * slope * slope, one);
     (variance.max(zero).sqrt(), known)
 }
 
@@ -174,8 +175,8 @@ fn saturating<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, enhancing:
     let curvature = (before - at) + (after - at);
     let inner = best.gt(zero) & best.lt(l.count(t.taus.len() - 1)) & curvature.gt(zero);
     let vertex = (before - after) * l.splat(0.5) / l.select(inner, curvature, one);
-    // The grid's best is the best of the three, so the vertex lies within half a step of it.
-    let shift = l.select(inner, clamp::<L>(vertex, l.splat(-0.5), l.splat(0.5)), zero);
+    // The best of the three lies within half a step of the vertex; by its gain, the grid's best may be the one beside it.
+    let shift = l.select(inner, clamp::<L>(vertex, -one, one), zero);
     let (_, onset, found) = saturating_break(t, l, e, peak, enhancing, log_tau(t, l, best + shift).exp());
     (onset, found)
 }
@@ -219,7 +220,8 @@ fn saturating_squares<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, ta
 /// The best break point for one time constant: what it explains, where it lies, whether there is one.
 ///
 /// The regressor is w = 1 - exp(-(t - t_k) / tau), seen from frame k; going back a frame turns w into w + rho (1 - w)
-/// with rho = 1 - exp(-dt / tau), and with it its sums. Nothing cancels, however long tau is.
+/// with rho = 1 - exp(-dt / tau), and with it its mean and its sums about the mean. So nothing cancels, neither where tau
+/// is so long that w hardly leaves 0 nor where it is so short that w is 1 but for rounding.
 #[inline(always)]
 fn saturating_break<L: Lanes>(
     t: &Tables,
@@ -232,7 +234,7 @@ fn saturating_break<L: Lanes>(
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let inv_tau = one / tau;
-    let (mut count, mut sw, mut sww, mut sy, mut swy) = (zero, zero, zero, zero, zero);
+    let (mut count, mut mean_w, mut mean_y, mut ww, mut wy) = (zero, zero, zero, zero, zero);
     let (mut best_gain, mut best_frame_time, mut best_w) = (zero, zero, zero);
     let mut found = l.mask(false);
     for k in (t.b - 1..t.n - 1).rev() {
@@ -242,27 +244,31 @@ fn saturating_break<L: Lanes>(
         }
         let rho = one_minus_exp(l, t.dt.at(l, k) * inv_tau);
         let kept = one - rho;
-        sww = kept * kept * sww + rho * (l.splat(2.0) * kept * sw + rho * count);
-        sw = kept * sw + rho * count;
-        swy = kept * swy + rho * sy;
-        let y = l.select(inside, e[k + 1], zero);
-        count = count + l.select(inside, one, zero);
-        sw = sw + l.select(inside, rho, zero);
-        sww = sww + l.select(inside, rho * rho, zero);
-        sy = sy + y;
-        swy = swy + rho * y;
-        let determinant = count * sww - sw * sw;
-        let slope = count * swy - sw * sy;
-        let intercept = sww * sy - sw * swy;
+        // Sample k + 1 joins, at w = rho: its distances from the means so far.
+        let below = kept * mean_w;
+        let above = e[k + 1] - mean_y;
+        let more = count + one;
+        let share = l.select(inside, one / more, zero);
+        let kept_share = count * share;
+        ww = kept * kept * ww + below * below * kept_share;
+        wy = kept * wy - below * above * kept_share;
+        mean_w = rho + below * (one - share);
+        mean_y = mean_y + above * share;
+        count = l.select(inside, more, count);
+        let slope = wy;
+        let intercept = mean_y * ww - mean_w * wy;
         let crosses = count.ge(l.splat(2.0))
             & slope.gt(zero)
             & (intercept + slope).gt(zero)
             & intercept.le(zero)
             & (intercept + slope * rho).gt(zero);
-        let numerator = l.select(crosses, intercept * sy + slope * swy, swy * swy);
-        let denominator = l.select(crosses, determinant, sww);
+        let swy = wy + count * mean_w * mean_y;
+        let sww = ww + count * mean_w * mean_w;
+        let numerator = l.select(crosses, wy * wy, swy * swy);
+        let denominator = l.select(crosses, ww, sww);
         let usable = inside & (crosses | swy.gt(zero)) & denominator.gt(zero);
-        let gain = numerator / l.select(usable, denominator, one);
+        let of_mean = l.select(crosses, count * mean_y * mean_y, zero);
+        let gain = of_mean + numerator / l.select(usable, denominator, one);
         let better = usable & (!found | gain.ge(best_gain));
         let w = l.select(crosses, -intercept / l.select(crosses, slope, one), zero);
         best_gain = l.select(better, gain, best_gain);
