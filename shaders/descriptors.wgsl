@@ -129,6 +129,8 @@ const ONSET_SD_THRESHOLD: u32 = 4u;
 const ONSET_DERIVATIVE: u32 = 5u;
 
 const NORMAL_975: f32 = 1.95996398;
+// Guards a division whose result doesn't matter.
+const TINY: f32 = 1e-30;
 
 // The voxel in hand: its place in the slab, the word of its first sample, and its mean over the baseline.
 var<private> here: u32;
@@ -460,7 +462,6 @@ fn piecewise_linear(half_rise: HalfRise) -> Found {
     var best_gain = 0.0;
     var best_intercept = 0.0;
     var best_slope = -1.0;
-    var found = false;
     for (var step = first; step < half_rise.frame; step++) {
         let k = half_rise.frame - 1u - (step - first);
         let x = half_rise.time - u_at(k + 1u);
@@ -476,21 +477,17 @@ fn piecewise_linear(half_rise: HalfRise) -> Found {
         let determinant = count * sxx - sx * sx;
         let slope = count * sxy - sx * sy;
         let intercept = sxx * sy - sx * sxy;
-        let crosses = count >= 2.0
-            && slope < 0.0
-            && intercept + slope * x_break <= 0.0
-            && intercept + slope * x > 0.0;
-        let numerator = pick(crosses, intercept * sy + slope * sxy, product * product);
+        let crosses = intercept + slope * x_break <= 0.0 && intercept + slope * x > 0.0;
+        let knot = product * max(product, 0.0);
+        let numerator = pick(crosses, intercept * sy + slope * sxy, knot);
         let denominator = pick(crosses, determinant, square);
-        let usable = (crosses || product > 0.0) && denominator > 0.0;
-        let gain = numerator / pick(usable, denominator, 1.0);
-        let better = usable && (!found || gain >= best_gain);
+        let gain = numerator / max(denominator, TINY);
+        let better = gain >= best_gain;
         best_gain = pick(better, gain, best_gain);
         best_intercept = pick(better, pick(crosses, intercept, x_break), best_intercept);
         best_slope = pick(better, pick(crosses, slope, -1.0), best_slope);
-        found = found || better;
     }
-    return Found(half_rise.time + best_intercept / best_slope, found);
+    return Found(half_rise.time + best_intercept / best_slope, best_gain > 0.0);
 }
 
 fn piecewise_linear_error(half_rise: HalfRise, onset: f32) -> Found {

@@ -42,13 +42,8 @@ pub(super) fn find<L: Lanes>(
     (onset, found & onset.ge(last_baseline))
 }
 
-/// The best break point so far, as the zero crossing of `intercept + slope * x`.
-struct Break<L: Lanes> {
-    gain: L::F,
-    intercept: L::F,
-    slope: L::F,
-    found: L::M,
-}
+/// Guards a division whose result doesn't matter.
+const TINY: f64 = 1e-30;
 
 /// Zero, then a line from a continuous break point, least squares.
 ///
@@ -60,7 +55,8 @@ fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let (mut sx, mut sxx, mut sy, mut sxy) = (zero, zero, zero, zero);
-    let mut best = Break::<L> { gain: zero, intercept: zero, slope: -one, found: l.mask(false) };
+    // The best break point so far, as the zero crossing of intercept + slope * x.
+    let (mut best_gain, mut best_intercept, mut best_slope) = (zero, zero, -one);
     for k in (t.b - 1..t.n - 1).rev() {
         let inside = enhancing & half_rise.frame.ge(t.index.at(l, k + 1));
         if !inside.any() {
@@ -82,22 +78,20 @@ fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise
         let determinant = count * sxx - sx * sx;
         let slope = count * sxy - sx * sy;
         let intercept = sxx * sy - sx * sxy;
-        let crosses = count.ge(l.splat(2.0))
-            & slope.lt(zero)
-            & (intercept + slope * x_break).le(zero)
-            & (intercept + slope * x).gt(zero);
-        let numerator = l.select(crosses, intercept * sy + slope * sxy, product * product);
+        // Zero at or after frame k and above zero at the next: so it rises, and goes through two samples or more.
+        let crosses = (intercept + slope * x_break).le(zero) & (intercept + slope * x).gt(zero);
+        let knot = product * product.max(zero);
+        let numerator = l.select(crosses, intercept * sy + slope * sxy, knot);
         let denominator = l.select(crosses, determinant, square);
-        let usable = inside & (crosses | product.gt(zero)) & denominator.gt(zero);
-        let gain = numerator / l.select(usable, denominator, one);
+        // Where nothing is inside yet, the sums and with them the gain are 0, which any other gain beats.
+        let gain = numerator / denominator.max(l.splat(TINY));
         // From late to early: of equals, the earliest.
-        let better = usable & (!best.found | gain.ge(best.gain));
-        best.gain = l.select(better, gain, best.gain);
-        best.intercept = l.select(better, l.select(crosses, intercept, x_break), best.intercept);
-        best.slope = l.select(better, l.select(crosses, slope, -one), best.slope);
-        best.found = best.found | better;
+        let better = gain.ge(best_gain);
+        best_gain = l.select(better, gain, best_gain);
+        best_intercept = l.select(better, l.select(crosses, intercept, x_break), best_intercept);
+        best_slope = l.select(better, l.select(crosses, slope, -one), best_slope);
     }
-    (half_rise.time + best.intercept / best.slope, best.found)
+    (half_rise.time + best_intercept / best_slope, best_gain.gt(zero))
 }
 
 /// The standard error of the break point: the root of its element of (J'J)^-1 SSE/dof, for the line's slope and the break
