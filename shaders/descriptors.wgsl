@@ -102,7 +102,6 @@ const NEEDS_ONSET: u32 = 1u;
 const NEEDS_OWN_ONSET: u32 = 2u;
 const NEEDS_HALF_RISE: u32 = 4u;
 const NEEDS_SLOPE: u32 = 8u;
-const NEEDS_WEIGHTS: u32 = 16u;
 const NEEDS_MOMENT: u32 = 32u;
 const NEEDS_AREA: u32 = 64u;
 const NEEDS_POSITIVE_BASELINE: u32 = 128u;
@@ -115,8 +114,10 @@ const NO_ONSET: u32 = 32u;
 const PEAK_AT_LAST_FRAME: u32 = 64u;
 const WINDOW_PAST_END: u32 = 128u;
 const NOISE_NOT_FROM_BASELINE: u32 = 256u;
+const NOT_IDENTIFIABLE: u32 = 8192u;
 const CENSORED: u32 = 16384u;
 const ONSET_NOT_BEFORE_PEAK: u32 = 32768u;
+const NO_DIVISOR: u32 = 65536u;
 
 const NOISE_FROM_BASELINE: u32 = 0u;
 const NOISE_FROM_VALUE: u32 = 1u;
@@ -902,6 +903,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         if asked(SLOT_ONSET_SE) {
             let error = piecewise_linear_error(half_rise, own.value);
             put(SLOT_ONSET_SE, error.value, error.found && usable);
+            bits |= select(0u, NOT_IDENTIFIABLE, usable && !error.found);
         }
     }
     if needs(NEEDS_ONSET) {
@@ -913,6 +915,8 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     if needs(NEEDS_ONSET) {
         bits |= select(0u, ONSET_NOT_BEFORE_PEAK, timed && !rising);
     }
+
+    var without_divisor = false;
 
     // Amplitudes and times.
     if asked(SLOT_BASELINE) {
@@ -970,6 +974,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     if asked(SLOT_CONTRAST_TO_NOISE) {
         let known = valid && sigma > 0.0;
         put(SLOT_CONTRAST_TO_NOISE, e_max / pick(known, sigma, 1.0), known);
+        without_divisor = without_divisor || (valid && !known);
     }
     if asked(SLOT_FINAL_ENHANCEMENT) {
         put(SLOT_FINAL_ENHANCEMENT, e_at(last) * scale, valid);
@@ -1023,6 +1028,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         if asked(SLOT_MEAN_RESIDENCE_TIME) {
             let known = started && enhancing && area.value > 0.0;
             put(SLOT_MEAN_RESIDENCE_TIME, moment.value / pick(known, area.value, 1.0), known);
+            without_divisor = without_divisor || (started && enhancing && !known);
         }
     }
     for (var i = 0u; i < (*s).window_count; i++) {
@@ -1047,13 +1053,16 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         past_end = past_end || (timed && !inside);
         let ratio = early.value / pick(divisible, late.value, 1.0);
         put(SLOT_SIGNAL_ENHANCEMENT_RATIO, ratio, timed && inside && divisible);
+        without_divisor = without_divisor || (timed && inside && !divisible);
     }
     if asked(SLOT_CURVE_TYPE) {
         let target_time = onset_time + (*s).early_after_onset;
         past_end = past_end || (timed && target_time > u_last);
-        let label = curve_type(target_time, timed && target_time <= u_last, baseline, sigma * scale);
+        let known = timed && target_time <= u_last;
+        let label = curve_type(target_time, known, baseline, sigma * scale);
+        without_divisor = without_divisor || (known && label == 0u);
         write_bits(u32(row_of(SLOT_CURVE_TYPE)), voxel, label);
     }
-    bits |= select(0u, WINDOW_PAST_END, past_end);
+    bits |= select(0u, WINDOW_PAST_END, past_end) | select(0u, NO_DIVISOR, without_divisor);
     write_status(voxel, bits);
 }

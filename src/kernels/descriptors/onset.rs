@@ -1,5 +1,7 @@
 //! The onset of a voxel's curve, by each of the methods. Times are seconds after the first frame.
 
+#![expect(clippy::needless_range_loop, reason = "indices keep the text comparable with the shader's")]
+
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
 
 use super::Onset;

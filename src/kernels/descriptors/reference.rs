@@ -3,14 +3,16 @@
 //! Everything is computed in stored units, as differences from the voxel's first sample, and times from the first frame:
 //! constants stay constant, and differences of integers are exact. Results are scaled when they are written.
 
+#![expect(clippy::needless_range_loop, reason = "indices keep the text comparable with the shader's")]
+
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
 use crate::kernel::{Curve, Rows};
 use crate::quantity::SignalKind;
 use crate::status;
 
-use super::onset;
 use super::outputs::{FRACTIONS, MAX_WINDOWS, slot};
 use super::tables::{NoiseFrom, Tables};
+use super::{onset, status_bit};
 
 /// 97.5 % of a normal distribution lie below this many standard deviations.
 const NORMAL_975: f64 = 1.959_963_984_540_054;
@@ -137,6 +139,7 @@ pub(super) fn evaluate<L: Lanes>(
         if let Some(row) = t.row(slot::ONSET_SE) {
             let (error, known) = onset::piecewise_linear_error(t, l, e, &half_rise, own);
             rows.set(row, error, known & usable);
+            bits = bits | l.bits(usable & !known, status::NOT_IDENTIFIABLE);
         }
     }
     if t.needs_onset {
@@ -146,8 +149,10 @@ pub(super) fn evaluate<L: Lanes>(
     let time_to_peak = peak_time - onset_time;
     let rising = timed & time_to_peak.gt(zero);
     if t.needs_onset {
-        bits = bits | l.bits(timed & !rising, super::tables::ONSET_NOT_BEFORE_PEAK);
+        bits = bits | l.bits(timed & !rising, status_bit::ONSET_NOT_BEFORE_PEAK);
     }
+
+    let mut without_divisor = l.mask(false);
 
     // Amplitudes and times.
     if let Some(row) = t.row(slot::BASELINE) {
@@ -206,6 +211,7 @@ pub(super) fn evaluate<L: Lanes>(
     if let Some(row) = t.row(slot::CONTRAST_TO_NOISE) {
         let known = valid & sigma.gt(zero);
         rows.set(row, e_max / l.select(known, sigma, one), known);
+        without_divisor = without_divisor | (valid & !known);
     }
     if let Some(row) = t.row(slot::FINAL_ENHANCEMENT) {
         rows.set(row, e[last] * scale, valid);
@@ -262,6 +268,7 @@ pub(super) fn evaluate<L: Lanes>(
             if let Some(row) = t.row(slot::MEAN_RESIDENCE_TIME) {
                 let known = started & enhancing & area.value.gt(zero);
                 rows.set(row, moment.value / l.select(known, area.value, one), known);
+                without_divisor = without_divisor | (started & enhancing & !known);
             }
         }
     }
@@ -274,15 +281,17 @@ pub(super) fn evaluate<L: Lanes>(
         let inside = early_inside & late_inside;
         past_end = past_end | (timed & !inside);
         rows.set(row, early / l.select(divisible, late, one), timed & inside & divisible);
+        without_divisor = without_divisor | (timed & inside & !divisible);
     }
     if let Some(row) = t.row(slot::CURVE_TYPE) {
         let target = onset_time + l.splat(t.early_after_onset);
         past_end = past_end | (timed & target.gt(u_last));
         let known = timed & target.le(u_last);
-        let label = curve_type(t, l, e, target, known, baseline, sigma * scale);
+        let (label, labelled) = curve_type(t, l, e, target, known, baseline, sigma * scale);
         rows.set_bits(row, label);
+        without_divisor = without_divisor | (known & !labelled);
     }
-    bits = bits | l.bits(past_end, status::WINDOW_PAST_END);
+    bits = bits | l.bits(past_end, status::WINDOW_PAST_END) | l.bits(without_divisor, status_bit::NO_DIVISOR);
     rows.set_bits(status_row, bits);
 }
 
@@ -718,9 +727,17 @@ fn late_slope<L: Lanes>(
     known
 }
 
-/// The label of the late course; 0 where it isn't known.
+/// The label of the late course, and where there is one.
 #[inline(always)]
-fn curve_type<L: Lanes>(t: &Tables, l: L, e: &[L::F], target: L::F, known: L::M, baseline: L::F, sigma: L::F) -> L::U {
+fn curve_type<L: Lanes>(
+    t: &Tables,
+    l: L,
+    e: &[L::F],
+    target: L::F,
+    known: L::M,
+    baseline: L::F,
+    sigma: L::F,
+) -> (L::U, L::M) {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let half_width = l.splat(t.early_half_width);
@@ -771,8 +788,9 @@ fn curve_type<L: Lanes>(t: &Tables, l: L, e: &[L::F], target: L::F, known: L::M,
     let undetermined = (change - ten).abs().le(error) | (change + ten).abs().le(error);
     let persistent = change.gt(ten);
     let wash_out = change.lt(-ten);
-    l.bits(known & !undetermined & persistent, 1)
+    let label = l.bits(known & !undetermined & persistent, 1)
         | l.bits(known & !undetermined & !persistent & !wash_out, 2)
         | l.bits(known & !undetermined & wash_out, 3)
-        | l.bits(known & undetermined, 4)
+        | l.bits(known & undetermined, 4);
+    (label, known)
 }
