@@ -1,6 +1,6 @@
 //! A curve with baseline, onset, peak and steepest rise marked, by the f64 definition.
 
-use perfuse::kernel::{Input, PreparedKernel, VoxelKernel};
+use perfuse::kernel::{Input, VoxelKernel};
 use perfuse::kernels::descriptors::{MapSelection, Noise};
 use perfuse::reduction::Reductions;
 use perfuse::render::CurvePlot;

@@ -7,18 +7,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-#[cfg(target_arch = "x86_64")]
-use fearless_simd::Simd as _;
 use fearless_simd::{Level, dispatch};
 use rayon::prelude::*;
 
 use super::raw_rows::{RawRows, blank_word};
 use super::{RunOptions, options::Cancel};
 use crate::error::Result;
-#[cfg(target_arch = "x86_64")]
-use crate::kernel::lanes::Twice;
-use crate::kernel::lanes::{Lanes, Numbers as _, Wide};
-use crate::kernel::{Curve, LARGEST_DIFFERENCE, Output, PreparedKernel, Rows};
+use crate::kernel::{LARGEST_DIFFERENCE, Output, Runnable, Tile};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series, Voxels};
 use crate::status;
@@ -31,15 +26,15 @@ const TILE_BYTES: usize = 192 << 10;
 const WIDTH: usize = 32;
 
 /// Runs a kernel over a series, into rows of memory that may be reused.
-pub(super) fn run<P: PreparedKernel>(
-    prepared: &P,
+pub(super) fn run(
+    kernel: &dyn Runnable,
     series: &Series,
     options: &RunOptions<'_>,
     mut rows: Vec<Vec<u32>>,
 ) -> Result<RawRows> {
     let start = Instant::now();
     let count = series.voxel_count();
-    let row_count = prepared.rows() + 1;
+    let row_count = kernel.rows() + 1;
     rows.resize_with(row_count, Vec::new);
     for row in &mut rows {
         row.resize(count, 0);
@@ -54,11 +49,11 @@ pub(super) fn run<P: PreparedKernel>(
         }
     }
     tasks.into_par_iter().enumerate().try_for_each_init(
-        || Workspace::new(series.frames(), tile, row_count),
+        || Workspace::new(series.frames(), tile, row_count, kernel.extra().len()),
         |workspace, (index, mut rows)| {
             Cancel::check(&options.cancel)?;
             let task = Task { series, mask: options.mask.map(Mask::flat), start: index * TASK };
-            run_task(level, prepared, &task, workspace, &mut rows);
+            run_task(level, kernel, &task, workspace, &mut rows);
             let voxels = rows[0].len();
             options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
             Ok(())
@@ -108,77 +103,49 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn new(frames: usize, tile: usize, rows: usize) -> Self {
+    fn new(frames: usize, tile: usize, rows: usize, layers: usize) -> Self {
         Self {
             tile,
             differences: vec![0.0; frames * tile],
             first: vec![0.0; tile],
             finite: vec![1.0; tile],
-            extra: vec![0.0; tile],
+            extra: vec![0.0; layers * tile],
             words: vec![0; rows * tile],
         }
     }
 }
 
-fn run_task<P: PreparedKernel>(
-    level: Level,
-    prepared: &P,
-    task: &Task<'_>,
-    workspace: &mut Workspace,
-    rows: &mut [&mut [u32]],
-) {
-    // AVX-512 has registers to spare for two vectors at a time; elsewhere sixteen voxels are two vectors or more already.
-    #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = level.as_avx512() {
-        return avx512.vectorize(
-            #[inline(always)]
-            || run_tiles(Twice(Wide(avx512)), prepared, task, workspace, rows),
-        );
-    }
-    dispatch!(level, simd => run_tiles(Wide(simd), prepared, task, workspace, rows));
-}
-
-#[inline(always)]
-fn run_tiles<L: Lanes<Stored = f32, Word = u32>, P: PreparedKernel>(
-    lanes: L,
-    prepared: &P,
-    task: &Task<'_>,
-    workspace: &mut Workspace,
-    rows: &mut [&mut [u32]],
-) {
+fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mut Workspace, rows: &mut [&mut [u32]]) {
     let tile = workspace.tile;
-    let layers = prepared.extra();
-    let mut scratch = vec![lanes.splat(0.0); prepared.scratch()];
-    let mut extra = vec![lanes.splat(0.0); layers.len()];
     let voxels = rows[0].len();
     for begin in (0..voxels).step_by(tile) {
         let length = tile.min(voxels - begin);
         let first_voxel = task.start + begin;
         let inside = task.mask.map(|mask| &mask[first_voxel..first_voxel + length]);
         if inside.is_some_and(|inside| inside.iter().all(|label| *label == 0)) {
-            fill_blank(prepared.outputs(), rows, begin, length);
+            fill_blank(kernel.outputs(), rows, begin, length);
             continue;
         }
-        load_tile(task.series, first_voxel, length, workspace);
-        for block in (0..length).step_by(L::WIDTH) {
-            let in_block = L::WIDTH.min(length - block);
-            if inside.is_some_and(|inside| inside[block..block + in_block].iter().all(|label| *label == 0)) {
-                continue;
-            }
-            for (layer, extra) in layers.iter().zip(&mut extra) {
-                workspace.extra[..in_block].copy_from_slice(&layer[first_voxel + block..][..in_block]);
-                *extra = lanes.load(&workspace.extra);
-            }
-            let first = lanes.load(&workspace.first[block..]);
-            let finite = lanes.load(&workspace.finite[block..]).gt(lanes.splat(0.0));
-            let curve = Curve::new(lanes, &workspace.differences[block..], tile, first, finite, &extra);
-            prepared.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut workspace.words[block..], tile));
+        dispatch!(level, _simd => load_tile(task.series, first_voxel, length, workspace));
+        for (layer, values) in kernel.extra().iter().enumerate() {
+            workspace.extra[layer * tile..][..length].copy_from_slice(&values[first_voxel..][..length]);
         }
+        kernel.evaluate_tile(&mut Tile {
+            level,
+            stride: tile,
+            length,
+            differences: &workspace.differences,
+            first: &workspace.first,
+            finite: &workspace.finite,
+            extra: &workspace.extra,
+            inside,
+            words: &mut workspace.words,
+        });
         for (row, out) in rows.iter_mut().enumerate() {
             out[begin..begin + length].copy_from_slice(&workspace.words[row * tile..][..length]);
         }
         if let Some(inside) = inside {
-            blank_outside(prepared.outputs(), inside, rows, begin);
+            blank_outside(kernel.outputs(), inside, rows, begin);
         }
     }
 }

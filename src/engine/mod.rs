@@ -17,7 +17,7 @@ pub use options::{Cancel, NonFinite, Progress, RunOptions};
 pub use verify::{MapVerification, Verification};
 
 use crate::error::{Error, Result};
-use crate::kernel::{Input, OutputKind, PreparedKernel, VoxelKernel};
+use crate::kernel::{Input, OutputKind, Runnable, VoxelKernel};
 use crate::maps::{Map, MapData, Maps, RunRecord, SettingValue, StageTime};
 use crate::quantity::SignalKind;
 use crate::reduction::Reductions;
@@ -254,10 +254,10 @@ impl Engine {
             }
             let reductions = Reductions::new(series, options.mask);
             let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions })?;
-            let raw = self.run_raw(&prepared, series, options, Vec::new())?;
+            let raw = self.run_raw(prepared.as_ref(), series, options, Vec::new())?;
             let inside = options.mask.map_or(series.voxel_count(), Mask::voxel_count);
             let step = inside.div_ceil(at_most.max(1)).max(1);
-            Ok(verify::compare(&prepared, series, options.mask, &raw, self.device.clone(), step))
+            Ok(verify::compare(prepared.as_ref(), series, options.mask, &raw, self.device.clone(), step))
         })
     }
 
@@ -277,7 +277,7 @@ impl Engine {
         let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions })?;
         let [nx, ny, _] = series.spatial_shape();
         let index = voxel[0] + nx * (voxel[1] + ny * voxel[2]);
-        let values = reference::evaluate(&prepared, series, index, options.non_finite);
+        let values = reference::evaluate(prepared.as_ref(), series, index, options.non_finite);
         let names = prepared
             .outputs()
             .iter()
@@ -314,17 +314,17 @@ impl Engine {
             bytes: 0,
         });
         options.cancel.check()?;
-        let mut raw = self.run_raw(&prepared, series, options, memory)?;
+        let mut raw = self.run_raw(prepared.as_ref(), series, options, memory)?;
         if options.non_finite == NonFinite::Skip && !matches!(self.backend, Backend::Reference) {
-            skip_non_finite(&prepared, series, &mut raw);
+            skip_non_finite(prepared.as_ref(), series, &mut raw);
         }
         stages.append(&mut raw.stages);
-        Ok(self.assemble(kernel.name(), kernel.kind(), &prepared, series, options, raw, stages))
+        Ok(self.assemble(kernel.name(), kernel.kind(), prepared.as_ref(), series, options, raw, stages))
     }
 
-    fn run_raw<P: PreparedKernel>(
+    fn run_raw(
         &self,
-        prepared: &P,
+        prepared: &dyn Runnable,
         series: &Series,
         options: &RunOptions<'_>,
         memory: Vec<Vec<u32>>,
@@ -338,11 +338,11 @@ impl Engine {
     }
 
     #[expect(clippy::too_many_arguments, reason = "everything that a record tells")]
-    fn assemble<P: PreparedKernel>(
+    fn assemble(
         &self,
         kernel: &str,
         kind: SignalKind,
-        prepared: &P,
+        prepared: &dyn Runnable,
         series: &Series,
         options: &RunOptions<'_>,
         raw: RawRows,
@@ -403,7 +403,7 @@ fn settings_with_options(
 }
 
 /// Evaluates voxels with samples that are not finite from their other frames, in f64, whatever the engine.
-fn skip_non_finite<P: PreparedKernel>(prepared: &P, series: &Series, raw: &mut RawRows) {
+fn skip_non_finite(prepared: &dyn Runnable, series: &Series, raw: &mut RawRows) {
     let Some(status_row) = raw.rows.last() else { return };
     let voxels: Vec<usize> =
         (0..status_row.len()).filter(|i| status_row[*i] & status::NON_FINITE_SAMPLE != 0).collect();

@@ -7,13 +7,12 @@ use super::{NonFinite, RunOptions};
 use crate::error::Result;
 use crate::kernel::bounded::{Bounded, BoundedWord, Decisions};
 use crate::kernel::lanes::Double;
-use crate::kernel::{Curve, LARGEST_DIFFERENCE, OutputKind, PreparedKernel, Rows};
+use crate::kernel::{Curve, LARGEST_DIFFERENCE, OutputKind, Runnable};
 use crate::series::{Mask, Series};
 use crate::status;
 
 /// One voxel's results in f64: the rows in order, then the status.
-pub(crate) fn evaluate<P: PreparedKernel>(prepared: &P, series: &Series, voxel: usize, policy: NonFinite) -> Vec<f64> {
-    let mut words = vec![f64::NAN; prepared.rows() + 1];
+pub(crate) fn evaluate(prepared: &dyn Runnable, series: &Series, voxel: usize, policy: NonFinite) -> Vec<f64> {
     let Voxel { first, mut differences, finite } = Voxel::load(series, voxel);
     if !finite
         && policy == NonFinite::Skip
@@ -27,17 +26,11 @@ pub(crate) fn evaluate<P: PreparedKernel>(prepared: &P, series: &Series, voxel: 
     let extra: Vec<f64> = prepared.extra().iter().map(|layer| f64::from(layer[voxel])).collect();
     let first = if finite { first } else { 0.0 };
     let curve = Curve::new(Double, &differences, 1, first, finite, &extra);
-    let mut scratch = vec![0.0; prepared.scratch()];
-    prepared.evaluate(Double, curve, &mut scratch, &mut Rows::new(Double, &mut words, 1));
-    words
+    prepared.evaluate_double(curve)
 }
 
 /// A voxel with samples that are not finite, from its other frames; `None` if they don't suffice.
-pub(crate) fn evaluate_finite_frames<P: PreparedKernel>(
-    prepared: &P,
-    series: &Series,
-    voxel: usize,
-) -> Option<Vec<f64>> {
+pub(crate) fn evaluate_finite_frames(prepared: &dyn Runnable, series: &Series, voxel: usize) -> Option<Vec<f64>> {
     let stride = series.voxel_count();
     let samples: Vec<f64> = (0..series.frames()).map(|t| series.voxels().get_f64(voxel + t * stride)).collect();
     let frames: Vec<usize> = (0..samples.len()).filter(|t| samples[*t].is_finite()).collect();
@@ -48,18 +41,15 @@ pub(crate) fn evaluate_finite_frames<P: PreparedKernel>(
         return None;
     }
     let extra: Vec<f64> = kernel.extra().iter().map(|layer| f64::from(layer[voxel])).collect();
-    let mut words = vec![f64::NAN; kernel.rows() + 1];
-    let mut scratch = vec![0.0; kernel.scratch()];
-    let curve = Curve::new(Double, &differences, 1, first, true, &extra);
-    kernel.evaluate(Double, curve, &mut scratch, &mut Rows::new(Double, &mut words, 1));
+    let mut words = kernel.evaluate_double(Curve::new(Double, &differences, 1, first, true, &extra));
     let status = words.last_mut()?;
     *status = f64::from(*status as u32 | status::NON_FINITE_SAMPLE);
     Some(words)
 }
 
 /// One voxel's results with the error that a 32-bit engine may make; `decisions` says how to take ambiguous comparisons.
-pub(super) fn evaluate_bounded<P: PreparedKernel>(
-    prepared: &P,
+pub(super) fn evaluate_bounded(
+    prepared: &dyn Runnable,
     series: &Series,
     voxel: usize,
     decisions: &Decisions,
@@ -71,11 +61,8 @@ pub(super) fn evaluate_bounded<P: PreparedKernel>(
     }
     let number = |x: f64| crate::kernel::lanes::Lanes::splat(lanes, x);
     let extra: Vec<_> = prepared.extra().iter().map(|layer| number(f64::from(layer[voxel]))).collect();
-    let mut words = vec![BoundedWord::default(); prepared.rows() + 1];
-    let mut scratch = vec![number(0.0); prepared.scratch()];
     let curve = Curve::new(lanes, &differences, 1, number(if finite { first } else { 0.0 }), finite, &extra);
-    prepared.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut words, 1));
-    words
+    prepared.evaluate_bounded(lanes, curve)
 }
 
 struct Voxel {
@@ -98,7 +85,7 @@ fn usable(first: f64, differences: &[f64]) -> bool {
 }
 
 /// Runs a kernel over a series in f64.
-pub(super) fn run<P: PreparedKernel>(prepared: &P, series: &Series, options: &RunOptions<'_>) -> Result<RawRows> {
+pub(super) fn run(prepared: &dyn Runnable, series: &Series, options: &RunOptions<'_>) -> Result<RawRows> {
     let start = std::time::Instant::now();
     let count = series.voxel_count();
     let inside = options.mask.map(Mask::flat);

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::reference::evaluate_bounded;
 use crate::kernel::bounded::{BoundedWord, Decisions};
-use crate::kernel::{OutputKind, PreparedKernel};
+use crate::kernel::{OutputKind, Runnable};
 use crate::series::{Mask, Series};
 
 use super::raw_rows::RawRows;
@@ -106,8 +106,8 @@ struct Comparison {
 }
 
 /// Compares the rows of an engine with the definition in every `step`-th voxel inside the mask.
-pub(super) fn compare<P: PreparedKernel>(
-    prepared: &P,
+pub(super) fn compare(
+    prepared: &dyn Runnable,
     series: &Series,
     mask: Option<&Mask>,
     raw: &RawRows,
@@ -206,8 +206,8 @@ fn join(all: &mut MapVerification, row: &MapVerification) {
 
 /// Compares one voxel, row by row: first with the nominal outcome of its ambiguous comparisons, then, for the rows that
 /// differ, with the other outcomes.
-fn compare_voxel<P: PreparedKernel>(
-    prepared: &P,
+fn compare_voxel(
+    prepared: &dyn Runnable,
     series: &Series,
     voxel: usize,
     raw: &RawRows,

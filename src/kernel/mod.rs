@@ -5,6 +5,7 @@
 
 pub mod bounded;
 pub mod lanes;
+mod runnable;
 
 use std::borrow::Cow;
 
@@ -14,6 +15,7 @@ use crate::quantity::{Quantity, SignalKind};
 use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
 use lanes::Lanes;
+pub use runnable::{Runnable, Tile};
 
 /// Samples whose difference from the voxel's first one is not below this (2^40) in magnitude count as not finite: 32-bit
 /// arithmetic would overflow further on.
@@ -63,20 +65,17 @@ pub struct Input<'a> {
 
 /// A computation per voxel, with its settings.
 pub trait VoxelKernel: Sync {
-    /// The computation with its tables, ready to run.
-    type Prepared: PreparedKernel;
-
     /// Its name, as of its shader file.
     fn name(&self) -> &'static str;
 
     /// What the samples are: decides the units of the maps.
     fn kind(&self) -> SignalKind;
 
-    /// Decides everything that is shared by all voxels, in f64.
+    /// Decides everything that is shared by all voxels, in f64. Returns a boxed [`PreparedKernel`].
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) if the settings don't fit the series.
-    fn prepare(&self, input: &Input<'_>) -> Result<Self::Prepared>;
+    fn prepare(&self, input: &Input<'_>) -> Result<Box<dyn Runnable>>;
 }
 
 /// A kernel with its tables: what engines run.

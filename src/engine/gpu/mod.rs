@@ -19,7 +19,7 @@ pub use context::{DeviceBackend, DeviceChoice, DeviceInfo, DeviceKind, DeviceLim
 use super::RunOptions;
 use super::raw_rows::{NAN_BITS, RawRows, blank_word};
 use crate::error::{Error, Result};
-use crate::kernel::{Output, PreparedKernel, Program};
+use crate::kernel::{Output, Program, Runnable};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series};
 use crate::status;
@@ -99,9 +99,9 @@ impl Gpu {
 
     /// For this crate's tests: rows of words as a run brings them back.
     #[doc(hidden)]
-    pub fn run_words<P: PreparedKernel>(
+    pub fn run_words(
         &self,
-        prepared: &P,
+        prepared: &dyn Runnable,
         series: &Series,
         options: &RunOptions<'_>,
     ) -> Result<(Vec<Vec<u32>>, Vec<StageTime>)> {
@@ -110,9 +110,9 @@ impl Gpu {
     }
 
     /// Runs a kernel over a series, into rows of memory that may be reused.
-    pub(crate) fn run<P: PreparedKernel>(
+    pub(crate) fn run(
         &self,
-        prepared: &P,
+        prepared: &dyn Runnable,
         series: &Series,
         options: &RunOptions<'_>,
         mut memory: Vec<Vec<u32>>,

@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::kernel::lanes::Lanes;
-use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows, VoxelKernel};
+use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
 use crate::maps::SettingValue;
 use crate::quantity::{Quantity, SignalKind};
 use crate::series::VoxelMap;
@@ -460,8 +460,6 @@ impl Descriptors {
 }
 
 impl VoxelKernel for Descriptors {
-    type Prepared = PreparedDescriptors;
-
     fn name(&self) -> &'static str {
         "descriptors"
     }
@@ -470,8 +468,8 @@ impl VoxelKernel for Descriptors {
         self.kind
     }
 
-    fn prepare(&self, input: &Input<'_>) -> Result<PreparedDescriptors> {
-        tables::prepare(self, input)
+    fn prepare(&self, input: &Input<'_>) -> Result<Box<dyn Runnable>> {
+        Ok(Box::new(tables::prepare(self, input)?))
     }
 }
 
