@@ -102,7 +102,6 @@ const NEEDS_ONSET: u32 = 1u;
 const NEEDS_OWN_ONSET: u32 = 2u;
 const NEEDS_HALF_RISE: u32 = 4u;
 const NEEDS_SLOPE: u32 = 8u;
-const NEEDS_WEIGHTS: u32 = 16u;
 const NEEDS_MOMENT: u32 = 32u;
 const NEEDS_AREA: u32 = 64u;
 const NEEDS_POSITIVE_BASELINE: u32 = 128u;
@@ -115,8 +114,10 @@ const NO_ONSET: u32 = 32u;
 const PEAK_AT_LAST_FRAME: u32 = 64u;
 const WINDOW_PAST_END: u32 = 128u;
 const NOISE_NOT_FROM_BASELINE: u32 = 256u;
+const NOT_IDENTIFIABLE: u32 = 8192u;
 const CENSORED: u32 = 16384u;
 const ONSET_NOT_BEFORE_PEAK: u32 = 32768u;
+const NO_DIVISOR: u32 = 65536u;
 
 const NOISE_FROM_BASELINE: u32 = 0u;
 const NOISE_FROM_VALUE: u32 = 1u;
@@ -129,6 +130,8 @@ const ONSET_SD_THRESHOLD: u32 = 4u;
 const ONSET_DERIVATIVE: u32 = 5u;
 
 const NORMAL_975: f32 = 1.95996398;
+// Guards a division whose result doesn't matter.
+const TINY: f32 = 1e-30;
 
 // The voxel in hand: its place in the slab, the word of its first sample, and its mean over the baseline.
 var<private> here: u32;
@@ -460,7 +463,6 @@ fn piecewise_linear(half_rise: HalfRise) -> Found {
     var best_gain = 0.0;
     var best_intercept = 0.0;
     var best_slope = -1.0;
-    var found = false;
     for (var step = first; step < half_rise.frame; step++) {
         let k = half_rise.frame - 1u - (step - first);
         let x = half_rise.time - u_at(k + 1u);
@@ -476,21 +478,17 @@ fn piecewise_linear(half_rise: HalfRise) -> Found {
         let determinant = count * sxx - sx * sx;
         let slope = count * sxy - sx * sy;
         let intercept = sxx * sy - sx * sxy;
-        let crosses = count >= 2.0
-            && slope < 0.0
-            && intercept + slope * x_break <= 0.0
-            && intercept + slope * x > 0.0;
-        let numerator = pick(crosses, intercept * sy + slope * sxy, product * product);
+        let crosses = intercept + slope * x_break <= 0.0 && intercept + slope * x > 0.0;
+        let knot = product * max(product, 0.0);
+        let numerator = pick(crosses, intercept * sy + slope * sxy, knot);
         let denominator = pick(crosses, determinant, square);
-        let usable = (crosses || product > 0.0) && denominator > 0.0;
-        let gain = numerator / pick(usable, denominator, 1.0);
-        let better = usable && (!found || gain >= best_gain);
+        let gain = numerator / max(denominator, TINY);
+        let better = gain >= best_gain;
         best_gain = pick(better, gain, best_gain);
         best_intercept = pick(better, pick(crosses, intercept, x_break), best_intercept);
         best_slope = pick(better, pick(crosses, slope, -1.0), best_slope);
-        found = found || better;
     }
-    return Found(half_rise.time + best_intercept / best_slope, found);
+    return Found(half_rise.time + best_intercept / best_slope, best_gain > 0.0);
 }
 
 fn piecewise_linear_error(half_rise: HalfRise, onset: f32) -> Found {
@@ -518,9 +516,10 @@ fn piecewise_linear_error(half_rise: HalfRise, onset: f32) -> Found {
         squares += residual * residual;
     }
     let dof = f32(half_rise.frame) - f32(a + 2u);
-    let determinant = slope * slope * (count * sxx - sx * sx);
+    let determinant = count * sxx - sx * sx;
     let known = usable && count >= 2.0 && dof >= 1.0 && determinant > 0.0;
-    let variance = squares * sxx / pick(known, dof * determinant, 1.0);
+    let factor = sxx / pick(known, determinant, 1.0) + uniforms.settings.inv_baseline;
+    let variance = squares * factor / pick(known, dof * slope * slope, 1.0);
     return Found(sqrt(max(variance, 0.0)), known);
 }
 
@@ -549,10 +548,10 @@ fn saturating_break(peak: Peak, tau: f32) -> Break {
     let first = uniforms.settings.baseline_end - 1u;
     let inv_tau = 1.0 / tau;
     var count = 0.0;
-    var sw = 0.0;
-    var sww = 0.0;
-    var sy = 0.0;
-    var swy = 0.0;
+    var mean_w = 0.0;
+    var mean_y = 0.0;
+    var ww = 0.0;
+    var wy = 0.0;
     var best_gain = 0.0;
     var best_frame_time = 0.0;
     var best_w = 0.0;
@@ -561,27 +560,31 @@ fn saturating_break(peak: Peak, tau: f32) -> Break {
         let k = peak.frame - 1u - (step - first);
         let rho = one_minus_exp(dt_at(k) * inv_tau);
         let kept = 1.0 - rho;
-        sww = kept * kept * sww + rho * (2.0 * kept * sw + rho * count);
-        sw = kept * sw + rho * count;
-        swy = kept * swy + rho * sy;
-        let y = e_at(k + 1u);
-        count += 1.0;
-        sw += rho;
-        sww += rho * rho;
-        sy += y;
-        swy += rho * y;
-        let determinant = count * sww - sw * sw;
-        let slope = count * swy - sw * sy;
-        let intercept = sww * sy - sw * swy;
+        // Sample k + 1 joins, at w = rho: its distances from the means so far.
+        let below = kept * mean_w;
+        let above = e_at(k + 1u) - mean_y;
+        let more = count + 1.0;
+        let share = 1.0 / more;
+        let kept_share = count * share;
+        ww = kept * kept * ww + below * below * kept_share;
+        wy = kept * wy - below * above * kept_share;
+        mean_w = rho + below * (1.0 - share);
+        mean_y = mean_y + above * share;
+        count = more;
+        let slope = wy;
+        let intercept = mean_y * ww - mean_w * wy;
         let crosses = count >= 2.0
             && slope > 0.0
             && intercept + slope > 0.0
             && intercept <= 0.0
             && intercept + slope * rho > 0.0;
-        let numerator = pick(crosses, intercept * sy + slope * swy, swy * swy);
-        let denominator = pick(crosses, determinant, sww);
+        let swy = wy + count * mean_w * mean_y;
+        let sww = ww + count * mean_w * mean_w;
+        let numerator = pick(crosses, wy * wy, swy * swy);
+        let denominator = pick(crosses, ww, sww);
         let usable = (crosses || swy > 0.0) && denominator > 0.0;
-        let gain = numerator / pick(usable, denominator, 1.0);
+        let of_mean = pick(crosses, count * mean_y * mean_y, 0.0);
+        let gain = of_mean + numerator / pick(usable, denominator, 1.0);
         let better = usable && (!found || gain >= best_gain);
         let w = pick(crosses, -intercept / pick(crosses, slope, 1.0), 0.0);
         best_gain = pick(better, gain, best_gain);
@@ -622,7 +625,7 @@ fn saturating(peak: Peak) -> Found {
     let curvature = (before - at) + (after - at);
     let inner = best > 0.0 && best < f32((*s).tau_count - 1u) && curvature > 0.0;
     let vertex_shift = (before - after) * 0.5 / pick(inner, curvature, 1.0);
-    let shift = pick(inner, min(max(vertex_shift, -0.5), 0.5), 0.0);
+    let shift = pick(inner, min(max(vertex_shift, -1.0), 1.0), 0.0);
     let best_break = saturating_break(peak, exp(log_tau(best + shift)));
     return Found(best_break.time, best_break.found);
 }
@@ -900,6 +903,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         if asked(SLOT_ONSET_SE) {
             let error = piecewise_linear_error(half_rise, own.value);
             put(SLOT_ONSET_SE, error.value, error.found && usable);
+            bits |= select(0u, NOT_IDENTIFIABLE, usable && !error.found);
         }
     }
     if needs(NEEDS_ONSET) {
@@ -911,6 +915,8 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     if needs(NEEDS_ONSET) {
         bits |= select(0u, ONSET_NOT_BEFORE_PEAK, timed && !rising);
     }
+
+    var without_divisor = false;
 
     // Amplitudes and times.
     if asked(SLOT_BASELINE) {
@@ -968,6 +974,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     if asked(SLOT_CONTRAST_TO_NOISE) {
         let known = valid && sigma > 0.0;
         put(SLOT_CONTRAST_TO_NOISE, e_max / pick(known, sigma, 1.0), known);
+        without_divisor = without_divisor || (valid && !known);
     }
     if asked(SLOT_FINAL_ENHANCEMENT) {
         put(SLOT_FINAL_ENHANCEMENT, e_at(last) * scale, valid);
@@ -1021,6 +1028,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         if asked(SLOT_MEAN_RESIDENCE_TIME) {
             let known = started && enhancing && area.value > 0.0;
             put(SLOT_MEAN_RESIDENCE_TIME, moment.value / pick(known, area.value, 1.0), known);
+            without_divisor = without_divisor || (started && enhancing && !known);
         }
     }
     for (var i = 0u; i < (*s).window_count; i++) {
@@ -1045,13 +1053,16 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         past_end = past_end || (timed && !inside);
         let ratio = early.value / pick(divisible, late.value, 1.0);
         put(SLOT_SIGNAL_ENHANCEMENT_RATIO, ratio, timed && inside && divisible);
+        without_divisor = without_divisor || (timed && inside && !divisible);
     }
     if asked(SLOT_CURVE_TYPE) {
         let target_time = onset_time + (*s).early_after_onset;
         past_end = past_end || (timed && target_time > u_last);
-        let label = curve_type(target_time, timed && target_time <= u_last, baseline, sigma * scale);
+        let known = timed && target_time <= u_last;
+        let label = curve_type(target_time, known, baseline, sigma * scale);
+        without_divisor = without_divisor || (known && label == 0u);
         write_bits(u32(row_of(SLOT_CURVE_TYPE)), voxel, label);
     }
-    bits |= select(0u, WINDOW_PAST_END, past_end);
+    bits |= select(0u, WINDOW_PAST_END, past_end) | select(0u, NO_DIVISOR, without_divisor);
     write_status(voxel, bits);
 }

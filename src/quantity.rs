@@ -169,7 +169,7 @@ impl Quantity {
     /// The standard error of a map (`auc_se` for `auc`).
     pub fn standard_error_of(map: &Quantity) -> Self {
         let definition = if map.id == "onset" {
-            "standard error of the onset from the covariance of its least-squares fit, (J'J)^-1 SSE/dof, conditional on the samples selected for the fit".to_string()
+            "standard error of the onset from the covariance of its least-squares fit, (J'J)^-1 SSE/dof, the baseline's mean included, conditional on the samples selected for the fit and on their following its line".to_string()
         } else if map.id == "baseline" {
             "standard error of the baseline: sigma / sqrt(n), n baseline frames".to_string()
         } else {

@@ -295,34 +295,31 @@ fn baseline_deviations(series: &Series, frames: std::ops::Range<usize>, start: u
     }
 }
 
+/// How many values fall into each of 2^16 bins; NaN into none.
+fn histogram(values: &[f32], bin: impl Fn(u32) -> Option<usize> + Sync) -> Vec<u64> {
+    let share = values.len().div_ceil(rayon::current_num_threads()).max(1 << 16);
+    let count = |values: &[f32]| {
+        let mut counts = vec![0u64; 1 << 16];
+        for value in values.iter().filter(|value| !value.is_nan()) {
+            if let Some(bin) = bin(value.to_bits()) {
+                counts[bin] += 1;
+            }
+        }
+        counts
+    };
+    let add = |mut a: Vec<u64>, b: Vec<u64>| {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        a
+    };
+    values.par_chunks(share).map(count).reduce_with(add).unwrap_or_else(|| vec![0; 1 << 16])
+}
+
 /// The median (the mean of the middle two) of numbers that are not negative; NaN are left out.
 ///
 /// Two counting passes over the halves of the bit pattern, which orders such numbers as their values: exact, and much
 /// faster than selecting within a large array.
 fn median_of_non_negative(values: &[f32]) -> Option<f64> {
-    let histogram = |key: &(dyn Fn(u32) -> Option<usize> + Sync)| -> Vec<u64> {
-        values
-            .par_chunks(values.len().div_ceil(rayon::current_num_threads()).max(1 << 16))
-            .map(|chunk| {
-                let mut counts = vec![0u64; 1 << 16];
-                for value in chunk {
-                    if !value.is_nan()
-                        && let Some(bin) = key(value.to_bits())
-                    {
-                        counts[bin] += 1;
-                    }
-                }
-                counts
-            })
-            .reduce(
-                || vec![0u64; 1 << 16],
-                |mut a, b| {
-                    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-                    a
-                },
-            )
-    };
-    let upper = histogram(&|bits| Some((bits >> 16) as usize));
+    let upper = histogram(values, |bits| Some((bits >> 16) as usize));
     let total: u64 = upper.iter().sum();
     if total == 0 {
         return None;
@@ -337,7 +334,7 @@ fn median_of_non_negative(values: &[f32]) -> Option<f64> {
             }
             found
         })?;
-        let lower = histogram(&|bits| ((bits >> 16) as usize == bin).then_some((bits & 0xffff) as usize));
+        let lower = histogram(values, |bits| ((bits >> 16) as usize == bin).then_some((bits & 0xffff) as usize));
         let low = lower.iter().position(|n| {
             let found = before + n > rank;
             if !found {

@@ -223,6 +223,22 @@ fn older_results_are_kept_unless_told_otherwise() {
 }
 
 #[test]
+fn replacing_a_run_takes_all_of_it_away_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let further = vec![map(Quantity::AUC, MapData::Float(values()))];
+    maps_with(further).save(folder.path()).expect("saved");
+    std::fs::write(folder.path().join("notes.txt"), "mine").expect("a file");
+    assert!(folder.path().join("auc.nii.gz").exists());
+    maps().save_with(folder.path(), &SaveOptions::new().overwrite(Overwrite::Replace)).expect("replaced");
+    let expected: Vec<String> = {
+        let mut names: Vec<String> = FILES.iter().map(ToString::to_string).chain(["notes.txt".into()]).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(listing(folder.path()), expected);
+}
+
+#[test]
 fn a_run_that_fails_leaves_nothing_that_looks_whole() {
     let folder = tempfile::tempdir().expect("a folder");
     // A folder where a map should go: renaming fails.

@@ -12,6 +12,9 @@ use perfuse::io::ReadOptions;
 use perfuse::kernels::descriptors::Polarity;
 use perfuse::{Descriptors, Engine, Error, RunOptions, Series, SignalKind, TimeAxis};
 
+type Read = Arc<dyn Fn() -> Result<Series, Failed> + Send + Sync>;
+type ReadFrom = fn(&Path) -> Result<Series, Failed>;
+
 /// Voxels compared per series: the reference takes its time.
 const VOXELS: usize = 300;
 
@@ -31,13 +34,12 @@ fn gpu() -> Option<&'static Engine> {
 
 fn trials(data: &Path) -> Vec<Trial> {
     let required = std::env::var_os("PERFUSE_REQUIRE_GPU").is_some_and(|value| value == "1");
-    let mut cases: Vec<(String, Arc<dyn Fn() -> Result<Series, Failed> + Send + Sync>)> = Vec::new();
+    let mut cases: Vec<(String, Read)> = Vec::new();
     for file in four_dimensional(data) {
         let name = file.strip_prefix(data).unwrap_or(&file).display().to_string();
         cases.push((name, Arc::new(move || open(&file))));
     }
-    let csv: [(&str, fn(&Path) -> Result<Series, Failed>); 3] =
-        [("kidney curves", kidney), ("dog curves", dogs), ("body CT curves", body_ct)];
+    let csv: [(&str, ReadFrom); 3] = [("kidney curves", kidney), ("dog curves", dogs), ("body CT curves", body_ct)];
     for (name, read) in csv {
         let data = data.to_path_buf();
         cases.push((name.into(), Arc::new(move || read(&data))));

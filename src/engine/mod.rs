@@ -378,7 +378,7 @@ impl Engine {
             times_reference: series.times().reference().as_str().into(),
             stages,
             voxels: options.mask.map_or(series.voxel_count(), Mask::voxel_count),
-            status_counts: count_bits(status.as_slice_memory_order().unwrap_or_default()),
+            status_counts: count_bits(status.as_slice_memory_order().unwrap_or_default(), prepared.status_meanings()),
             warnings: series.warnings().to_vec(),
         };
         Maps { maps, status, geometry: series.geometry().clone(), record }
@@ -447,7 +447,7 @@ fn into_rows(maps: Maps) -> Vec<Vec<u32>> {
 }
 
 /// Each status bit that occurs, with its meaning and the number of voxels that have it.
-fn count_bits(words: &[u32]) -> Vec<(u32, String, usize)> {
+fn count_bits(words: &[u32], own: &[(u32, &str)]) -> Vec<(u32, String, usize)> {
     let counts = words
         .par_chunks(1 << 16)
         .map(|words| {
@@ -463,7 +463,7 @@ fn count_bits(words: &[u32]) -> Vec<(u32, String, usize)> {
         })
         .reduce(|| [0usize; 32], |a, b| std::array::from_fn(|bit| a[bit] + b[bit]));
     let meaning = |bit: u32| {
-        let known = status::MEANINGS.iter().find(|(word, _)| *word == 1 << bit);
+        let known = status::MEANINGS.iter().chain(own).find(|(word, _)| *word == 1 << bit);
         known.map_or_else(|| "the kernel's own, see its documentation".to_string(), |(_, text)| (*text).to_string())
     };
     (0..32).filter(|bit| counts[*bit as usize] > 0).map(|bit| (1 << bit, meaning(bit), counts[bit as usize])).collect()

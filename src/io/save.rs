@@ -79,12 +79,14 @@ impl Maps {
         staged.push(stage_json(&run, &record)?);
 
         if options.overwrite == Overwrite::Replace {
-            // From here until the end the folder holds parts of two runs: without run.json nobody takes it for one. A map
-            // stored the other way, or regions of another mask, would be an older result under the same name.
+            // From here until the end the folder holds parts of two runs: without run.json nobody takes it for one. What
+            // the earlier run wrote goes, and so does a map stored the other way: an older result under the same name.
+            let earlier = earlier_files(&run);
+            let earlier = earlier.iter().map(|name| folder.join(name));
             let other = if options.compression == Compression::Gzip { Compression::None } else { Compression::Gzip };
             let stale = items.iter().map(|item| folder.join(item.file(other)));
             let regions = options.mask.is_none().then(|| folder.join("regions.csv"));
-            for path in std::iter::once(run).chain(stale).chain(regions) {
+            for path in std::iter::once(run.clone()).chain(earlier).chain(stale).chain(regions) {
                 remove_if_there(&path)?;
             }
         }
@@ -208,6 +210,15 @@ fn targets(folder: &Path, items: &[Item<'_>], options: &SaveOptions) -> Vec<Path
         targets.push(folder.join("regions.csv"));
     }
     targets
+}
+
+/// The files that an earlier run's record lists: plain names only, so that a foreign record can't reach out of the folder.
+fn earlier_files(run: &Path) -> Vec<String> {
+    let record: Option<Value> = std::fs::read(run).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let ours = record.filter(|record| record["software"]["name"] == env!("CARGO_PKG_NAME"));
+    let names = ours.as_ref().and_then(|record| record["files"].as_array()).into_iter().flatten();
+    let plain = |name: &&str| !name.contains(['/', '\\']) && !name.starts_with('.');
+    names.filter_map(Value::as_str).filter(plain).map(String::from).collect()
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {

@@ -185,6 +185,9 @@ impl<'a> Lanes for Bounded<'a> {
     fn entry(self, table: &Table, index: usize) -> BoundedNumber<'a> {
         self.splat(table[index])
     }
+    fn lookup(self, table: &Table, index: BoundedNumber<'a>) -> BoundedNumber<'a> {
+        self.splat(table[index.value as usize])
+    }
     fn load(self, stored: &[f64]) -> BoundedNumber<'a> {
         self.splat(stored[0])
     }

@@ -77,6 +77,8 @@ pub trait Lanes: Copy {
     }
     /// A table's entry for every voxel; rounded to 32 bits where the lanes are.
     fn entry(self, table: &Table, index: usize) -> Self::F;
+    /// The table's entry that each voxel's own index names: a whole number within the table.
+    fn lookup(self, table: &Table, index: Self::F) -> Self::F;
     /// Numbers from memory, one per voxel.
     fn load(self, stored: &[Self::Stored]) -> Self::F;
     /// The same truth value for every voxel.
@@ -175,6 +177,9 @@ impl Lanes for Double {
     fn entry(self, table: &Table, index: usize) -> f64 {
         table.double[index]
     }
+    fn lookup(self, table: &Table, index: f64) -> f64 {
+        table.double[index as usize]
+    }
     fn load(self, stored: &[f64]) -> f64 {
         stored[0]
     }
@@ -258,6 +263,11 @@ impl<S: Simd> Lanes for Wide<S> {
     #[inline(always)]
     fn entry(self, table: &Table, index: usize) -> f32x16<S> {
         f32x16::splat(self.0, table.single[index])
+    }
+    #[inline(always)]
+    fn lookup(self, table: &Table, index: f32x16<S>) -> f32x16<S> {
+        let index: [f32; 16] = index.into();
+        f32x16::from_fn(self.0, |lane| table.single[index[lane] as usize])
     }
     #[inline(always)]
     fn load(self, stored: &[f32]) -> f32x16<S> {
@@ -393,6 +403,10 @@ impl<L: Lanes> Lanes for Twice<L> {
     fn entry(self, table: &Table, index: usize) -> Self::F {
         let value = self.0.entry(table, index);
         Twin(value, value)
+    }
+    #[inline(always)]
+    fn lookup(self, table: &Table, index: Self::F) -> Self::F {
+        Twin(self.0.lookup(table, index.0), self.0.lookup(table, index.1))
     }
     #[inline(always)]
     fn load(self, stored: &[L::Stored]) -> Self::F {

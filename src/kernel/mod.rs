@@ -92,6 +92,11 @@ pub trait PreparedKernel: Send + Sync + Sized {
     /// All settings, the decided ones included, for the record.
     fn settings(&self) -> Vec<(String, SettingValue)>;
 
+    /// The kernel's own status bits (15 and up) with their meanings.
+    fn status_meanings(&self) -> &'static [(u32, &'static str)] {
+        &[]
+    }
+
     /// Maps per voxel that the kernel reads beside the samples, in the order of its layers; x fastest.
     fn extra(&self) -> &[Vec<f32>] {
         &[]

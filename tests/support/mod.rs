@@ -6,7 +6,11 @@ pub mod study;
 
 use perfuse::Engine;
 
-/// The 32-bit engines that every shared test body runs on.
+/// The 32-bit engines that every shared test body runs on: the CPU's, and the GPU that `PERFUSE_TEST_DEVICE` names.
 pub fn engines() -> Vec<Engine> {
-    vec![Engine::cpu()]
+    let mut engines = vec![Engine::cpu()];
+    if let Ok(device) = std::env::var("PERFUSE_TEST_DEVICE") {
+        engines.push(Engine::gpu(Some(&device)).expect("the device that PERFUSE_TEST_DEVICE names"));
+    }
+    engines
 }

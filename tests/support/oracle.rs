@@ -218,7 +218,9 @@ pub const PEAK_LAST: u32 = 1 << 6;
 pub const WINDOW_PAST_END: u32 = 1 << 7;
 pub const NOISE_ELSEWHERE: u32 = 1 << 8;
 pub const CENSORED: u32 = 1 << 14;
+pub const NOT_IDENTIFIABLE: u32 = 1 << 13;
 pub const ONSET_NOT_BEFORE_PEAK: u32 = 1 << 15;
+pub const NO_DIVISOR: u32 = 1 << 16;
 
 /// One enhancement curve with what all definitions speak of.
 #[derive(Debug, Clone)]
@@ -857,7 +859,11 @@ impl<'a> Shared<'a> {
         set("peak_time", timing(t0 + t_max));
         set("onset", timing(t_on));
         if settings.onset == Onset::PiecewiseLinear && !settings.global {
-            set("onset_se", if own.is_some() { timing(onset_error(&c, t_on, from)) } else { f64::NAN });
+            let error = if own.is_some() { timing(onset_error(&c, t_on, from)) } else { f64::NAN };
+            set("onset_se", error);
+            if own.is_some() && enhancing && error.is_nan() {
+                status |= NOT_IDENTIFIABLE;
+            }
         }
         let to_peak = if late { f64::NAN } else { t_max - t_on };
         set("time_to_peak", timing(to_peak));
@@ -901,6 +907,9 @@ impl<'a> Shared<'a> {
             set("aumc_se", standard_error(&c.weights(|c| c.moment(t_on, end)), sigma, n));
             let area = c.area(t_on, end);
             set("mean_residence_time", timing(if area > 0.0 { c.moment(t_on, end) / area } else { f64::NAN }));
+            if enhancing && area <= 0.0 {
+                status |= NO_DIVISOR;
+            }
         } else {
             for id in ["auc", "auc_se", "aumc", "aumc_se", "mean_residence_time"] {
                 set(id, f64::NAN);
@@ -943,6 +952,9 @@ impl<'a> Shared<'a> {
         if onset.is_some() && t_1 <= end && t_2 <= end {
             let ratio = if c.at(t_2) == 0.0 { f64::NAN } else { c.at(t_1) / c.at(t_2) };
             set("signal_enhancement_ratio", timing(ratio));
+            if enhancing && c.at(t_2) == 0.0 {
+                status |= NO_DIVISOR;
+            }
         } else {
             set("signal_enhancement_ratio", f64::NAN);
             if onset.is_some() && enhancing {
@@ -994,6 +1006,9 @@ impl<'a> Shared<'a> {
                 }
             }
         }
+        if enhancing && onset.is_some() && t_on + 120.0 <= end && label == 0.0 {
+            status |= NO_DIVISOR;
+        }
         set("curve_type", label);
 
         if signal && settings.fall {
@@ -1004,6 +1019,9 @@ impl<'a> Shared<'a> {
             set("percent_signal_recovery", timing(100.0 * (1.0 - mean / e_max)));
         }
         set("contrast_to_noise", if sigma > 0.0 { e_max / sigma } else { f64::NAN });
+        if sigma <= 0.0 {
+            status |= NO_DIVISOR;
+        }
         if sigma < 1e-12 * f.iter().fold(0.0f64, |m, f| m.max(f.abs())) {
             // Constant but for rounding.
             close.insert("contrast_to_noise".into());
@@ -1057,6 +1075,7 @@ fn standard_error(weights: &[f64], sigma: f64, n: usize) -> f64 {
 
 /// Standard error of the break point from (J'J)^-1 SSE / dof, the Jacobian by its definition.
 fn onset_error(c: &Enhancement, t_b: f64, first: usize) -> f64 {
+    let n = c.last_baseline + 1 - first;
     let end = c.half_rise();
     let (sse, slope) = c.broken_line(t_b, end);
     let sse = sse - c.e[..first].iter().map(|e| e * e).sum::<f64>();
@@ -1075,5 +1094,6 @@ fn onset_error(c: &Enhancement, t_b: f64, first: usize) -> f64 {
     if on_line < 2 || dof < 1.0 {
         return f64::NAN;
     }
-    (bb / determinant * sse / dof).sqrt()
+    // An error of the baseline's mean moves the line up or down, and its crossing by that over the slope.
+    ((bb / determinant + 1.0 / (n as f64 * slope * slope)) * sse / dof).sqrt()
 }

@@ -28,12 +28,8 @@ pub(super) fn automatic(times: &[f64], curve: &[f64]) -> usize {
 
 /// The first of two consecutive samples at least half way from the constant to the peak; the peak if there are none.
 fn half_rise(curve: &[f64], constant: f64) -> usize {
-    let mut peak = FEWEST.min(curve.len() - 1);
-    for i in peak..curve.len() {
-        if curve[i] > curve[peak] {
-            peak = i;
-        }
-    }
+    let first = FEWEST.min(curve.len() - 1);
+    let peak = (first..curve.len()).fold(first, |peak, i| if curve[i] > curve[peak] { i } else { peak });
     let half = constant + (curve[peak] - constant) / 2.0;
     (FEWEST..curve.len() - 1).find(|i| curve[*i] >= half && curve[*i + 1] >= half).unwrap_or(peak)
 }

@@ -25,6 +25,20 @@ use crate::series::VoxelMap;
 pub use outputs::MapSelection;
 pub use tables::Tables;
 
+/// The kernel's own status bits.
+pub mod status_bit {
+    /// Bit 15: the onset in use doesn't lie before the peak, so nothing that divides by the time between them has a value.
+    pub const ONSET_NOT_BEFORE_PEAK: u32 = 1 << 15;
+    /// Bit 16: the divisor of a ratio is 0, or not positive where it must be (contrast to noise, mean residence time, signal
+    /// enhancement ratio, curve type).
+    pub const NO_DIVISOR: u32 = 1 << 16;
+    /// Each with its meaning.
+    pub const MEANINGS: &[(u32, &str)] = &[
+        (ONSET_NOT_BEFORE_PEAK, "the onset in use does not lie before the peak"),
+        (NO_DIVISOR, "the divisor of a ratio is 0, or not positive where it must be"),
+    ];
+}
+
 /// Which way contrast agent moves the samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -225,6 +239,7 @@ impl FromStr for OnsetScope {
 }
 
 /// Where the noise standard deviation comes from.
+#[expect(clippy::large_enum_variant, reason = "there is one per run")]
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Noise {
@@ -482,6 +497,10 @@ impl PreparedKernel for PreparedDescriptors {
 
     fn extra(&self) -> &[Vec<f32>] {
         &self.extra
+    }
+
+    fn status_meanings(&self) -> &'static [(u32, &'static str)] {
+        status_bit::MEANINGS
     }
 
     fn scratch(&self) -> usize {

@@ -1,5 +1,7 @@
 //! The onset of a voxel's curve, by each of the methods. Times are seconds after the first frame.
 
+#![expect(clippy::needless_range_loop, reason = "indices keep the text comparable with the shader's")]
+
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
 
 use super::Onset;
@@ -42,13 +44,8 @@ pub(super) fn find<L: Lanes>(
     (onset, found & onset.ge(last_baseline))
 }
 
-/// The best break point so far, as the zero crossing of `intercept + slope * x`.
-struct Break<L: Lanes> {
-    gain: L::F,
-    intercept: L::F,
-    slope: L::F,
-    found: L::M,
-}
+/// Guards a division whose result doesn't matter.
+const TINY: f64 = 1e-30;
 
 /// Zero, then a line from a continuous break point, least squares.
 ///
@@ -59,8 +56,9 @@ struct Break<L: Lanes> {
 fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise<L>, enhancing: L::M) -> (L::F, L::M) {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
-    let (mut count, mut sx, mut sxx, mut sy, mut sxy) = (zero, zero, zero, zero, zero);
-    let mut best = Break::<L> { gain: zero, intercept: zero, slope: -one, found: l.mask(false) };
+    let (mut sx, mut sxx, mut sy, mut sxy) = (zero, zero, zero, zero);
+    // The best break point so far, as the zero crossing of intercept + slope * x.
+    let (mut best_gain, mut best_intercept, mut best_slope) = (zero, zero, -one);
     for k in (t.b - 1..t.n - 1).rev() {
         let inside = enhancing & half_rise.frame.ge(t.index.at(l, k + 1));
         if !inside.any() {
@@ -69,7 +67,7 @@ fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise
         let x = half_rise.time - t.u.at(l, k + 1);
         let y = l.select(inside, e[k + 1], zero);
         let x_in = l.select(inside, x, zero);
-        count = count + l.select(inside, one, zero);
+        let count = half_rise.frame - t.index.at(l, k);
         sx = sx + x_in;
         sxx = sxx + x_in * x_in;
         sy = sy + y;
@@ -82,27 +80,25 @@ fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise
         let determinant = count * sxx - sx * sx;
         let slope = count * sxy - sx * sy;
         let intercept = sxx * sy - sx * sxy;
-        let crosses = count.ge(l.splat(2.0))
-            & slope.lt(zero)
-            & (intercept + slope * x_break).le(zero)
-            & (intercept + slope * x).gt(zero);
-        let numerator = l.select(crosses, intercept * sy + slope * sxy, product * product);
+        // Zero at or after frame k and above zero at the next: so it rises, and goes through two samples or more.
+        let crosses = (intercept + slope * x_break).le(zero) & (intercept + slope * x).gt(zero);
+        let knot = product * product.max(zero);
+        let numerator = l.select(crosses, intercept * sy + slope * sxy, knot);
         let denominator = l.select(crosses, determinant, square);
-        let usable = inside & (crosses | product.gt(zero)) & denominator.gt(zero);
-        let gain = numerator / l.select(usable, denominator, one);
+        // Where nothing is inside yet, the sums and with them the gain are 0, which any other gain beats.
+        let gain = numerator / denominator.max(l.splat(TINY));
         // From late to early: of equals, the earliest.
-        let better = usable & (!best.found | gain.ge(best.gain));
-        best.gain = l.select(better, gain, best.gain);
-        best.intercept = l.select(better, l.select(crosses, intercept, x_break), best.intercept);
-        best.slope = l.select(better, l.select(crosses, slope, -one), best.slope);
-        best.found = best.found | better;
+        let better = gain.ge(best_gain);
+        best_gain = l.select(better, gain, best_gain);
+        best_intercept = l.select(better, l.select(crosses, intercept, x_break), best_intercept);
+        best_slope = l.select(better, l.select(crosses, slope, -one), best_slope);
     }
-    (half_rise.time + best.intercept / best.slope, best.found)
+    (half_rise.time + best_intercept / best_slope, best_gain.gt(zero))
 }
 
 /// The standard error of the break point: the root of its element of (J'J)^-1 SSE/dof, for the line's slope and the break
-/// point, over the samples from the first baseline frame to the half-rise frame; the baseline's mean counts as a third
-/// parameter.
+/// point, over the samples from the first baseline frame to the half-rise frame. The baseline's mean counts as a third
+/// parameter, and its variance adds to the break point's: a line is moved down by an error of the baseline.
 #[inline(always)]
 pub(super) fn piecewise_linear_error<L: Lanes>(
     t: &Tables,
@@ -139,9 +135,10 @@ pub(super) fn piecewise_linear_error<L: Lanes>(
         squares = squares + l.select(inside, residual * residual, zero);
     }
     let dof = half_rise.frame - l.count(t.a + 2);
-    let determinant = slope * slope * (count * sxx - sx * sx);
+    let determinant = count * sxx - sx * sx;
     let known = usable & count.ge(l.splat(2.0)) & dof.ge(one) & determinant.gt(zero);
-    let variance = squares * sxx / l.select(known, dof * determinant, one);
+    let factor = sxx / l.select(known, determinant, one) + l.splat(t.inv_baseline);
+    let variance = squares * factor / l.select(known, dof * slope * slope, one);
     (variance.max(zero).sqrt(), known)
 }
 
@@ -168,17 +165,28 @@ fn saturating<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, enhancing:
         previous_onset = onset;
         previous_was_best = better;
     }
-    let log_tau = |index: L::F| l.splat(t.log_tau_first) + index * l.splat(t.log_tau_step);
-    let before = saturating_squares(t, l, e, peak, log_tau(best - one).exp(), onset_before);
-    let at = saturating_squares(t, l, e, peak, log_tau(best).exp(), onset_at);
-    let after = saturating_squares(t, l, e, peak, log_tau(best + one).exp(), onset_after);
+    let before = saturating_squares(t, l, e, peak, log_tau(t, l, best - one).exp(), onset_before);
+    let at = saturating_squares(t, l, e, peak, log_tau(t, l, best).exp(), onset_at);
+    let after = saturating_squares(t, l, e, peak, log_tau(t, l, best + one).exp(), onset_after);
     let curvature = (before - at) + (after - at);
     let inner = best.gt(zero) & best.lt(l.count(t.taus.len() - 1)) & curvature.gt(zero);
     let vertex = (before - after) * l.splat(0.5) / l.select(inner, curvature, one);
-    // The grid's best is the best of the three, so the vertex lies within half a step of it.
-    let shift = l.select(inner, clamp::<L>(vertex, l.splat(-0.5), l.splat(0.5)), zero);
-    let (_, onset, found) = saturating_break(t, l, e, peak, enhancing, log_tau(best + shift).exp());
+    // The best of the three lies within half a step of the vertex; by its gain, the grid's best may be the one beside it.
+    let shift = l.select(inner, clamp::<L>(vertex, -one, one), zero);
+    let (_, onset, found) = saturating_break(t, l, e, peak, enhancing, log_tau(t, l, best + shift).exp());
     (onset, found)
+}
+
+/// The logarithm of the time constant at a place of the grid, also between its points.
+#[inline(always)]
+fn log_tau<L: Lanes>(t: &Tables, l: L, index: L::F) -> L::F {
+    l.splat(t.log_tau_first) + index * l.splat(t.log_tau_step)
+}
+
+/// How far a saturating rise of height 1 has come at a frame.
+#[inline(always)]
+fn saturating_rise<L: Lanes>(t: &Tables, l: L, frame: usize, onset: L::F, inv_tau: L::F) -> L::F {
+    one_minus_exp(l, (t.u.at(l, frame) - onset).max(l.splat(0.0)) * inv_tau)
 }
 
 /// The sum of squares that a saturating rise leaves from the baseline to the peak: of the residuals themselves, which
@@ -188,11 +196,10 @@ fn saturating_squares<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, ta
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let inv_tau = one / tau;
-    let rise = |i: usize| one_minus_exp(l, (t.u.at(l, i) - onset).max(zero) * inv_tau);
     let (mut sw, mut sy) = (zero, zero);
     for i in t.b..t.n {
         let inside = peak.frame.ge(t.index.at(l, i));
-        let w = rise(i);
+        let w = saturating_rise(t, l, i, onset, inv_tau);
         sw = sw + l.select(inside, w * w, zero);
         sy = sy + l.select(inside, w * e[i], zero);
     }
@@ -200,7 +207,7 @@ fn saturating_squares<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, ta
     let mut squares = zero;
     for i in t.b..t.n {
         let inside = peak.frame.ge(t.index.at(l, i));
-        let residual = e[i] - amplitude * rise(i);
+        let residual = e[i] - amplitude * saturating_rise(t, l, i, onset, inv_tau);
         squares = squares + l.select(inside, residual * residual, zero);
     }
     squares
@@ -209,7 +216,8 @@ fn saturating_squares<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, ta
 /// The best break point for one time constant: what it explains, where it lies, whether there is one.
 ///
 /// The regressor is w = 1 - exp(-(t - t_k) / tau), seen from frame k; going back a frame turns w into w + rho (1 - w)
-/// with rho = 1 - exp(-dt / tau), and with it its sums. Nothing cancels, however long tau is.
+/// with rho = 1 - exp(-dt / tau), and with it its mean and its sums about the mean. So nothing cancels, neither where tau
+/// is so long that w hardly leaves 0 nor where it is so short that w is 1 but for rounding.
 #[inline(always)]
 fn saturating_break<L: Lanes>(
     t: &Tables,
@@ -222,7 +230,7 @@ fn saturating_break<L: Lanes>(
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let inv_tau = one / tau;
-    let (mut count, mut sw, mut sww, mut sy, mut swy) = (zero, zero, zero, zero, zero);
+    let (mut count, mut mean_w, mut mean_y, mut ww, mut wy) = (zero, zero, zero, zero, zero);
     let (mut best_gain, mut best_frame_time, mut best_w) = (zero, zero, zero);
     let mut found = l.mask(false);
     for k in (t.b - 1..t.n - 1).rev() {
@@ -232,27 +240,31 @@ fn saturating_break<L: Lanes>(
         }
         let rho = one_minus_exp(l, t.dt.at(l, k) * inv_tau);
         let kept = one - rho;
-        sww = kept * kept * sww + rho * (l.splat(2.0) * kept * sw + rho * count);
-        sw = kept * sw + rho * count;
-        swy = kept * swy + rho * sy;
-        let y = l.select(inside, e[k + 1], zero);
-        count = count + l.select(inside, one, zero);
-        sw = sw + l.select(inside, rho, zero);
-        sww = sww + l.select(inside, rho * rho, zero);
-        sy = sy + y;
-        swy = swy + rho * y;
-        let determinant = count * sww - sw * sw;
-        let slope = count * swy - sw * sy;
-        let intercept = sww * sy - sw * swy;
+        // Sample k + 1 joins, at w = rho: its distances from the means so far.
+        let below = kept * mean_w;
+        let above = e[k + 1] - mean_y;
+        let more = count + one;
+        let share = l.select(inside, one / more, zero);
+        let kept_share = count * share;
+        ww = kept * kept * ww + below * below * kept_share;
+        wy = kept * wy - below * above * kept_share;
+        mean_w = rho + below * (one - share);
+        mean_y = mean_y + above * share;
+        count = l.select(inside, more, count);
+        let slope = wy;
+        let intercept = mean_y * ww - mean_w * wy;
         let crosses = count.ge(l.splat(2.0))
             & slope.gt(zero)
             & (intercept + slope).gt(zero)
             & intercept.le(zero)
             & (intercept + slope * rho).gt(zero);
-        let numerator = l.select(crosses, intercept * sy + slope * swy, swy * swy);
-        let denominator = l.select(crosses, determinant, sww);
+        let swy = wy + count * mean_w * mean_y;
+        let sww = ww + count * mean_w * mean_w;
+        let numerator = l.select(crosses, wy * wy, swy * swy);
+        let denominator = l.select(crosses, ww, sww);
         let usable = inside & (crosses | swy.gt(zero)) & denominator.gt(zero);
-        let gain = numerator / l.select(usable, denominator, one);
+        let of_mean = l.select(crosses, count * mean_y * mean_y, zero);
+        let gain = of_mean + numerator / l.select(usable, denominator, one);
         let better = usable & (!found | gain.ge(best_gain));
         let w = l.select(crosses, -intercept / l.select(crosses, slope, one), zero);
         best_gain = l.select(better, gain, best_gain);
@@ -313,17 +325,21 @@ fn deviation_threshold<L: Lanes>(t: &Tables, l: L, e: &[L::F], level: L::F) -> (
     (time + step * (level - below) / rise, crosses & rise.gt(zero))
 }
 
+#[inline(always)]
+fn central_difference<L: Lanes>(t: &Tables, l: L, e: &[L::F], frame: usize) -> L::F {
+    (e[frame + 1] - e[frame - 1]) * t.inv_span.at(l, frame)
+}
+
 /// Walking back from the largest central difference to where it falls to a fraction of it, linear between frames.
 #[inline(always)]
 fn derivative<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, fraction: f64) -> (L::F, L::M) {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
-    let central = |i: usize| (e[i + 1] - e[i - 1]) * t.inv_span.at(l, i);
     let mut largest = zero;
     let mut frame = zero;
     let mut rising = l.mask(false);
     for i in t.b.saturating_sub(1).max(1)..t.n - 1 {
-        let difference = central(i);
+        let difference = central_difference(t, l, e, i);
         let better = peak.frame.ge(t.index.at(l, i)) & difference.gt(largest);
         largest = l.select(better, difference, largest);
         frame = l.select(better, t.index.at(l, i), frame);
@@ -333,9 +349,9 @@ fn derivative<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>, fraction: 
     let (mut below, mut above, mut time, mut step) = (zero, one, zero, zero);
     let mut found = l.mask(false);
     for i in 1..t.n - 2 {
-        let hit = central(i).le(level) & frame.gt(t.index.at(l, i)) & rising;
-        below = l.select(hit, central(i), below);
-        above = l.select(hit, central(i + 1), above);
+        let hit = central_difference(t, l, e, i).le(level) & frame.gt(t.index.at(l, i)) & rising;
+        below = l.select(hit, central_difference(t, l, e, i), below);
+        above = l.select(hit, central_difference(t, l, e, i + 1), above);
         time = l.select(hit, t.u.at(l, i), time);
         step = l.select(hit, t.dt.at(l, i), step);
         found = found | hit;

@@ -3,14 +3,16 @@
 //! Everything is computed in stored units, as differences from the voxel's first sample, and times from the first frame:
 //! constants stay constant, and differences of integers are exact. Results are scaled when they are written.
 
+#![expect(clippy::needless_range_loop, reason = "indices keep the text comparable with the shader's")]
+
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
 use crate::kernel::{Curve, Rows};
 use crate::quantity::SignalKind;
 use crate::status;
 
-use super::onset;
 use super::outputs::{FRACTIONS, MAX_WINDOWS, slot};
 use super::tables::{NoiseFrom, Tables};
+use super::{onset, status_bit};
 
 /// 97.5 % of a normal distribution lie below this many standard deviations.
 const NORMAL_975: f64 = 1.959_963_984_540_054;
@@ -137,6 +139,7 @@ pub(super) fn evaluate<L: Lanes>(
         if let Some(row) = t.row(slot::ONSET_SE) {
             let (error, known) = onset::piecewise_linear_error(t, l, e, &half_rise, own);
             rows.set(row, error, known & usable);
+            bits = bits | l.bits(usable & !known, status::NOT_IDENTIFIABLE);
         }
     }
     if t.needs_onset {
@@ -146,8 +149,10 @@ pub(super) fn evaluate<L: Lanes>(
     let time_to_peak = peak_time - onset_time;
     let rising = timed & time_to_peak.gt(zero);
     if t.needs_onset {
-        bits = bits | l.bits(timed & !rising, super::tables::ONSET_NOT_BEFORE_PEAK);
+        bits = bits | l.bits(timed & !rising, status_bit::ONSET_NOT_BEFORE_PEAK);
     }
+
+    let mut without_divisor = l.mask(false);
 
     // Amplitudes and times.
     if let Some(row) = t.row(slot::BASELINE) {
@@ -206,6 +211,7 @@ pub(super) fn evaluate<L: Lanes>(
     if let Some(row) = t.row(slot::CONTRAST_TO_NOISE) {
         let known = valid & sigma.gt(zero);
         rows.set(row, e_max / l.select(known, sigma, one), known);
+        without_divisor = without_divisor | (valid & !known);
     }
     if let Some(row) = t.row(slot::FINAL_ENHANCEMENT) {
         rows.set(row, e[last] * scale, valid);
@@ -262,6 +268,7 @@ pub(super) fn evaluate<L: Lanes>(
             if let Some(row) = t.row(slot::MEAN_RESIDENCE_TIME) {
                 let known = started & enhancing & area.value.gt(zero);
                 rows.set(row, moment.value / l.select(known, area.value, one), known);
+                without_divisor = without_divisor | (started & enhancing & !known);
             }
         }
     }
@@ -274,15 +281,17 @@ pub(super) fn evaluate<L: Lanes>(
         let inside = early_inside & late_inside;
         past_end = past_end | (timed & !inside);
         rows.set(row, early / l.select(divisible, late, one), timed & inside & divisible);
+        without_divisor = without_divisor | (timed & inside & !divisible);
     }
     if let Some(row) = t.row(slot::CURVE_TYPE) {
         let target = onset_time + l.splat(t.early_after_onset);
         past_end = past_end | (timed & target.gt(u_last));
         let known = timed & target.le(u_last);
-        let label = curve_type(t, l, e, target, known, baseline, sigma * scale);
+        let (label, labelled) = curve_type(t, l, e, target, known, baseline, sigma * scale);
         rows.set_bits(row, label);
+        without_divisor = without_divisor | (known & !labelled);
     }
-    bits = bits | l.bits(past_end, status::WINDOW_PAST_END);
+    bits = bits | l.bits(past_end, status::WINDOW_PAST_END) | l.bits(without_divisor, status_bit::NO_DIVISOR);
     rows.set_bits(status_row, bits);
 }
 
@@ -291,33 +300,30 @@ pub(super) fn evaluate<L: Lanes>(
 #[inline(always)]
 fn find_peak<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, mean: L::F, sigma: L::F, e: &mut [L::F]) -> Peak<L> {
     let sign = l.splat(t.sign);
+    let level = mean * sign;
     for i in 0..t.b {
-        e[i] = (curve.difference(i) - mean) * sign;
+        e[i] = curve.difference(i) * sign - level;
     }
     let three_sigma = sigma * l.splat(3.0);
     let mut frame = t.index.at(l, t.b);
-    let mut time = t.u.at(l, t.b);
     let mut highest = curve.difference(t.b) * sign;
-    let mut e_max = (curve.difference(t.b) - mean) * sign;
-    let mut above = e_max.gt(three_sigma);
+    e[t.b] = highest - level;
+    let mut above = e[t.b].gt(three_sigma);
     let mut twice = l.mask(false);
-    e[t.b] = e_max;
     for i in t.b + 1..t.n {
-        let difference = curve.difference(i);
-        let height = difference * sign;
-        let e_here = (difference - mean) * sign;
+        let height = curve.difference(i) * sign;
+        let e_here = height - level;
         e[i] = e_here;
         let higher = height.gt(highest);
         highest = l.select(higher, height, highest);
-        e_max = l.select(higher, e_here, e_max);
         frame = l.select(higher, t.index.at(l, i), frame);
-        time = l.select(higher, t.u.at(l, i), time);
         let now = e_here.gt(three_sigma);
         twice = twice | (above & now);
         above = now;
     }
+    let e_max = highest - level;
     let enhancing = e_max.ge(sigma * l.splat(t.enhancement_threshold)) & twice;
-    Peak { frame, e: e_max, time, enhancing }
+    Peak { frame, e: e_max, time: l.lookup(&t.u, frame), enhancing }
 }
 
 /// The vertex of the parabola through the peak and its neighbours, with their real spacing: height and time. A peak at
@@ -346,21 +352,19 @@ fn vertex<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> (L::F, L::F
 fn find_half_rise<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> HalfRise<L> {
     let half = peak.e * l.splat(0.5);
     let mut frame = peak.frame;
-    let mut time = peak.time;
-    let mut found = l.mask(false);
+    let mut open = l.mask(true);
     let mut reached = e[t.b].ge(half);
     for i in t.b..t.n - 1 {
         let next = e[i + 1].ge(half);
-        let first = reached & next & !found;
+        let first = reached & next & open;
         frame = l.select(first, t.index.at(l, i), frame);
-        time = l.select(first, t.u.at(l, i), time);
-        found = found | first;
+        open = open & !first;
         reached = next;
-        if !(!found).any() {
+        if !open.any() {
             break;
         }
     }
-    HalfRise { frame, time }
+    HalfRise { frame, time: l.lookup(&t.u, frame) }
 }
 
 /// Among all windows from the last baseline frame to the peak, the least-squares line with the largest slope; all samples
@@ -370,53 +374,74 @@ fn find_steepest_rise<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) ->
     let zero = l.splat(0.0);
     let start = t.b - 1;
     let w = t.slope_window;
-    let mut steepest = match w {
+    let (mut slope, window) = match w {
         3 => steepest_window::<L, 3>(t, l, e, peak),
         _ => steepest_window::<L, 0>(t, l, e, peak),
     };
+    let mut time = if t.slope_times.is_empty() { zero } else { l.lookup(&t.slope_times, window) };
+    let mut mean = zero;
+    if t.needs_slope_mean {
+        for i in 0..t.slope_times.len() {
+            let mut sum = zero;
+            for j in 0..w {
+                sum = sum + e[start + i + j];
+            }
+            mean = l.select(same(window, t.index.at(l, i)), sum * l.splat(1.0 / w as f64), mean);
+        }
+    }
     // An early peak leaves m < w samples.
     for m in 2..w.min(t.n - start + 1) {
-        let mut slope = zero;
+        let here = same(peak.frame, l.count(start + m - 1));
+        if !here.any() {
+            continue;
+        }
+        let mut early_slope = zero;
         let mut sum = zero;
         for j in 0..m {
-            slope = slope + e[start + j] * t.early_weights.at(l, (m - 2) * w + j);
+            early_slope = early_slope + e[start + j] * t.early_weights.at(l, (m - 2) * w + j);
             sum = sum + e[start + j];
         }
-        let here = same(peak.frame, l.count(start + m - 1));
-        steepest.slope = l.select(here, slope, steepest.slope);
-        steepest.time = l.select(here, t.early_times.at(l, m - 2), steepest.time);
-        steepest.e = l.select(here, sum * l.splat(1.0 / m as f64), steepest.e);
+        slope = l.select(here, early_slope, slope);
+        time = l.select(here, t.early_times.at(l, m - 2), time);
+        mean = l.select(here, sum * l.splat(1.0 / m as f64), mean);
     }
-    steepest
+    SteepestRise { slope, time, e: mean }
 }
 
-/// The steepest full window; `WIDTH` samples wide, or as wide as the settings say if that is 0.
+/// The least-squares slope of one window; `WIDTH` samples wide, or as wide as the settings say if that is 0.
 #[inline(always)]
-fn steepest_window<L: Lanes, const WIDTH: usize>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> SteepestRise<L> {
-    let zero = l.splat(0.0);
-    let start = t.b - 1;
+fn window_slope<L: Lanes, const WIDTH: usize>(t: &Tables, l: L, e: &[L::F], window: usize) -> L::F {
     let w = if WIDTH == 0 { t.slope_window } else { WIDTH };
-    let inv_w = l.splat(1.0 / w as f64);
-    let mut steepest = SteepestRise { slope: zero, time: zero, e: zero };
-    let mut found = l.mask(false);
-    for i in start..(t.n + 1).saturating_sub(w).max(start) {
-        let within = peak.frame.ge(t.index.at(l, i + w - 1));
+    let samples = &e[t.b - 1 + window..][..w];
+    let mut slope = samples[0] * t.slope_weights.at(l, window * w);
+    for j in 1..w {
+        slope = slope + samples[j] * t.slope_weights.at(l, window * w + j);
+    }
+    slope
+}
+
+/// The slope of the steepest full window and its number, counted from the last baseline frame.
+#[inline(always)]
+fn steepest_window<L: Lanes, const WIDTH: usize>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> (L::F, L::F) {
+    let zero = l.splat(0.0);
+    let (start, w) = (t.b - 1, t.slope_window);
+    let windows = t.slope_times.len();
+    if windows == 0 {
+        return (zero, zero);
+    }
+    let mut steepest = window_slope::<L, WIDTH>(t, l, e, 0);
+    let mut best = zero;
+    for window in 1..windows {
+        let within = peak.frame.ge(t.index.at(l, start + window + w - 1));
         if !within.any() {
             break;
         }
-        let mut slope = zero;
-        let mut sum = zero;
-        for j in 0..w {
-            slope = slope + e[i + j] * t.slope_weights.at(l, (i - start) * w + j);
-            sum = sum + e[i + j];
-        }
-        let better = within & (!found | slope.gt(steepest.slope));
-        steepest.slope = l.select(better, slope, steepest.slope);
-        steepest.time = l.select(better, t.slope_times.at(l, i - start), steepest.time);
-        steepest.e = l.select(better, sum * inv_w, steepest.e);
-        found = found | better;
+        let slope = window_slope::<L, WIDTH>(t, l, e, window);
+        let better = within & slope.gt(steepest);
+        steepest = l.select(better, slope, steepest);
+        best = l.select(better, t.index.at(l, window), best);
     }
-    steepest
+    (steepest, best)
 }
 
 /// Walking back from the peak: where the curve last crosses a level upward, linear between samples. Only for voxels that
@@ -568,7 +593,17 @@ fn areas<L: Lanes, const WEIGHTS: bool>(
     for i in t.first_segment..t.n - 1 {
         let (u, dt, inv_dt) = (t.u.at(l, i), t.dt.at(l, i), t.inv_dt.at(l, i));
         let u_next = t.u.at(l, i + 1);
-        let a = clamp::<L>((onset_time - u) * inv_dt, zero, one);
+        let begun = u_next.gt(onset_time);
+        if !begun.any() {
+            continue;
+        }
+        // In most segments no voxel's onset lies, and each is counted as a whole or not at all.
+        let cut = begun & onset_time.gt(u);
+        let a = if cut.any() {
+            l.select(begun, clamp::<L>((onset_time - u) * inv_dt, zero, one), one)
+        } else {
+            l.select(begun, zero, one)
+        };
         // A window that ends in this segment is all that came before and a part of it.
         for (window, seconds) in windows.iter_mut().zip(&t.windows) {
             let end = onset_time + l.splat(*seconds);
@@ -585,7 +620,12 @@ fn areas<L: Lanes, const WEIGHTS: bool>(
                 }
             }
         }
-        let (left, right) = segment_weights(l, dt, a, one);
+        let (left, right) = if cut.any() {
+            segment_weights(l, dt, a, one)
+        } else {
+            let weight = l.select(begun, dt * l.splat(0.5), zero);
+            (weight, weight)
+        };
         all = all.add::<WEIGHTS>(left, right, e[i], e[i + 1]);
     }
     let mut beyond = l.mask(false);
@@ -613,7 +653,11 @@ fn moment<L: Lanes>(t: &Tables, l: L, e: &[L::F], onset_time: L::F) -> Integral<
     let mut all = Running::new(l);
     for i in t.first_segment..t.n - 1 {
         let (u, dt) = (t.u.at(l, i), t.dt.at(l, i));
-        let a = clamp::<L>((onset_time - u) * t.inv_dt.at(l, i), zero, one);
+        let begun = t.u.at(l, i + 1).gt(onset_time);
+        if !begun.any() {
+            continue;
+        }
+        let a = l.select(begun, clamp::<L>((onset_time - u) * t.inv_dt.at(l, i), zero, one), one);
         let length = one - a;
         let first_moment = (one + a) * length * half;
         let second_moment = (one + a + a * a) * length * third;
@@ -683,9 +727,17 @@ fn late_slope<L: Lanes>(
     known
 }
 
-/// The label of the late course; 0 where it isn't known.
+/// The label of the late course, and where there is one.
 #[inline(always)]
-fn curve_type<L: Lanes>(t: &Tables, l: L, e: &[L::F], target: L::F, known: L::M, baseline: L::F, sigma: L::F) -> L::U {
+fn curve_type<L: Lanes>(
+    t: &Tables,
+    l: L,
+    e: &[L::F],
+    target: L::F,
+    known: L::M,
+    baseline: L::F,
+    sigma: L::F,
+) -> (L::U, L::M) {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let half_width = l.splat(t.early_half_width);
@@ -736,8 +788,9 @@ fn curve_type<L: Lanes>(t: &Tables, l: L, e: &[L::F], target: L::F, known: L::M,
     let undetermined = (change - ten).abs().le(error) | (change + ten).abs().le(error);
     let persistent = change.gt(ten);
     let wash_out = change.lt(-ten);
-    l.bits(known & !undetermined & persistent, 1)
+    let label = l.bits(known & !undetermined & persistent, 1)
         | l.bits(known & !undetermined & !persistent & !wash_out, 2)
         | l.bits(known & !undetermined & wash_out, 3)
-        | l.bits(known & undetermined, 4)
+        | l.bits(known & undetermined, 4);
+    (label, known)
 }

@@ -18,10 +18,6 @@ use super::{
 };
 use super::{baseline, reference};
 
-/// Status bit 15, the kernel's own: the onset in use does not lie before the peak, so nothing that divides by the time
-/// between them has a value.
-pub(super) const ONSET_NOT_BEFORE_PEAK: u32 = 1 << 15;
-
 /// Time constants on the grid of the saturating onset.
 const TAUS: usize = 32;
 
@@ -107,6 +103,8 @@ pub struct Tables {
     pub(super) needs_own_onset: bool,
     pub(super) needs_half_rise: bool,
     pub(super) needs_slope: bool,
+    /// The mean enhancement of the steepest window is asked for.
+    pub(super) needs_slope_mean: bool,
     pub(super) needs_weights: bool,
     pub(super) needs_moment: bool,
     pub(super) needs_area: bool,
@@ -225,7 +223,7 @@ fn median_deviation(k: usize) -> f64 {
 
 /// ln Gamma(k / 2), by its recurrence from Gamma(1/2) or Gamma(1).
 fn ln_gamma_half(k: usize) -> f64 {
-    let (mut x, mut sum) = if k % 2 == 0 { (1.0, 0.0) } else { (0.5, std::f64::consts::PI.ln() / 2.0) };
+    let (mut x, mut sum) = if k.is_multiple_of(2) { (1.0, 0.0) } else { (0.5, std::f64::consts::PI.ln() / 2.0) };
     while x + 0.5 < k as f64 / 2.0 {
         sum += f64::ln(x);
         x += 1.0;
@@ -325,6 +323,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         needs_half_rise: needs_own_onset && settings.onset == Onset::PiecewiseLinear,
         needs_slope: asks(&[slot::MAX_SLOPE, slot::MAX_SLOPE_TIME])
             || (needs_own_onset && settings.onset == Onset::Intersection),
+        needs_slope_mean: needs_own_onset && settings.onset == Onset::Intersection,
         needs_weights: asks(&[slot::AUC_SE, slot::AUMC_SE])
             || (slot::IAUC_SE..slot::IAUC_SE + MAX_WINDOWS).any(|slot| plan.slots[slot] >= 0),
         needs_moment: asks(&[slot::AUMC, slot::AUMC_SE, slot::MEAN_RESIDENCE_TIME]),
@@ -375,18 +374,13 @@ fn check(settings: &Descriptors, frames: usize, duration_s: f64) -> Result<()> {
         }
     };
     match settings.onset {
-        Onset::Threshold { fraction } | Onset::Derivative { fraction } => {
-            if !(fraction > 0.0 && fraction < 1.0) {
-                return Err(Error::setting("onset", settings.onset.to_text(), "give a fraction between 0 and 1"));
-            }
+        Onset::Threshold { fraction } | Onset::Derivative { fraction } if !(fraction > 0.0 && fraction < 1.0) => {
+            return Err(Error::setting("onset", settings.onset.to_text(), "give a fraction between 0 and 1"));
         }
         Onset::SdThreshold { deviations } => positive("onset", deviations)?,
-        Onset::Seconds(seconds) => {
-            if !(0.0..=duration_s).contains(&seconds) {
-                let mend =
-                    format!("give seconds after the first frame, at most the {duration_s} s that the series lasts");
-                return Err(Error::setting("onset", seconds, mend));
-            }
+        Onset::Seconds(seconds) if !(0.0..=duration_s).contains(&seconds) => {
+            let mend = format!("give seconds after the first frame, at most the {duration_s} s that the series lasts");
+            return Err(Error::setting("onset", seconds, mend));
         }
         _ => {}
     }
@@ -495,6 +489,7 @@ fn global_onset(tables: &Tables, mean: &[f64]) -> Option<f64> {
         needs_own_onset: true,
         needs_half_rise: tables.onset == Onset::PiecewiseLinear,
         needs_slope: tables.onset == Onset::Intersection,
+        needs_slope_mean: tables.onset == Onset::Intersection,
         needs_area: false,
         needs_moment: false,
         needs_positive_baseline: false,
@@ -620,7 +615,6 @@ mod needs {
     pub(super) const OWN_ONSET: u32 = 2;
     pub(super) const HALF_RISE: u32 = 4;
     pub(super) const SLOPE: u32 = 8;
-    pub(super) const WEIGHTS: u32 = 16;
     pub(super) const MOMENT: u32 = 32;
     pub(super) const AREA: u32 = 64;
     pub(super) const POSITIVE_BASELINE: u32 = 128;
@@ -663,7 +657,6 @@ pub(super) fn program(t: &Tables) -> Program {
         (t.needs_own_onset, needs::OWN_ONSET),
         (t.needs_half_rise, needs::HALF_RISE),
         (t.needs_slope, needs::SLOPE),
-        (t.needs_weights, needs::WEIGHTS),
         (t.needs_moment, needs::MOMENT),
         (t.needs_area, needs::AREA),
         (t.needs_positive_baseline, needs::POSITIVE_BASELINE),
@@ -761,6 +754,7 @@ mod tests {
     mod shader {
         use std::mem::offset_of;
 
+        use super::super::super::status_bit;
         use super::super::*;
         use crate::engine::gpu::text;
 
@@ -827,7 +821,6 @@ mod tests {
                 ("NEEDS_OWN_ONSET", needs::OWN_ONSET),
                 ("NEEDS_HALF_RISE", needs::HALF_RISE),
                 ("NEEDS_SLOPE", needs::SLOPE),
-                ("NEEDS_WEIGHTS", needs::WEIGHTS),
                 ("NEEDS_MOMENT", needs::MOMENT),
                 ("NEEDS_AREA", needs::AREA),
                 ("NEEDS_POSITIVE_BASELINE", needs::POSITIVE_BASELINE),
@@ -840,7 +833,9 @@ mod tests {
                 ("WINDOW_PAST_END", status::WINDOW_PAST_END),
                 ("NOISE_NOT_FROM_BASELINE", status::NOISE_NOT_FROM_BASELINE),
                 ("CENSORED", status::CENSORED),
-                ("ONSET_NOT_BEFORE_PEAK", ONSET_NOT_BEFORE_PEAK),
+                ("NOT_IDENTIFIABLE", status::NOT_IDENTIFIABLE),
+                ("ONSET_NOT_BEFORE_PEAK", status_bit::ONSET_NOT_BEFORE_PEAK),
+                ("NO_DIVISOR", status_bit::NO_DIVISOR),
             ];
             for (name, value) in expected {
                 assert_eq!(constants.get(name), Some(&value), "{name}");
