@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use perfuse::kernels::descriptors::Polarity;
+use perfuse::kernels::descriptors::{Polarity, status_bit};
 use perfuse::{Descriptors, Quantity, Unit, status};
 
 const README: &str = include_str!("../README.md");
@@ -62,7 +62,8 @@ fn the_table_of_maps_lists_what_can_be_computed() {
 fn the_table_of_status_bits_lists_all_of_them() {
     let listed: Vec<(String, String)> =
         table("status").iter().map(|row| (row[0].to_string(), row[1].to_string())).collect();
+    let meanings = status::MEANINGS.iter().chain(status_bit::MEANINGS);
     let known: Vec<(String, String)> =
-        status::MEANINGS.iter().map(|(bit, text)| (bit.trailing_zeros().to_string(), text.to_string())).collect();
+        meanings.map(|(bit, text)| (bit.trailing_zeros().to_string(), text.to_string())).collect();
     assert_eq!(listed, known);
 }

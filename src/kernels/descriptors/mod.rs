@@ -3,8 +3,7 @@
 //! The definitions are those of [`Quantity`]; this file holds the settings, `tables.rs` what is decided once for all voxels,
 //! `reference.rs` the definition in code, `onset.rs` the onset methods, `shaders/descriptors.wgsl` the same for GPUs.
 //!
-//! Beside the common status bits ([`crate::status`]) these maps have one of their own, bit 15: the onset in use does not
-//! lie before the peak, so that what divides by the time between them has no value.
+//! Beside the common status bits ([`crate::status`]) these maps have their own: [`status_bit`].
 
 mod baseline;
 mod onset;
