@@ -1,8 +1,9 @@
 //! Semi-quantitative maps: baseline, enhancement, onset, times, slopes, areas and their standard errors, in one pass.
 //!
-//! The definitions are those of [`Quantity`](crate::Quantity); this file holds the settings, `tables.rs` what is decided once for all
-//! voxels, `reference.rs` the definition in code, `onset.rs` the onset methods, `shaders/descriptors.wgsl` the same for
-//! GPUs.
+//! The definitions are those of [`Quantity`]; this file holds the settings, `tables.rs` what is decided once for all voxels,
+//! `reference.rs` the definition in code, `onset.rs` the onset methods, `shaders/descriptors.wgsl` the same for GPUs.
+//!
+//! Beside the common status bits ([`crate::status`]) these maps have their own: [`status_bit`].
 
 mod baseline;
 mod onset;
