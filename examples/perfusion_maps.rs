@@ -173,11 +173,13 @@ fn mean_image(series: &Series) -> Array3<f32> {
     Array3::from_shape_vec((x, y, z).f(), flat).expect("as many values as voxels")
 }
 
-/// Pictures of an earlier run must not stand beside the maps of this one.
+/// Pictures of an earlier run's maps must not stand beside the maps of this one.
 fn remove_pictures(folder: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        if path.extension().is_some_and(|ending| ending == "png") {
+        let of_a_map = |stem: &std::ffi::OsStr| folder.with_file_name(stem).with_extension("json").exists();
+        let ours = path.file_stem().is_some_and(|stem| stem == "mean_curve" || of_a_map(stem));
+        if ours && path.extension().is_some_and(|ending| ending == "png") {
             std::fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
         }
     }

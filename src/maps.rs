@@ -83,6 +83,8 @@ pub struct RunRecord {
     pub voxels: usize,
     /// For each status bit that occurs: the bit as a word of [`crate::status`], its meaning, the number of voxels that have it.
     pub status_counts: Vec<(u32, String, usize)>,
+    /// Every status bit that the kernel may set, as a word, with its meaning.
+    pub status_meanings: Vec<(u32, String)>,
     /// What was doubtful.
     pub warnings: Vec<String>,
 }

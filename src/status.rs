@@ -10,7 +10,7 @@ macro_rules! bits {
 
 bits! {
     OUTSIDE_MASK = 0, "outside the mask";
-    NON_FINITE_SAMPLE = 1, "a sample is not finite";
+    NON_FINITE_SAMPLE = 1, "a sample is not finite, or 2^40 or more away from the voxel's first one";
     BASELINE_NOT_POSITIVE = 2, "baseline not positive where a ratio needs it";
     NOT_ENHANCING = 3, "not enhancing";
     GLOBAL_ONSET_USED = 4, "own onset not found, the global one used";

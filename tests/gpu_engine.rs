@@ -249,7 +249,10 @@ fn every_type(count: usize, frames: usize) -> Vec<Series> {
 }
 
 fn choice() -> DeviceChoice {
-    std::env::var("PERFUSE_TEST_DEVICE").map_or(DeviceChoice::Any, DeviceChoice::Named)
+    match std::env::var("PERFUSE_TEST_DEVICE") {
+        Ok(name) if name != "gpu" => DeviceChoice::Named(name),
+        _ => DeviceChoice::Any,
+    }
 }
 
 fn shared() -> &'static Gpu {

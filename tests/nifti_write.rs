@@ -44,6 +44,7 @@ fn record() -> RunRecord {
         stages: vec![StageTime { stage: "kernel".into(), seconds: 0.5, bytes: 48 }],
         voxels: 12,
         status_counts: vec![(8, "not enhancing".into(), 3)],
+        status_meanings: vec![(8, "not enhancing".into()), (1 << 16, "the kernel's own".into())],
         warnings: vec!["a doubt".into()],
     }
 }

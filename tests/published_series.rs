@@ -29,7 +29,8 @@ fn main() {
 
 fn gpu() -> Option<&'static Engine> {
     static GPU: OnceLock<Option<Engine>> = OnceLock::new();
-    GPU.get_or_init(|| Engine::gpu(None).ok()).as_ref()
+    let device = std::env::var("PERFUSE_TEST_DEVICE").unwrap_or_else(|_| "gpu".into());
+    GPU.get_or_init(|| Engine::named(&device).ok()).as_ref()
 }
 
 fn trials(data: &Path) -> Vec<Trial> {

@@ -3,14 +3,20 @@
 #
 #   bash tests/run.sh                  everything that this machine can run
 #   PERFUSE_REQUIRE_GPU=1              a missing device is a failure, not an ignored test
+#   PERFUSE_TEST_DEVICE=NAME           the device to test: a part of its name or driver, or gpu for the best one
 #   PERFUSE_TEST_DATA=FOLDER           the published data (docs/testing.md says where they come from)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 have_vulkan() {
-    ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1' &&
-        compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null ||
-        compgen -G '/etc/vulkan/icd.d/*.json' >/dev/null
+    local libraries
+    libraries="$(ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null || true)"
+    case "$libraries" in
+        *libvulkan.so.1*) ;;
+        *) return 1 ;;
+    esac
+    compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null || compgen -G '/etc/vulkan/icd.d/*.json' >/dev/null ||
+        [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ]
 }
 
 if [ "$(uname -s)" = Linux ] && ! have_vulkan; then
@@ -30,6 +36,11 @@ if [ "$(uname -s)" = Linux ] && ! have_vulkan; then
     else
         echo "No Vulkan driver here: tests that need a device will be reported as ignored." >&2
     fi
+fi
+
+# Where a device is required, the shared test bodies run on it too, beside the CPU engine.
+if [ "${PERFUSE_REQUIRE_GPU:-0}" = 1 ]; then
+    export PERFUSE_TEST_DEVICE="${PERFUSE_TEST_DEVICE:-gpu}"
 fi
 
 exec cargo test --all-features "$@"

@@ -223,7 +223,8 @@ impl Engine {
     }
 
     /// Runs a kernel and compares its maps with the f64 definition, map by map, in up to 100,000 voxels evenly spread
-    /// inside the mask. The tolerances are derived voxel by voxel from what WGSL allows a device to lose in each
+    /// inside the mask. Voxels with samples that are not finite are compared as refused, whatever the options say: skipping
+    /// such samples is the definition's own work on every engine. The tolerances are derived voxel by voxel from what WGSL allows a device to lose in each
     /// operation.
     ///
     /// # Errors
@@ -364,6 +365,8 @@ impl Engine {
             maps.push(Map { unit: output.quantity.unit.text(kind), quantity: output.quantity.clone(), data });
         }
         let status: Array3<u32> = volume((x, y, z), rows.next().unwrap_or_default());
+        let common = status::MEANINGS.iter().chain(prepared.status_meanings());
+        let status_meanings: Vec<(u32, String)> = common.map(|(bit, text)| (*bit, (*text).to_string())).collect();
         let record = RunRecord {
             kernel: kernel.into(),
             engine: self.name().into(),
@@ -378,7 +381,8 @@ impl Engine {
             times_reference: series.times().reference().as_str().into(),
             stages,
             voxels: options.mask.map_or(series.voxel_count(), Mask::voxel_count),
-            status_counts: count_bits(status.as_slice_memory_order().unwrap_or_default(), prepared.status_meanings()),
+            status_counts: count_bits(status.as_slice_memory_order().unwrap_or_default(), &status_meanings),
+            status_meanings,
             warnings: series.warnings().to_vec(),
         };
         Maps { maps, status, geometry: series.geometry().clone(), record }
@@ -447,7 +451,7 @@ fn into_rows(maps: Maps) -> Vec<Vec<u32>> {
 }
 
 /// Each status bit that occurs, with its meaning and the number of voxels that have it.
-fn count_bits(words: &[u32], own: &[(u32, &str)]) -> Vec<(u32, String, usize)> {
+fn count_bits(words: &[u32], meanings: &[(u32, String)]) -> Vec<(u32, String, usize)> {
     let counts = words
         .par_chunks(1 << 16)
         .map(|words| {
@@ -463,8 +467,8 @@ fn count_bits(words: &[u32], own: &[(u32, &str)]) -> Vec<(u32, String, usize)> {
         })
         .reduce(|| [0usize; 32], |a, b| std::array::from_fn(|bit| a[bit] + b[bit]));
     let meaning = |bit: u32| {
-        let known = status::MEANINGS.iter().chain(own).find(|(word, _)| *word == 1 << bit);
-        known.map_or_else(|| "the kernel's own, see its documentation".to_string(), |(_, text)| (*text).to_string())
+        let known = meanings.iter().find(|(word, _)| *word == 1 << bit);
+        known.map_or_else(|| "not documented".to_string(), |(_, text)| text.clone())
     };
     (0..32).filter(|bit| counts[*bit as usize] > 0).map(|bit| (1 << bit, meaning(bit), counts[bit as usize])).collect()
 }

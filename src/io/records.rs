@@ -4,7 +4,6 @@ use serde_json::{Map as Object, Value, json};
 
 use crate::maps::{Map, MapData, Maps, RunRecord, SettingValue};
 use crate::quantity::Quantity;
-use crate::status;
 
 /// `DIR/<id>.json`.
 pub(super) fn map_record(map: &Map, record: &RunRecord, file: &str) -> Value {
@@ -15,7 +14,8 @@ pub(super) fn map_record(map: &Map, record: &RunRecord, file: &str) -> Value {
 pub(super) fn status_record(record: &RunRecord, file: &str) -> Value {
     let unit = Quantity::STATUS.unit.text(record.kind);
     let mut value = described(&Quantity::STATUS, &unit, "bits", record, file);
-    value["bits"] = status::MEANINGS
+    value["bits"] = record
+        .status_meanings
         .iter()
         .map(|(bit, meaning)| json!({"bit": bit.trailing_zeros(), "value": bit, "meaning": meaning}))
         .collect();

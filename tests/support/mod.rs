@@ -10,7 +10,7 @@ use perfuse::Engine;
 pub fn engines() -> Vec<Engine> {
     let mut engines = vec![Engine::cpu()];
     if let Ok(device) = std::env::var("PERFUSE_TEST_DEVICE") {
-        engines.push(Engine::gpu(Some(&device)).expect("the device that PERFUSE_TEST_DEVICE names"));
+        engines.push(Engine::named(&device).expect("the device that PERFUSE_TEST_DEVICE names"));
     }
     engines
 }
