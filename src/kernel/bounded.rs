@@ -188,6 +188,14 @@ impl<'a> Lanes for Bounded<'a> {
     fn lookup(self, table: &Table, index: BoundedNumber<'a>) -> BoundedNumber<'a> {
         self.splat(table[index.value as usize])
     }
+    fn gather_part<T: Copy>(
+        self,
+        memory: &[T],
+        index: BoundedNumber<'a>,
+        part: impl Fn(T) -> BoundedNumber<'a>,
+    ) -> BoundedNumber<'a> {
+        part(memory[index.value as usize])
+    }
     fn load(self, stored: &[f64]) -> BoundedNumber<'a> {
         self.splat(stored[0])
     }

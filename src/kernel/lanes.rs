@@ -79,6 +79,13 @@ pub trait Lanes: Copy {
     fn entry(self, table: &Table, index: usize) -> Self::F;
     /// The table's entry that each voxel's own index names: a whole number within the table.
     fn lookup(self, table: &Table, index: Self::F) -> Self::F;
+    /// From working memory, the numbers at each voxel's own index: a whole number within it.
+    #[inline(always)]
+    fn gather(self, memory: &[Self::F], index: Self::F) -> Self::F {
+        self.gather_part(memory, index, |numbers| numbers)
+    }
+    /// [`gather`](Self::gather) from memory that holds these lanes as a part of more.
+    fn gather_part<T: Copy>(self, memory: &[T], index: Self::F, part: impl Fn(T) -> Self::F) -> Self::F;
     /// Numbers from memory, one per voxel.
     fn load(self, stored: &[Self::Stored]) -> Self::F;
     /// The same truth value for every voxel.
@@ -180,6 +187,9 @@ impl Lanes for Double {
     fn lookup(self, table: &Table, index: f64) -> f64 {
         table.double[index as usize]
     }
+    fn gather_part<T: Copy>(self, memory: &[T], index: f64, part: impl Fn(T) -> f64) -> f64 {
+        part(memory[index as usize])
+    }
     fn load(self, stored: &[f64]) -> f64 {
         stored[0]
     }
@@ -268,6 +278,11 @@ impl<S: Simd> Lanes for Wide<S> {
     fn lookup(self, table: &Table, index: f32x16<S>) -> f32x16<S> {
         let index: [f32; 16] = index.into();
         f32x16::from_fn(self.0, |lane| table.single[index[lane] as usize])
+    }
+    #[inline(always)]
+    fn gather_part<T: Copy>(self, memory: &[T], index: f32x16<S>, part: impl Fn(T) -> f32x16<S>) -> f32x16<S> {
+        let index: [f32; 16] = index.into();
+        f32x16::from_fn(self.0, |lane| part(memory[index[lane] as usize])[lane])
     }
     #[inline(always)]
     fn load(self, stored: &[f32]) -> f32x16<S> {
@@ -407,6 +422,13 @@ impl<L: Lanes> Lanes for Twice<L> {
     #[inline(always)]
     fn lookup(self, table: &Table, index: Self::F) -> Self::F {
         Twin(self.0.lookup(table, index.0), self.0.lookup(table, index.1))
+    }
+    #[inline(always)]
+    fn gather_part<T: Copy>(self, memory: &[T], index: Self::F, part: impl Fn(T) -> Self::F) -> Self::F {
+        Twin(
+            self.0.gather_part(memory, index.0, |numbers| part(numbers).0),
+            self.0.gather_part(memory, index.1, |numbers| part(numbers).1),
+        )
     }
     #[inline(always)]
     fn load(self, stored: &[L::Stored]) -> Self::F {

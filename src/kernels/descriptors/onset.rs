@@ -5,7 +5,7 @@
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
 
 use super::Onset;
-use super::reference::{HalfRise, Peak, SteepestRise, clamp, last_upward_crossing};
+use super::reference::{HalfRise, Peak, SteepestRise, clamp, last_upward_crossings};
 use super::tables::Tables;
 
 /// The onset and whether it was found, at or after the last baseline frame.
@@ -36,7 +36,10 @@ pub(super) fn find<L: Lanes>(
             return (onset.max(last_baseline), found);
         }
         Onset::Intersection => intersection(l, steepest),
-        Onset::Threshold { fraction } => last_upward_crossing(t, l, e, peak, peak.e * l.splat(fraction), enhancing),
+        Onset::Threshold { fraction } => {
+            let [crossing] = last_upward_crossings(t, l, e, peak, [peak.e * l.splat(fraction)], enhancing);
+            crossing
+        }
         Onset::SdThreshold { deviations } => deviation_threshold(t, l, e, sigma * l.splat(deviations)),
         Onset::Derivative { fraction } => derivative(t, l, e, peak, fraction),
         Onset::Seconds(_) => return (l.splat(0.0), l.mask(false)),

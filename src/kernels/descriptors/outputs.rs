@@ -54,6 +54,8 @@ pub(super) type Slots = [i32; slot::COUNT];
 
 /// The levels of `time_to_fraction_*`.
 pub(super) const FRACTIONS: [f64; 5] = [0.10, 0.25, 0.50, 0.75, 0.90];
+/// The place of one half among them.
+pub(super) const HALF: usize = 2;
 
 /// Which maps to compute.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

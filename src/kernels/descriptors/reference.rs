@@ -10,7 +10,7 @@ use crate::kernel::{Curve, Rows};
 use crate::quantity::SignalKind;
 use crate::status;
 
-use super::outputs::{FRACTIONS, MAX_WINDOWS, slot};
+use super::outputs::{FRACTIONS, HALF, MAX_WINDOWS, slot};
 use super::tables::{NoiseFrom, Tables};
 use super::{onset, status_bit};
 
@@ -187,10 +187,15 @@ pub(super) fn evaluate<L: Lanes>(
     if let Some(row) = t.row(slot::TIME_TO_PEAK) {
         rows.set(row, time_to_peak, rising);
     }
-    for (i, fraction) in FRACTIONS.iter().enumerate() {
+    let crossings = if t.needs_crossings {
+        let levels = FRACTIONS.map(|fraction| peak.e * l.splat(fraction));
+        last_upward_crossings(t, l, e, &peak, levels, enhancing)
+    } else {
+        [(zero, l.mask(false)); FRACTIONS.len()]
+    };
+    for (i, (crossing, found)) in crossings.iter().enumerate() {
         if let Some(row) = t.row(slot::TIME_TO_FRACTION + i) {
-            let (crossing, found) = last_upward_crossing(t, l, e, &peak, peak.e * l.splat(*fraction), timed);
-            rows.set(row, crossing - onset_time, found);
+            rows.set(row, *crossing - onset_time, timed & *found);
         }
     }
     if let Some(row) = t.row(slot::WASH_IN_SLOPE) {
@@ -226,7 +231,7 @@ pub(super) fn evaluate<L: Lanes>(
     }
     if let Some(row) = t.row(slot::FWHM) {
         let half = peak.e * l.splat(0.5);
-        let (rise, risen) = last_upward_crossing(t, l, e, &peak, half, enhancing);
+        let (rise, risen) = crossings[HALF];
         let (descent, descended) = first_downward_crossing(t, l, e, &peak, half, enhancing);
         rows.set(row, descent - rise, risen & descended);
         bits = bits | l.bits(enhancing & !descended, status::CENSORED);
@@ -444,34 +449,45 @@ fn steepest_window<L: Lanes, const WIDTH: usize>(t: &Tables, l: L, e: &[L::F], p
     (steepest, best)
 }
 
-/// Walking back from the peak: where the curve last crosses a level upward, linear between samples. Only for voxels that
-/// are wanted.
+/// Walking back from the peak: where the curve last crosses each level upward, linear between samples. Only for voxels
+/// that are wanted.
 #[inline(always)]
-pub(super) fn last_upward_crossing<L: Lanes>(
+pub(super) fn last_upward_crossings<L: Lanes, const N: usize>(
     t: &Tables,
     l: L,
     e: &[L::F],
     peak: &Peak<L>,
-    level: L::F,
+    levels: [L::F; N],
     wanted: L::M,
-) -> (L::F, L::M) {
+) -> [(L::F, L::M); N] {
     let zero = l.splat(0.0);
-    let (mut below, mut above, mut time, mut step) = (zero, l.splat(1.0), zero, zero);
-    let mut open = wanted;
-    for i in (0..t.n - 1).rev() {
-        if !open.any() {
-            break;
+    let none = l.splat(-1.0);
+    let mut frames = [none; N];
+    if wanted.any() {
+        // The last sample at or below a level, of those before the peak.
+        for i in 0..t.n - 1 {
+            let index = t.index.at(l, i);
+            let before_peak = peak.frame.gt(index);
+            if !before_peak.any() {
+                break;
+            }
+            let height = l.select(before_peak, e[i], l.splat(f64::from(f32::MAX)));
+            for (frame, level) in frames.iter_mut().zip(levels) {
+                *frame = l.select(height.le(level), index, *frame);
+            }
         }
-        let hit = open & e[i].le(level) & peak.frame.gt(t.index.at(l, i));
-        below = l.select(hit, e[i], below);
-        above = l.select(hit, e[i + 1], above);
-        time = l.select(hit, t.u.at(l, i), time);
-        step = l.select(hit, t.dt.at(l, i), step);
-        open = open & !hit;
     }
-    let rise = above - below;
-    let upward = wanted & !open & rise.gt(zero);
-    (time + step * (level - below) / l.select(upward, rise, l.splat(1.0)), upward)
+    let mut crossings = [(zero, wanted); N];
+    for ((crossing, frame), level) in crossings.iter_mut().zip(frames).zip(levels) {
+        let found = wanted & frame.ge(zero);
+        let index = frame.max(zero);
+        let below = l.gather(e, index);
+        let rise = l.gather(&e[1..], index) - below;
+        let upward = found & rise.gt(zero);
+        let part = (level - below) / l.select(upward, rise, l.splat(1.0));
+        *crossing = (l.lookup(&t.u, index) + l.lookup(&t.dt, index) * part, upward);
+    }
+    crossings
 }
 
 /// Going on from the peak: where the curve first comes down to a level, linear between samples. Only for voxels that are
@@ -657,10 +673,14 @@ fn moment<L: Lanes>(t: &Tables, l: L, e: &[L::F], onset_time: L::F) -> Integral<
         if !begun.any() {
             continue;
         }
-        let a = l.select(begun, clamp::<L>((onset_time - u) * t.inv_dt.at(l, i), zero, one), one);
-        let length = one - a;
-        let first_moment = (one + a) * length * half;
-        let second_moment = (one + a + a * a) * length * third;
+        let cut = begun & onset_time.gt(u);
+        let (length, first_moment, second_moment) = if cut.any() {
+            let a = l.select(begun, clamp::<L>((onset_time - u) * t.inv_dt.at(l, i), zero, one), one);
+            let length = one - a;
+            (length, (one + a) * length * half, (one + a + a * a) * length * third)
+        } else {
+            (l.select(begun, one, zero), l.select(begun, half, zero), l.select(begun, third, zero))
+        };
         let since = u - onset_time;
         let right = dt * (since * first_moment + dt * second_moment);
         let left = dt * (since * length + dt * first_moment) - right;

@@ -106,6 +106,7 @@ pub struct Tables {
     /// The mean enhancement of the steepest window is asked for.
     pub(super) needs_slope_mean: bool,
     pub(super) needs_weights: bool,
+    pub(super) needs_crossings: bool,
     pub(super) needs_moment: bool,
     pub(super) needs_area: bool,
     pub(super) needs_positive_baseline: bool,
@@ -324,6 +325,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         needs_slope: asks(&[slot::MAX_SLOPE, slot::MAX_SLOPE_TIME])
             || (needs_own_onset && settings.onset == Onset::Intersection),
         needs_slope_mean: needs_own_onset && settings.onset == Onset::Intersection,
+        needs_crossings: fractions.clone().any(|slot| plan.slots[slot] >= 0) || asks(&[slot::FWHM]),
         needs_weights: asks(&[slot::AUC_SE, slot::AUMC_SE])
             || (slot::IAUC_SE..slot::IAUC_SE + MAX_WINDOWS).any(|slot| plan.slots[slot] >= 0),
         needs_moment: asks(&[slot::AUMC, slot::AUMC_SE, slot::MEAN_RESIDENCE_TIME]),
