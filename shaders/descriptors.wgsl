@@ -265,9 +265,9 @@ fn find_peak(sigma: f32) -> Peak {
     var frame = b;
     var highest = height_at(b);
     var e_max = e_at(b);
-    let three_sigma = sigma * 3.0;
-    var above = e_max > three_sigma;
-    var twice = false;
+    // The largest lower one of two consecutive samples: both exceed a level if it does.
+    var previous = e_max;
+    var pair = -3.4e38;
     for (var i = b + 1u; i < uniforms.slab.frames; i++) {
         let height = height_at(i);
         let e = e_at(i);
@@ -275,10 +275,10 @@ fn find_peak(sigma: f32) -> Peak {
         highest = pick(higher, height, highest);
         e_max = pick(higher, e, e_max);
         frame = select(frame, i, higher);
-        let now = e > three_sigma;
-        twice = twice || (above && now);
-        above = now;
+        pair = max(pair, min(previous, e));
+        previous = e;
     }
+    let twice = pair > sigma * 3.0;
     let enhancing = e_max >= sigma * uniforms.settings.enhancement_threshold && twice;
     return Peak(frame, e_max, u_at(frame), enhancing);
 }
@@ -301,13 +301,13 @@ fn vertex(peak: Peak) -> Vertex {
 
 fn find_half_rise(peak: Peak) -> HalfRise {
     let half = peak.e * 0.5;
-    var reached = e_at(uniforms.settings.baseline_end) >= half;
+    var e = e_at(uniforms.settings.baseline_end);
     for (var i = uniforms.settings.baseline_end; i + 1u < uniforms.slab.frames; i++) {
-        let next = e_at(i + 1u) >= half;
-        if reached && next {
+        let next = e_at(i + 1u);
+        if min(e, next) >= half {
             return HalfRise(i, u_at(i));
         }
-        reached = next;
+        e = next;
     }
     return HalfRise(peak.frame, peak.time);
 }

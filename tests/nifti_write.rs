@@ -193,7 +193,8 @@ fn the_json_says_what_the_maps_are() {
     assert_eq!(map["settings"], serde_json::json!({"onset": "lines", "sigma": null, "frames": [0, 4.5]}));
     assert_eq!(map["software"]["version"], env!("CARGO_PKG_VERSION"));
     let status = json(folder.path().join("status.json"));
-    assert_eq!(status["bits"][3], serde_json::json!({"bit": 3, "value": 8, "meaning": "not enhancing"}));
+    assert_eq!(status["bits"][0], serde_json::json!({"bit": 3, "value": 8, "meaning": "not enhancing"}));
+    assert_eq!(status["bits"][1]["bit"], 16, "the kernel's own bits too");
     let run = json(folder.path().join("run.json"));
     assert_eq!(run["status"][0], serde_json::json!({"bit": 3, "value": 8, "meaning": "not enhancing", "voxels": 3}));
     assert_eq!(run["stages"][0], serde_json::json!({"stage": "kernel", "seconds": 0.5, "bytes": 48}));

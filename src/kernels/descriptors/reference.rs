@@ -309,12 +309,12 @@ fn find_peak<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, mean: L::F, sigma
     for i in 0..t.b {
         e[i] = curve.difference(i) * sign - level;
     }
-    let three_sigma = sigma * l.splat(3.0);
     let mut frame = t.index.at(l, t.b);
     let mut highest = curve.difference(t.b) * sign;
     e[t.b] = highest - level;
-    let mut above = e[t.b].gt(three_sigma);
-    let mut twice = l.mask(false);
+    // The largest lower one of two consecutive samples: both exceed a level if it does.
+    let mut previous = e[t.b];
+    let mut pair = l.splat(-f64::from(f32::MAX));
     for i in t.b + 1..t.n {
         let height = curve.difference(i) * sign;
         let e_here = height - level;
@@ -322,11 +322,11 @@ fn find_peak<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, mean: L::F, sigma
         let higher = height.gt(highest);
         highest = l.select(higher, height, highest);
         frame = l.select(higher, t.index.at(l, i), frame);
-        let now = e_here.gt(three_sigma);
-        twice = twice | (above & now);
-        above = now;
+        pair = pair.max(previous.min(e_here));
+        previous = e_here;
     }
     let e_max = highest - level;
+    let twice = pair.gt(sigma * l.splat(3.0));
     let enhancing = e_max.ge(sigma * l.splat(t.enhancement_threshold)) & twice;
     Peak { frame, e: e_max, time: l.lookup(&t.u, frame), enhancing }
 }
@@ -358,13 +358,10 @@ fn find_half_rise<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> Hal
     let half = peak.e * l.splat(0.5);
     let mut frame = peak.frame;
     let mut open = l.mask(true);
-    let mut reached = e[t.b].ge(half);
     for i in t.b..t.n - 1 {
-        let next = e[i + 1].ge(half);
-        let first = reached & next & open;
+        let first = open & e[i].min(e[i + 1]).ge(half);
         frame = l.select(first, t.index.at(l, i), frame);
         open = open & !first;
-        reached = next;
         if !open.any() {
             break;
         }
