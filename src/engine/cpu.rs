@@ -10,13 +10,12 @@ use std::time::Instant;
 use fearless_simd::{Level, dispatch};
 use rayon::prelude::*;
 
-use super::raw_rows::{RawRows, blank_word};
-use super::{RunOptions, options::Cancel};
+use super::RunOptions;
+use super::raw_rows::{RawRows, outside_words, overwrite_outside};
 use crate::error::Result;
-use crate::kernel::{LARGEST_DIFFERENCE, Output, Runnable, Tile};
+use crate::kernel::{LARGEST_DIFFERENCE, Runnable, Tile};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series, Voxels};
-use crate::status;
 
 /// Voxels that a thread takes at once.
 const TASK: usize = 1 << 13;
@@ -41,6 +40,7 @@ pub(super) fn run(
     }
     let level = Level::new();
     let tile = tile_voxels(series.frames());
+    let outside_words = outside_words(kernel.outputs());
     let done = AtomicUsize::new(0);
     let mut tasks: Vec<Vec<&mut [u32]>> = (0..count.div_ceil(TASK)).map(|_| Vec::with_capacity(row_count)).collect();
     for row in &mut rows {
@@ -51,8 +51,9 @@ pub(super) fn run(
     tasks.into_par_iter().enumerate().try_for_each_init(
         || Workspace::new(series.frames(), tile, row_count, kernel.extra().len()),
         |workspace, (index, mut rows)| {
-            Cancel::check(&options.cancel)?;
-            let task = Task { series, mask: options.mask.map(Mask::flat), start: index * TASK };
+            options.cancel.check()?;
+            let mask = options.mask.map(Mask::flat);
+            let task = Task { series, mask, outside_words: &outside_words, start: index * TASK };
             run_task(level, kernel, &task, workspace, &mut rows);
             let voxels = rows[0].len();
             options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
@@ -89,6 +90,7 @@ fn tile_voxels(frames: usize) -> usize {
 struct Task<'a> {
     series: &'a Series,
     mask: Option<&'a [u32]>,
+    outside_words: &'a [u32],
     start: usize,
 }
 
@@ -123,7 +125,9 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
         let first_voxel = task.start + begin;
         let inside = task.mask.map(|mask| &mask[first_voxel..first_voxel + length]);
         if inside.is_some_and(|inside| inside.iter().all(|label| *label == 0)) {
-            fill_blank(kernel.outputs(), rows, begin, length);
+            for (row, word) in rows.iter_mut().zip(task.outside_words) {
+                row[begin..begin + length].fill(*word);
+            }
             continue;
         }
         dispatch!(level, _simd => load_tile(task.series, first_voxel, length, workspace));
@@ -145,24 +149,8 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
             out[begin..begin + length].copy_from_slice(&workspace.words[row * tile..][..length]);
         }
         if let Some(inside) = inside {
-            blank_outside(kernel.outputs(), inside, rows, begin);
-        }
-    }
-}
-
-fn fill_blank(outputs: &[Output], rows: &mut [&mut [u32]], begin: usize, length: usize) {
-    let words = outputs.iter().flat_map(|output| std::iter::repeat_n(blank_word(output.kind), output.kind.rows()));
-    for (row, word) in rows.iter_mut().zip(words.chain([status::OUTSIDE_MASK])) {
-        row[begin..begin + length].fill(word);
-    }
-}
-
-fn blank_outside(outputs: &[Output], inside: &[u32], rows: &mut [&mut [u32]], begin: usize) {
-    let words = outputs.iter().flat_map(|output| std::iter::repeat_n(blank_word(output.kind), output.kind.rows()));
-    for (row, word) in rows.iter_mut().zip(words.chain([status::OUTSIDE_MASK])) {
-        for (value, label) in row[begin..].iter_mut().zip(inside) {
-            if *label == 0 {
-                *value = word;
+            for (row, word) in rows.iter_mut().zip(task.outside_words) {
+                overwrite_outside(&mut row[begin..], inside, *word);
             }
         }
     }

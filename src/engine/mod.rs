@@ -23,7 +23,7 @@ use crate::quantity::SignalKind;
 use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
 use crate::status;
-use raw_rows::RawRows;
+use raw_rows::{RawRows, row_kinds};
 
 /// Voxels that [`Engine::verify`] compares at most, evenly spread, unless told.
 const VERIFIED_VOXELS: usize = 100_000;
@@ -224,8 +224,8 @@ impl Engine {
 
     /// Runs a kernel and compares its maps with the f64 definition, map by map, in up to 100,000 voxels evenly spread
     /// inside the mask. Voxels with samples that are not finite are compared as refused, whatever the options say: skipping
-    /// such samples is the definition's own work on every engine. The tolerances are derived voxel by voxel from what WGSL allows a device to lose in each
-    /// operation.
+    /// such samples is the definition's own work on every engine. The tolerances are derived voxel by voxel from what WGSL
+    /// allows a device to lose in each operation.
     ///
     /// # Errors
     /// Those of [`run_with`](Self::run_with). That maps don't agree is no error: see [`Verification::passed`].
@@ -250,11 +250,7 @@ impl Engine {
         at_most: usize,
     ) -> Result<Verification> {
         self.in_pool(|| {
-            if let Some(mask) = options.mask {
-                mask.check_matches(series)?;
-            }
-            let reductions = Reductions::new(series, options.mask);
-            let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions })?;
+            let (prepared, _) = prepare(kernel, series, options)?;
             let raw = self.run_raw(prepared.as_ref(), series, options, Vec::new())?;
             let inside = options.mask.map_or(series.voxel_count(), Mask::voxel_count);
             let step = inside.div_ceil(at_most.max(1)).max(1);
@@ -274,8 +270,7 @@ impl Engine {
         options: &RunOptions<'_>,
     ) -> Result<Vec<(String, f64)>> {
         series.curve(voxel)?;
-        let reductions = Reductions::new(series, options.mask);
-        let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions })?;
+        let (prepared, _) = prepare(kernel, series, options)?;
         let [nx, ny, _] = series.spatial_shape();
         let index = voxel[0] + nx * (voxel[1] + ny * voxel[2]);
         let values = reference::evaluate(prepared.as_ref(), series, index, options.non_finite);
@@ -301,19 +296,7 @@ impl Engine {
         options: &RunOptions<'_>,
         memory: Vec<Vec<u32>>,
     ) -> Result<Maps> {
-        if let Some(mask) = options.mask {
-            mask.check_matches(series)?;
-        }
-        let start = Instant::now();
-        let reductions = Reductions::new(series, options.mask);
-        let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions })?;
-        let mut stages = reductions.take_stages();
-        let reduced: f64 = stages.iter().map(|stage| stage.seconds).sum();
-        stages.push(StageTime {
-            stage: "prepare".into(),
-            seconds: (start.elapsed().as_secs_f64() - reduced).max(0.0),
-            bytes: 0,
-        });
+        let (prepared, mut stages) = prepare(kernel, series, options)?;
         options.cancel.check()?;
         let mut raw = self.run_raw(prepared.as_ref(), series, options, memory)?;
         if options.non_finite == NonFinite::Skip && !matches!(self.backend, Backend::Reference) {
@@ -389,6 +372,25 @@ impl Engine {
     }
 }
 
+/// A kernel with its tables for a series, and how long that took.
+fn prepare<K: VoxelKernel>(
+    kernel: &K,
+    series: &Series,
+    options: &RunOptions<'_>,
+) -> Result<(Box<dyn Runnable>, Vec<StageTime>)> {
+    if let Some(mask) = options.mask {
+        mask.check_matches(series)?;
+    }
+    let start = Instant::now();
+    let reductions = Reductions::new(series, options.mask);
+    let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions })?;
+    let mut stages = reductions.take_stages();
+    let reduced: f64 = stages.iter().map(|stage| stage.seconds).sum();
+    let seconds = (start.elapsed().as_secs_f64() - reduced).max(0.0);
+    stages.push(StageTime { stage: "prepare".into(), seconds, bytes: 0 });
+    Ok((prepared, stages))
+}
+
 fn settings_with_options(
     mut settings: Vec<(String, SettingValue)>,
     options: &RunOptions<'_>,
@@ -411,12 +413,7 @@ fn skip_non_finite(prepared: &dyn Runnable, series: &Series, raw: &mut RawRows) 
     let Some(status_row) = raw.rows.last() else { return };
     let voxels: Vec<usize> =
         (0..status_row.len()).filter(|i| status_row[*i] & status::NON_FINITE_SAMPLE != 0).collect();
-    let kinds: Vec<OutputKind> = prepared
-        .outputs()
-        .iter()
-        .flat_map(|output| std::iter::repeat_n(output.kind, output.kind.rows()))
-        .chain([OutputKind::Label])
-        .collect();
+    let kinds = row_kinds(prepared.outputs());
     let repaired: Vec<(usize, Vec<f64>)> = voxels
         .into_par_iter()
         .filter_map(|voxel| Some((voxel, reference::evaluate_finite_frames(prepared, series, voxel)?)))
@@ -471,4 +468,28 @@ fn count_bits(words: &[u32], meanings: &[(u32, String)]) -> Vec<(u32, String, us
         known.map_or_else(|| "not documented".to_string(), |(_, text)| text.clone())
     };
     (0..32).filter(|bit| counts[*bit as usize] > 0).map(|bit| (1 << bit, meaning(bit), counts[bit as usize])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+
+    use super::*;
+    use crate::kernels::descriptors::Descriptors;
+    use crate::time::TimeAxis;
+
+    #[test]
+    fn a_mask_of_another_shape_is_refused_by_every_way_to_run() {
+        let times = TimeAxis::uniform(1.0, 4).expect("even times");
+        let series = Series::from_voxels(vec![0i16; 24], [3, 2, 1, 4], times).expect("fits");
+        let mask = Mask::from_labels(Array3::ones((2, 1, 1)).view());
+        let options = RunOptions::new().mask(&mask);
+        let (kernel, engine) = (Descriptors::new(), Engine::cpu());
+        let refusals = [
+            engine.run_with(&kernel, &series, &options).err(),
+            engine.verify(&kernel, &series, &options).err(),
+            Engine::reference_values(&kernel, &series, [0, 0, 0], &options).err(),
+        ];
+        assert!(refusals.iter().all(|error| matches!(error, Some(Error::Mismatch { .. }))), "{refusals:?}");
+    }
 }

@@ -1,7 +1,8 @@
 //! What an engine brings back: words, before they become maps.
 
-use crate::kernel::OutputKind;
+use crate::kernel::{Output, OutputKind};
 use crate::maps::StageTime;
+use crate::status;
 
 /// The bits of the NaN that stands for "no answer".
 pub(crate) const NAN_BITS: u32 = 0x7fc0_0000;
@@ -11,6 +12,30 @@ pub(crate) const NAN_BITS: u32 = 0x7fc0_0000;
 pub(crate) struct RawRows {
     pub(crate) rows: Vec<Vec<u32>>,
     pub(crate) stages: Vec<StageTime>,
+}
+
+/// What each row holds, the status last.
+pub(crate) fn row_kinds(outputs: &[Output]) -> Vec<OutputKind> {
+    let rows = outputs.iter().flat_map(|output| std::iter::repeat_n(output.kind, output.kind.rows()));
+    rows.chain([OutputKind::Label]).collect()
+}
+
+/// What each row holds outside the mask: no number, no label, only the status bit.
+pub(crate) fn outside_words(outputs: &[Output]) -> Vec<u32> {
+    let mut words: Vec<u32> = row_kinds(outputs).into_iter().map(blank_word).collect();
+    if let Some(status) = words.last_mut() {
+        *status = status::OUTSIDE_MASK;
+    }
+    words
+}
+
+/// Writes a word where the label is 0.
+pub(crate) fn overwrite_outside(row: &mut [u32], inside: &[u32], word: u32) {
+    for (value, label) in row.iter_mut().zip(inside) {
+        if *label == 0 {
+            *value = word;
+        }
+    }
 }
 
 /// What a row of this kind holds where there is no answer.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::raw_rows::{RawRows, blank_word};
+use super::raw_rows::{RawRows, blank_word, outside_words, row_kinds};
 use super::{NonFinite, RunOptions};
 use crate::error::Result;
 use crate::kernel::bounded::{Bounded, BoundedWord, Decisions};
@@ -89,12 +89,8 @@ pub(super) fn run(prepared: &dyn Runnable, series: &Series, options: &RunOptions
     let start = std::time::Instant::now();
     let count = series.voxel_count();
     let inside = options.mask.map(Mask::flat);
-    let kinds: Vec<OutputKind> = prepared
-        .outputs()
-        .iter()
-        .flat_map(|output| std::iter::repeat_n(output.kind, output.kind.rows()))
-        .chain([OutputKind::Label])
-        .collect();
+    let kinds = row_kinds(prepared.outputs());
+    let outside_words = outside_words(prepared.outputs());
     let done = std::sync::atomic::AtomicUsize::new(0);
     let blocks: Vec<Vec<u32>> = (0..count.div_ceil(256))
         .into_par_iter()
@@ -104,8 +100,7 @@ pub(super) fn run(prepared: &dyn Runnable, series: &Series, options: &RunOptions
             let mut words = Vec::with_capacity(voxels.len() * kinds.len());
             for voxel in voxels.clone() {
                 if inside.is_some_and(|inside| inside[voxel] == 0) {
-                    words.extend(kinds[..kinds.len() - 1].iter().map(|kind| blank_word(*kind)));
-                    words.push(status::OUTSIDE_MASK);
+                    words.extend_from_slice(&outside_words);
                     continue;
                 }
                 let values = evaluate(prepared, series, voxel, options.non_finite);

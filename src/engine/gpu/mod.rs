@@ -17,12 +17,11 @@ use rayon::prelude::*;
 pub use context::{DeviceBackend, DeviceChoice, DeviceInfo, DeviceKind, DeviceLimits, devices};
 
 use super::RunOptions;
-use super::raw_rows::{NAN_BITS, RawRows, blank_word};
+use super::raw_rows::{NAN_BITS, RawRows, outside_words, overwrite_outside};
 use crate::error::{Error, Result};
 use crate::kernel::{Output, Program, Runnable};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series};
-use crate::status;
 use context::{Context, Fault};
 use pipeline::Pipelines;
 #[cfg(test)]
@@ -547,18 +546,7 @@ impl Times {
 /// Makes voxels outside the mask say so: no number, no label, only the status bit.
 pub(crate) fn blank_outside(raw: &mut RawRows, outputs: &[Output], mask: &Mask) {
     let inside = mask.flat();
-    let mut blanks = Vec::with_capacity(raw.rows.len());
-    for output in outputs {
-        blanks.extend(std::iter::repeat_n(blank_word(output.kind), output.kind.rows()));
-    }
-    blanks.push(status::OUTSIDE_MASK);
-    raw.rows.par_iter_mut().zip(blanks).for_each(|(row, blank)| {
-        for (word, label) in row.iter_mut().zip(inside) {
-            if *label == 0 {
-                *word = blank;
-            }
-        }
-    });
+    raw.rows.par_iter_mut().zip(outside_words(outputs)).for_each(|(row, word)| overwrite_outside(row, inside, word));
 }
 
 #[cfg(test)]
@@ -568,6 +556,7 @@ mod tests {
     use super::*;
     use crate::kernel::OutputKind;
     use crate::quantity::Quantity;
+    use crate::status;
 
     #[test]
     fn a_gpu_can_be_shared() {
