@@ -63,6 +63,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`kernels`] | what is computed: [`kernels::descriptors`] with the onset methods, baseline and noise policies; [`kernels::fit`]: pharmacokinetic models |
+//! | [`analysis`] | what composes kernels: the arterial delay from onsets, the choice between models |
 //! | [`input_function`] | the concentration in the artery: population functions, masks, files, detection |
 //! | [`engine`] | what computes; `engine::gpu` lists devices and their limits |
 //! | `io` | reading and writing NIfTI (feature `nifti`) |
@@ -72,6 +73,7 @@
 //! | [`kernel`] | the contract, for writing a kernel |
 //! | [`reduction`] | sums over the whole series that kernels start from |
 
+pub mod analysis;
 pub mod engine;
 mod error;
 mod geometry;
