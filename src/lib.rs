@@ -71,6 +71,7 @@
 //! | [`kernel`] | the contract, for writing a kernel |
 //! | [`reduction`] | sums over the whole series that kernels start from |
 
+mod assemble;
 pub mod engine;
 mod error;
 mod geometry;
@@ -87,6 +88,7 @@ pub mod render;
 mod series;
 pub mod status;
 mod time;
+mod units;
 
 pub use engine::{Cancel, Engine, NonFinite, RunOptions, Verification};
 pub use error::{Error, Result};
@@ -95,7 +97,8 @@ pub use kernels::descriptors::Descriptors;
 pub use maps::{Map, MapData, Maps, RunRecord, SettingValue, StageTime};
 pub use quantity::{Quantity, SignalKind, Unit};
 pub use series::{Mask, Sample, Scaling, Series, VoxelMap, Voxels};
-pub use time::{FrameReference, TimeAxis};
+pub use time::{FrameReference, SampleAxis, TimeAxis};
+pub use units::{FlipAngle, Seconds};
 
 // The samples of the README are tests, too.
 #[cfg(all(doctest, feature = "nifti"))]

@@ -65,6 +65,12 @@ pub enum Unit {
     SeriesSeconds,
     /// Samples times seconds squared.
     SeriesSecondsSquared,
+    /// Samples squared.
+    SeriesSquared,
+    /// Millimoles per litre.
+    Millimolar,
+    /// Per second.
+    PerSecond,
     /// Seconds.
     Seconds,
     /// Per cent.
@@ -90,6 +96,10 @@ impl Unit {
             Unit::SeriesSeconds => format!("{} s", kind.unit()),
             Unit::SeriesSecondsSquared if kind == SignalKind::DeltaR2Star => "s".into(),
             Unit::SeriesSecondsSquared => format!("{} s^2", kind.unit()),
+            Unit::SeriesSquared if kind == SignalKind::DeltaR2Star => "1/s^2".into(),
+            Unit::SeriesSquared => format!("({})^2", kind.unit()),
+            Unit::Millimolar => "mM".into(),
+            Unit::PerSecond => "1/s".into(),
             Unit::Seconds => "s".into(),
             Unit::Percent => "%".into(),
             Unit::Dimensionless => "1".into(),
@@ -180,6 +190,15 @@ impl Quantity {
         };
         Self::new(format!("{}_se", map.id), None, format!("SE({})", map.symbol), map.unit.clone(), definition)
     }
+
+    /// The standard error of a fitted parameter (`t1_se` for `t1`).
+    pub fn fit_error_of(map: &Quantity) -> Self {
+        let definition = format!(
+            "standard error of {}: from the covariance of the fit, sigma^2 (J'J)^-1, by the delta method; sigma^2 = SSE / degrees of freedom unless a noise SD is given",
+            map.id
+        );
+        Self::new(format!("{}_se", map.id), None, format!("SE({})", map.symbol), map.unit.clone(), definition)
+    }
 }
 
 /// A number as part of an identifier: `60`, `7.5` as `7p5`.
@@ -251,6 +270,18 @@ quantities! {
         "100 (1 - e_late / e_max), e_late the mean over a given window, the last 30 s unless told; falling signal only";
     CONTRAST_TO_NOISE = "contrast_to_noise", None, "CNR", Dimensionless,
         "e_max / sigma, sigma the noise of the settings";
+    T1 = "t1", Some("Q.EL1.001"), "T1", Seconds,
+        "longitudinal relaxation time";
+    R1 = "r1", Some("Q.EL1.001"), "R1", PerSecond,
+        "longitudinal relaxation rate, 1 / T1";
+    M0 = "m0", Some("Q.MS1.010"), "M0", Series,
+        "amplitude of the signal model: the signal of fully relaxed magnetisation turned by 90 degrees";
+    SSE = "sse", None, "SSE", SeriesSquared,
+        "sum of the squared differences between samples and fitted curve";
+    R_SQUARED = "r_squared", None, "R^2", Dimensionless,
+        "1 - SSE / (sum of the squared differences between samples and their mean)";
+    CONCENTRATION = "concentration", Some("Q.IC1.001"), "C", Millimolar,
+        "concentration of contrast agent at every frame, by the conversion of the settings";
     STATUS = "status", None, "status", Bits,
         "one bit per condition of the voxel";
 }
