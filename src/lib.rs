@@ -73,7 +73,11 @@
 //! | [`kernel`] | the contract, for writing a kernel |
 //! | [`reduction`] | sums over the whole series that kernels start from |
 
+<<<<<<< HEAD
 pub mod analysis;
+=======
+mod assemble;
+>>>>>>> t1
 pub mod engine;
 mod error;
 mod geometry;
@@ -91,6 +95,7 @@ pub mod render;
 mod series;
 pub mod status;
 mod time;
+mod units;
 
 pub use engine::{Cancel, Engine, NonFinite, RunOptions, Verification};
 pub use error::{Error, Result};
@@ -101,7 +106,8 @@ pub use kernels::fit::PharmacokineticFit;
 pub use maps::{Map, MapData, Maps, RunRecord, SettingValue, StageTime};
 pub use quantity::{Quantity, SignalKind, Unit};
 pub use series::{Mask, Sample, Scaling, Series, VoxelMap, Voxels};
-pub use time::{FrameReference, TimeAxis};
+pub use time::{FrameReference, SampleAxis, TimeAxis};
+pub use units::{FlipAngle, Seconds};
 
 // The samples of the README are tests, too.
 #[cfg(all(doctest, feature = "nifti"))]

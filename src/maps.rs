@@ -67,11 +67,13 @@ pub struct RunRecord {
     pub kind: SignalKind,
     /// All settings of the kernel, the decided ones included (baseline frames, global onset …).
     pub settings: Vec<(String, SettingValue)>,
-    /// The file that was analysed, if any.
+    /// The file that was analysed, if any; the first one of a stack.
     pub source: Option<std::path::PathBuf>,
+    /// The files of a stack, the first one left out.
+    pub further_sources: Vec<std::path::PathBuf>,
     /// Shape of the series.
     pub shape: [usize; 4],
-    /// Times of the frames in seconds.
+    /// Times of the frames in seconds; none if the samples are no time series.
     pub times_s: Vec<f64>,
     /// Where the times come from.
     pub times_origin: String,

@@ -135,7 +135,7 @@ fn a_phantom_comes_back_from_its_files() {
     let small = ["--shape", "40,40,4", "--frames", "60", "--dt", "4", "--noise", "3", "--seed", "5"];
     succeed("phantom", &[&small[..], &["--out", text(&phantom)]].concat());
     let series = Series::open(phantom.join("series.nii.gz")).unwrap();
-    assert_eq!((series.shape(), series.times().median_spacing_s()), ([40, 40, 4, 60], 4.0));
+    assert_eq!((series.shape(), series.times().unwrap().median_spacing_s()), ([40, 40, 4, 60], 4.0));
     let again = run("phantom", &[&small[..], &["--out", text(&phantom)]].concat());
     assert_eq!(again.status.code(), Some(1));
 

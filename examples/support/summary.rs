@@ -51,7 +51,7 @@ pub(crate) fn seconds<'a>(stages: impl Iterator<Item = (&'a str, f64)>) -> Strin
 }
 
 fn times(series: &Series) -> String {
-    let times = series.times();
+    let Ok(times) = series.times() else { return "none".into() };
     let spacing = if times.is_even() {
         format!("every {} s", round(times.median_spacing_s()))
     } else {

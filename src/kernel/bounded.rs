@@ -202,6 +202,9 @@ impl<'a> Lanes for Bounded<'a> {
     fn mask(self, value: bool) -> bool {
         value
     }
+    fn settled(self, x: BoundedNumber<'a>) -> BoundedNumber<'a> {
+        BoundedNumber { error: 0.0, ..x }
+    }
     fn select(self, mask: bool, a: BoundedNumber<'a>, b: BoundedNumber<'a>) -> BoundedNumber<'a> {
         if mask { a } else { b }
     }
