@@ -121,15 +121,10 @@ impl Error {
         Error::Mismatch { what: what.into(), other: other.into(), detail: detail.into() }
     }
 
-    #[cfg_attr(
-        not(any(feature = "nifti", feature = "render")),
-        expect(dead_code, reason = "only io and render touch files")
-    )]
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Io { action, path: path.as_ref().to_path_buf(), source }
     }
 
-    #[cfg_attr(not(feature = "nifti"), expect(dead_code, reason = "only io reads files"))]
     pub(crate) fn file(
         path: impl AsRef<Path>,
         field: impl Into<String>,

@@ -93,6 +93,7 @@ pub mod reduction;
 #[cfg(feature = "render")]
 pub mod render;
 mod series;
+mod special;
 pub mod status;
 mod time;
 mod units;
