@@ -73,11 +73,8 @@
 //! | [`kernel`] | the contract, for writing a kernel |
 //! | [`reduction`] | sums over the whole series that kernels start from |
 
-<<<<<<< HEAD
 pub mod analysis;
-=======
 mod assemble;
->>>>>>> t1
 pub mod engine;
 mod error;
 mod geometry;

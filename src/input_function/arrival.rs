@@ -46,7 +46,7 @@ impl Arrival {
         };
         let reductions = Reductions::new(series, mask);
         let mean = reductions.mean_curve().ok_or_else(|| refuse("no voxel has finite samples only"))?;
-        let curve = Series::from_voxels(mean.to_vec(), [1, 1, 1, mean.len()], series.times().clone())?;
+        let curve = Series::from_voxels(mean.to_vec(), [1, 1, 1, mean.len()], series.times()?.clone())?;
         let kernel = settings.clone().maps(MapSelection::only([Quantity::ONSET]));
         let values = Engine::reference_values(&kernel, &curve, [0; 3], &RunOptions::new())?;
         let onset = values.iter().find(|(id, _)| *id == Quantity::ONSET.id).map_or(f64::NAN, |(_, value)| *value);
@@ -59,7 +59,7 @@ impl Arrival {
             (None, _) => "all voxels".into(),
         };
         let how = format!("detected: onset of the mean curve of {of}");
-        Ok(Self { time_s: series.times().first_s() + onset, how })
+        Ok(Self { time_s: series.times()?.first_s() + onset, how })
     }
 
     /// Says in words how the time is known, for records.

@@ -91,7 +91,7 @@ impl InputFunction {
                 }
             })
             .collect();
-        let function = InputFunction::new(series.times().seconds().to_vec(), concentration, fluid)?;
+        let function = InputFunction::new(series.times()?.seconds().to_vec(), concentration, fluid)?;
         let origin = format!(
             "{} of {} voxels of {name}{}",
             average.as_str(),

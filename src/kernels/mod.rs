@@ -3,8 +3,5 @@
 mod arithmetic;
 pub mod concentration;
 pub mod descriptors;
-<<<<<<< HEAD
 pub mod fit;
-=======
 pub mod t1;
->>>>>>> t1

@@ -97,7 +97,7 @@ impl OnsetDelay {
             return Err(Error::setting("delay from the onset", "the input function has no onset", mend));
         }
 
-        let latest = time_to_peak + series.times().median_spacing_s();
+        let latest = time_to_peak + series.times()?.median_spacing_s();
         let (lower, upper) = self.limits_s;
         let mut delays = Array3::<f32>::from_elem(tissue.status().dim(), f32::NAN);
         let mut voxels = 0;
@@ -114,7 +114,7 @@ impl OnsetDelay {
                 }
             });
         let map = VoxelMap::from_array(delays.view()).with_geometry(series.geometry().clone());
-        Ok(OnsetDelays { map, voxels, input_onset_s: series.times().first_s() + onset })
+        Ok(OnsetDelays { map, voxels, input_onset_s: series.times()?.first_s() + onset })
     }
 }
 
@@ -133,7 +133,7 @@ fn decided_baseline(maps: &Maps) -> Option<Baseline> {
 
 /// The input function as a series of one voxel, sampled at the frames of another.
 fn at_frames(input: &InputFunction, series: &Series) -> Result<Series> {
-    let times = series.times();
+    let times = series.times()?;
     input.check_covers(times)?;
     let last = input.concentration_mm()[input.concentration_mm().len() - 1];
     let samples: Vec<f64> = times.seconds().iter().map(|t| input.at(*t).unwrap_or(last)).collect();
