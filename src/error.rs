@@ -76,6 +76,16 @@ pub enum Error {
         /// What to do.
         mend: String,
     },
+    /// No artery can be found in a series.
+    #[error("{series}: no artery found: {found}; {mend}")]
+    NoArtery {
+        /// The series: a file, or "the series".
+        series: String,
+        /// What was found instead.
+        found: String,
+        /// What to do.
+        mend: String,
+    },
     /// The device or its driver failed.
     #[error("device {device}: {problem}; {mend}")]
     Device {

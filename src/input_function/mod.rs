@@ -4,12 +4,14 @@
 //! where it comes from. Between its knots it is linear, before the first one it is 0.
 
 mod arrival;
+mod artery;
 mod csv;
 mod from_mask;
 mod haematocrit;
 pub mod population;
 
 pub use arrival::Arrival;
+pub use artery::{Artery, ArteryFinder, ArteryVoxel};
 pub use csv::CsvOptions;
 pub use from_mask::{Average, FromMask};
 pub use haematocrit::{Fluid, Haematocrit};
