@@ -60,6 +60,29 @@ impl Knots<'_> {
         };
         times.iter().map(|time| up_to(*time)).collect()
     }
+
+    /// The integral of its integral up to each of these times, exactly.
+    pub(in super::super) fn double_integral(&self, times: &[f64]) -> Vec<f64> {
+        // Over a step of length d from value c and integral I: I d + c d^2 / 2 + slope d^3 / 6.
+        let integrals = self.integral(self.times);
+        let over = |i: usize, length: f64| {
+            let slope = if i + 1 < self.times.len() {
+                (self.values[i + 1] - self.values[i]) / (self.times[i + 1] - self.times[i])
+            } else {
+                0.0
+            };
+            length * (integrals[i] + length * (self.values[i] / 2.0 + length * slope / 6.0))
+        };
+        let mut whole = vec![0.0];
+        for i in 1..self.times.len() {
+            whole.push(whole[i - 1] + over(i - 1, self.times[i] - self.times[i - 1]));
+        }
+        let up_to = |time: f64| match self.times.partition_point(|t| *t <= time) {
+            0 => 0.0,
+            n => whole[n - 1] + over(n - 1, time - self.times[n - 1]),
+        };
+        times.iter().map(|time| up_to(*time)).collect()
+    }
 }
 
 impl Steps {

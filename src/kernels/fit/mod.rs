@@ -11,13 +11,16 @@ mod axis;
 mod convolution;
 mod goodness;
 mod model;
+pub mod one_rate;
 mod outputs;
 pub mod status_bit;
 
 use crate::error::{Error, Result};
 use crate::input_function::{Fluid, InputFunction};
+use crate::kernel::{Input, Runnable, VoxelKernel};
 use crate::kernels::descriptors::MapSelection;
 use crate::maps::SettingValue;
+use crate::quantity::SignalKind;
 use crate::series::{Series, VoxelMap};
 
 pub use model::{Model, Parameter};
@@ -236,5 +239,19 @@ impl PharmacokineticFit {
             }
         }
         record
+    }
+}
+
+impl VoxelKernel for PharmacokineticFit {
+    fn name(&self) -> &'static str {
+        "one_rate_fit"
+    }
+
+    fn kind(&self) -> SignalKind {
+        SignalKind::Concentration
+    }
+
+    fn prepare(&self, input: &Input<'_>) -> Result<Box<dyn Runnable>> {
+        Ok(Box::new(one_rate::prepare(self, input)?))
     }
 }

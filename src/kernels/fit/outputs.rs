@@ -34,6 +34,8 @@ pub(in super::super) type Slots = [i32; slot::COUNT];
 pub(in super::super) struct Plan {
     pub(in super::super) outputs: Vec<Output>,
     pub(in super::super) slots: Slots,
+    /// Rows without the status.
+    pub(in super::super) rows: usize,
 }
 
 impl Plan {
@@ -105,12 +107,11 @@ pub(in super::super) fn plan(settings: &PharmacokineticFit, frames: usize) -> Re
         FitCurves::Both => &[scalars, scalars + 1],
     };
     let curves = curves.iter().copied().filter(|place| !chosen.contains(place)).collect::<Vec<_>>();
-    let mut plan = Plan { outputs: Vec::new(), slots: [-1; slot::COUNT] };
-    let mut row = 0;
+    let mut plan = Plan { outputs: Vec::new(), slots: [-1; slot::COUNT], rows: 0 };
     for place in chosen.into_iter().chain(curves) {
         let (slot, quantity, kind) = entries[place].clone();
-        plan.slots[slot] = row;
-        row += kind.rows() as i32;
+        plan.slots[slot] = plan.rows as i32;
+        plan.rows += kind.rows();
         plan.outputs.push(Output { quantity, kind });
     }
     Ok(plan)
