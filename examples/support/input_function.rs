@@ -15,7 +15,7 @@ use perfuse::{Descriptors, Engine, Error, InputFunction, Mask, Result, RunOption
 pub(crate) struct InputFunctionFlags {
     /// Where it comes from: a population function (parker, georgiou, weinmann, fritz_hansen, orton), auto (arterial voxels are
     /// looked for), mask:FILE, or a table FILE.csv, with several columns FILE.csv:COLUMN, e.g. --aif mask:aorta.nii.gz
-    #[arg(long, value_name = "SOURCE")]
+    #[arg(long, value_name = "SOURCE", default_value = "parker")]
     pub(crate) aif: InputFunctionSource,
     /// In which fluid the concentrations of a mask or a table are [default: blood for voxels; as the column's name says for
     /// tables], e.g. --aif-in plasma

@@ -2,7 +2,7 @@
 
 use ndarray::{Array3, Array4, Axis};
 
-use crate::engine::{Engine, RunOptions};
+use crate::engine::{Engine, RunOptions, count_bits};
 use crate::error::{Error, Result};
 use crate::kernels::descriptors::MapSelection;
 use crate::kernels::fit::PharmacokineticFit;
@@ -116,15 +116,8 @@ impl Choice {
         self.record.kernel = "model_selection".into();
         self.record.settings = join_settings(names, &self.settings);
         self.record.status_meanings.sort_by_key(|(bit, _)| *bit);
-        self.record.status_counts = self
-            .record
-            .status_meanings
-            .iter()
-            .map(|(bit, meaning)| {
-                (*bit, meaning.clone(), self.status.iter().filter(|status| **status & bit != 0).count())
-            })
-            .filter(|(_, _, voxels)| *voxels > 0)
-            .collect();
+        let words = self.status.as_slice_memory_order().unwrap_or_default();
+        self.record.status_counts = count_bits(words, &self.record.status_meanings);
         self.record.stages = join_stages(std::mem::take(&mut self.record.stages));
         Maps::new(self.maps, self.status, self.geometry, self.record)
     }
