@@ -17,7 +17,7 @@ use perfuse::io::{Overwrite, SaveOptions};
 use perfuse::kernels::fit::{Delay, FitCurves, Method, Model, Parameter, PharmacokineticFit};
 use perfuse::reduction::Reductions;
 use perfuse::render::CurvePlot;
-use perfuse::{Engine, Error, InputFunction, Mask, Maps, Result, RunOptions, Series, SettingValue, SignalKind, status};
+use perfuse::{Engine, InputFunction, Maps, Mask, Result, RunOptions, Series, SettingValue, SignalKind, status};
 use support::arguments::{Device, Region, Source, Times};
 use support::conversion::{Conversion, Converted};
 use support::input::Input;
@@ -140,7 +140,9 @@ impl FromStr for Bounds {
         let parts = text.split_once('=').and_then(|(id, bounds)| Some((id, bounds.split_once(':')?)));
         let known = |id: &str| Parameter::ALL.into_iter().find(|parameter| parameter.quantity().id == id);
         parts
-            .and_then(|(id, (low, high))| Some(Self(known(id.trim())?, low.trim().parse().ok()?, high.trim().parse().ok()?)))
+            .and_then(|(id, (low, high))| {
+                Some(Self(known(id.trim())?, low.trim().parse().ok()?, high.trim().parse().ok()?))
+            })
             .ok_or_else(|| {
                 let ids: Vec<String> = Parameter::ALL.iter().map(|p| p.quantity().id.to_string()).collect();
                 format!("use ID=LOW:HIGH with an ID of {}", ids.join(", "))
@@ -181,7 +183,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     let folder = arguments.out.join("pictures");
     let drawn = match arguments.pictures {
-        Pictures::Montage => draw(&folder, &maps, &fits[0], &converted, &input, &bars.counts("drawing"))?,
+        Pictures::Montage => {
+            // A delay map belongs to its voxels: for a curve alone it is fitted.
+            let fit = match arguments.delay {
+                DelayChoice::Onset => fits[0].clone().delay(Delay::Free),
+                _ => fits[0].clone(),
+            };
+            draw(&folder, &maps, &fit, &converted, &input, &bars.counts("drawing"))?
+        }
         Pictures::None => 0,
     };
     if !arguments.quiet {
@@ -251,10 +260,8 @@ impl Arguments {
             Curves::Both => FitCurves::Both,
         };
         let fit = |model: &Model| {
-            let fit = PharmacokineticFit::new(*model, plasma.clone())
-                .method(self.method)
-                .delay(delay.clone())
-                .curves(curves);
+            let fit =
+                PharmacokineticFit::new(*model, plasma.clone()).method(self.method).delay(delay.clone()).curves(curves);
             self.bounds.iter().fold(fit, |fit, Bounds(parameter, low, high)| fit.bounds(*parameter, *low, *high))
         };
         Ok(self.model.iter().map(fit).collect())
@@ -277,7 +284,8 @@ fn record(maps: &mut Maps, input: &Input, converted: &Converted, artery: &Artery
         settings.push(("input_function_arrival_s".into(), SettingValue::Number(arrival.time_s())));
         settings.push(("input_function_arrival".into(), SettingValue::Text(arrival.how().into())));
     }
-    if let (Some(assumed), Some((_, SettingValue::List(list)))) = (&artery.assumed, settings.iter_mut().find(|s| s.0 == "assumed"))
+    if let (Some(assumed), Some((_, SettingValue::List(list)))) =
+        (&artery.assumed, settings.iter_mut().find(|s| s.0 == "assumed"))
     {
         list.push(SettingValue::Text(assumed.clone()));
     }
@@ -334,8 +342,7 @@ fn draw(
     let series = &converted.tissue;
     let mut plot = |name: &str, title: String, samples: Vec<f64>| -> Result<()> {
         let single = Series::from_voxels(samples.clone(), [1, 1, 1, samples.len()], series.times()?.clone())?;
-        // A delay map belongs to its voxels: alone, the curve's own is fitted.
-        let fit = fit.clone().curves(FitCurves::Fitted).single_delay();
+        let fit = fit.clone().curves(FitCurves::Fitted);
         let values = Engine::reference_values(&fit, &single, [0; 3], &RunOptions::new())?;
         let fitted: Vec<f64> = values.iter().filter(|(id, _)| id == "fitted_curve").map(|(_, value)| *value).collect();
         let times = series.times()?.seconds();

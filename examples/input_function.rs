@@ -201,7 +201,7 @@ fn plot(found: &ResolvedInputFunction, series: &Series) -> CurvePlot {
 
 /// The frame of the peak, with the voxels outlined, in the slices that have some.
 fn show(mask: &Mask, function: &InputFunction, series: &Series, path: &Path) -> Result<()> {
-    let frame = series.times().seconds().partition_point(|time| *time < peak(function).0).min(series.frames() - 1);
+    let frame = series.times()?.seconds().partition_point(|time| *time < peak(function).0).min(series.frames() - 1);
     let [x, y, z] = series.spatial_shape();
     let (count, scaling) = (series.voxel_count(), series.scaling());
     let values = (0..count)
@@ -210,7 +210,7 @@ fn show(mask: &Mask, function: &InputFunction, series: &Series, path: &Path) -> 
     let image = Array3::from_shape_vec((x, y, z).f(), values).expect("as many values as voxels");
     let labels = mask.labels();
     let slices = (0..z).filter(|slice| (0..y).any(|j| (0..x).any(|i| labels[[i, j, *slice]] != 0))).take(20).collect();
-    let time = series.times().seconds()[frame];
+    let time = series.times()?.seconds()[frame];
     Montage::of_values(image.view(), series.geometry())
         .title(format!("Voxels of the input function, {} in all, at its peak ({time:.1} s)", mask.voxel_count()))
         .symbol("C")

@@ -139,7 +139,7 @@ impl InputFunctionFlags {
                 plain(InputFunction::open(file, &options)?)
             }
         };
-        found.native.check_covers(series.times())?;
+        found.native.check_covers(series.times()?)?;
         found.plasma = match (found.native.fluid(), self.haematocrit) {
             (Fluid::Plasma, _) => Some(found.native.clone()),
             (Fluid::Blood, Some(haematocrit)) => Some(found.native.in_plasma(haematocrit)?),
@@ -179,7 +179,7 @@ impl InputFunctionFlags {
                 }
             }
         };
-        let function = population.with_dose(series.times(), &arrival, self.dose)?;
+        let function = population.with_dose(series.times()?, &arrival, self.dose)?;
         Ok(ResolvedInputFunction { arrival: Some(arrival), ..plain(function) })
     }
 }

@@ -50,8 +50,7 @@ pub(crate) fn remove_earlier(folder: &Path, curves: &[&str]) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let of_a_map = |stem: &std::ffi::OsStr| folder.with_file_name(stem).with_extension("json").exists();
-        let ours =
-            path.file_stem().is_some_and(|stem| curves.iter().any(|known| stem == *known) || of_a_map(stem));
+        let ours = path.file_stem().is_some_and(|stem| curves.iter().any(|known| stem == *known) || of_a_map(stem));
         if ours && path.extension().is_some_and(|ending| ending == "png") {
             std::fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
         }

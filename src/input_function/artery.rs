@@ -173,9 +173,9 @@ impl ArteryFinder {
         ]));
         let maps = engine.run_with(&kernel, series, options)?;
         let roughness = Reductions::new(series, options.mask).successive_difference_sd();
-        let features = self.features(&maps, &roughness, series.times().median_spacing_s())?;
+        let features = self.features(&maps, &roughness, series.times()?.median_spacing_s())?;
         let tissue = self.tissue_steepness(&kernel, series, &features)?;
-        let scores = scores(&features, tissue, series.times().median_spacing_s());
+        let scores = scores(&features, tissue, series.times()?.median_spacing_s());
         self.select(series, &features, scores)
     }
 
@@ -223,7 +223,7 @@ impl ArteryFinder {
         let mask = Mask::from_labels(tissue.view());
         let reductions = Reductions::new(series, Some(&mask));
         let Some(mean) = reductions.mean_curve() else { return Ok(None) };
-        let curve = Series::from_voxels(mean.to_vec(), [1, 1, 1, mean.len()], series.times().clone())?;
+        let curve = Series::from_voxels(mean.to_vec(), [1, 1, 1, mean.len()], series.times()?.clone())?;
         let kernel = kernel.clone().maps(MapSelection::only([Quantity::BASELINE, Quantity::MAX_SLOPE]));
         let values = Engine::reference_values(&kernel, &curve, [0; 3], &RunOptions::new())?;
         let value = |id: &str| values.iter().find(|(name, _)| name == id).map_or(f64::NAN, |(_, value)| *value);

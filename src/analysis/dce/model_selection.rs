@@ -136,10 +136,8 @@ impl Choice {
 
 fn model_quantity(names: &[&str]) -> Quantity {
     let listed: Vec<String> = names.iter().enumerate().map(|(i, name)| format!("{} {name}", i + 1)).collect();
-    let definition = format!(
-        "the model with the smallest AICc, the earlier one of equals: {}; 0 no answer",
-        listed.join(", ")
-    );
+    let definition =
+        format!("the model with the smallest AICc, the earlier one of equals: {}; 0 no answer", listed.join(", "));
     Quantity::new("model", None, "model", Unit::Label, definition)
 }
 

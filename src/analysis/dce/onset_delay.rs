@@ -124,7 +124,9 @@ fn decided_baseline(maps: &Maps) -> Option<Baseline> {
     let (_, frames) = settings.iter().find(|(name, _)| name == "baseline_frames")?;
     match frames {
         SettingValue::List(frames) => match frames.as_slice() {
-            [SettingValue::Number(from), SettingValue::Number(to)] => Some(Baseline::Frames(*from as usize..*to as usize)),
+            [SettingValue::Number(from), SettingValue::Number(to)] => {
+                Some(Baseline::Frames(*from as usize..*to as usize))
+            }
             _ => None,
         },
         _ => None,

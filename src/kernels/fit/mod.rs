@@ -140,6 +140,11 @@ impl PharmacokineticFit {
         }
     }
 
+    /// The model.
+    pub fn model(&self) -> Model {
+        self.model
+    }
+
     /// How the model is fitted.
     #[must_use]
     pub fn method(mut self, method: Method) -> Self {
