@@ -113,6 +113,11 @@ fn find(series: &Series) -> Result<Artery, Error> {
     ArteryFinder::new().kind(SignalKind::Concentration).find(&Engine::cpu(), series, &RunOptions::new())
 }
 
+/// Parker's function for an injection that takes 20 s longer.
+fn slow(seconds: f64) -> f64 {
+    (0..40).map(|i| parker(seconds - 0.5 * (f64::from(i) + 0.5))).sum::<f64>() / 40.0
+}
+
 /// Voxels found, the least and the mean share of artery in them, and the curve's peak relative to the true samples'.
 fn judge(scene: &Scene) -> Result<(usize, f64, f64, f64), Error> {
     let (series, share) = scene.build();
@@ -142,6 +147,7 @@ fn scenes() -> Vec<(&'static str, Scene, f64)> {
         ("drift and steps of 0.1 mM", Scene { drift_mm: 0.1, ..usual }, 0.95),
         ("drift and steps of 0.3 mM", Scene { drift_mm: 0.3, ..usual }, 0.95),
         ("Georgiou's function", Scene { artery: georgiou, ..usual }, 0.95),
+        ("injection 20 s longer", Scene { artery: slow, ..usual }, 0.95),
         ("Georgiou's, 6 s, 0.2 mM", Scene { artery: georgiou, spacing_s: 6.0, noise_mm: 0.2, ..usual }, 0.9),
     ]
 }
