@@ -178,7 +178,7 @@ fn plot(found: &ResolvedInputFunction, series: &Series) -> CurvePlot {
             let of = found.native.origin().split(',').next().unwrap_or_default();
             format!("Input function: {of}, t = 0 at {:.1} s", arrival.time_s())
         }
-        None => format!("Input function: {}", found.native.origin()),
+        None => format!("Input function: {}", found.native.origin().split(" (").next().unwrap_or_default()),
     };
     let mut plot = CurvePlot::new(&times, &values).name(name(&found.native)).title(title);
     plot = plot.value_name("concentration").unit("mM");

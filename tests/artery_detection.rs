@@ -143,6 +143,7 @@ fn scenes() -> Vec<(&'static str, Scene, f64)> {
         ("noise 0.4 mM", Scene { noise_mm: 0.4, ..usual }, 0.9),
         ("frames 1 s apart", Scene { spacing_s: 1.0, ..usual }, 0.95),
         ("frames 6 s apart", Scene { spacing_s: 6.0, ..usual }, 0.95),
+        ("frames 10 s apart", Scene { spacing_s: 10.0, ..usual }, 0.9),
         ("series of 80 s", Scene { duration_s: 80.0, ..usual }, 0.95),
         ("drift and steps of 0.1 mM", Scene { drift_mm: 0.1, ..usual }, 0.95),
         ("drift and steps of 0.3 mM", Scene { drift_mm: 0.3, ..usual }, 0.95),
@@ -157,7 +158,7 @@ fn arteries_of_many_sizes_and_qualities_are_found() {
     let mut table = String::new();
     let mut failed = false;
     for (name, scene, least) in scenes() {
-        for seed in 1..=3 {
+        for seed in 1..=2 {
             let found = judge(&Scene { seed, ..scene });
             let good = matches!(&found, Ok((_, _, mean, peak)) if *mean >= least && (0.75..1.1).contains(peak));
             failed |= !good;

@@ -30,9 +30,11 @@ use crate::status;
 /// relative to the baseline. Partial volume and dispersion lower it.
 ///
 /// The *support* of a candidate is its score, but no more than the third highest among itself and its (up to 26) neighbours: a
-/// single wild voxel has none. The artery grows from the candidate with the best support, through neighbours whose score is at least 0.75 of that
-/// support, and leaves out those with more than 1.5 of it, wild ones again. Where three together don't reach the least
-/// score of 3 ([`least_score`]), two may, or else one with twice that score; where none does, the search refuses.
+/// single wild voxel has none. From the candidate with the best support a region grows through neighbours whose score is at
+/// least 0.35 of that: the whole vessel, also where its rim is the steepest, as flow and motion can make it. Of the region, the
+/// artery is what lies between 0.75 and 1.5 times its upper quartile: neither partial volume nor wild voxels. Where three
+/// voxels together don't reach the least score of 3 ([`least_score`]), two may, or else one with twice that score; where none
+/// does, the search refuses.
 ///
 /// Thresholds are from simulations (`docs/input_functions.md`). The artery of best score need not feed the tissue of interest:
 /// look at the picture, and give a mask where you know better. An image of signal is better converted to concentration first.
@@ -293,10 +295,13 @@ impl ArteryFinder {
         while let Some(index) = growing.pop() {
             if !reached[index] {
                 reached[index] = true;
-                growing.extend(neighbours(shape, index).filter(|n| !reached[*n] && scores[*n] >= 0.75 * best));
+                growing.extend(neighbours(shape, index).filter(|n| !reached[*n] && scores[*n] >= 0.35 * best));
             }
         }
-        let inside = |index: usize| reached[index] && scores[index] <= 1.5 * best;
+        let mut region: Vec<f64> =
+            scores.iter().zip(&reached).filter(|(_, reached)| **reached).map(|(s, _)| *s).collect();
+        let level = quantile(&mut region, 0.75).unwrap_or(best);
+        let inside = |index: usize| reached[index] && (0.75 * level..=1.5 * level).contains(&scores[index]);
         let [nx, ny, _] = shape;
         let position = |index: usize| [index % nx, index / nx % ny, index / (nx * ny)];
         let mut voxels: Vec<ArteryVoxel> = (0..scores.len())
