@@ -157,51 +157,49 @@ fn voxels(found: &ResolvedInputFunction) -> Option<Value> {
 }
 
 fn plot(found: &ResolvedInputFunction, series: &Series) -> CurvePlot {
-    let times = series.times();
-    let native = &found.native;
-    // Curves of voxels have a knot at every frame; others are drawn as lines, over the time of the series.
-    let of_voxels = found.mask.is_some();
-    let name = |function: &InputFunction| match function.haematocrit_applied() {
-        Some(haematocrit) => format!("plasma, haematocrit {}", haematocrit.fraction()),
-        None => match function.fluid() {
-            Fluid::Blood => "whole blood".to_string(),
-            Fluid::Plasma => "plasma".to_string(),
-        },
+    let name = |function: &InputFunction| match (function.haematocrit_applied(), function.fluid()) {
+        (Some(haematocrit), _) => format!("plasma, haematocrit {}", haematocrit.fraction()),
+        (None, Fluid::Blood) => "whole blood".to_string(),
+        (None, Fluid::Plasma) => "plasma".to_string(),
     };
-    let at_frames = |function: &InputFunction| -> Vec<f64> {
-        times.seconds().iter().map(|time| function.at(*time).unwrap_or(f64::NAN)).collect()
-    };
-    let samples = at_frames(native);
-    let mut plot = CurvePlot::new(times.seconds(), &samples)
-        .title(format!("Input function: {}", native.origin()))
-        .value_name("concentration")
-        .unit("mM")
-        .name(if of_voxels { name(native) } else { format!("{}, at the frames", name(native)) });
+    // From the first frame to the last one; 0 before the first knot, from which the function may jump.
+    let (from, to) = (series.times().first_s(), series.times().last_s());
     let shown = |function: &InputFunction| -> (Vec<f64>, Vec<f64>) {
-        let knots = function.times_s().iter().copied().zip(function.concentration_mm().iter().copied());
-        let (from, to) = (times.first_s().min(function.times_s()[0]), times.last_s());
-        // The function jumps from 0 at its first knot.
         let first = function.times_s()[0];
-        let before = [(from, 0.0), (first, 0.0)].into_iter().filter(|_| first > from);
-        before.chain(knots).filter(|(time, _)| *time <= to).unzip()
+        let before = [(from.min(first), 0.0), (first, 0.0)].into_iter().filter(|_| first > from);
+        let knots = function.times_s().iter().copied().zip(function.concentration_mm().iter().copied());
+        let inside = knots.filter(|(time, _)| (from..=to).contains(time));
+        let end = function.at(to).map(|value| (to, value)).filter(|_| !function.times_s().contains(&to));
+        before.chain(inside).chain(end).unzip()
     };
+    let (times, values) = shown(&found.native);
+    let title = match &found.arrival {
+        Some(arrival) => {
+            let of = found.native.origin().split(',').next().unwrap_or_default();
+            format!("Input function: {of}, t = 0 at {:.1} s", arrival.time_s())
+        }
+        None => format!("Input function: {}", found.native.origin().split(" (").next().unwrap_or_default()),
+    };
+    let mut plot = CurvePlot::new(&times, &values).name(name(&found.native)).title(title);
+    plot = plot.value_name("concentration").unit("mM");
+    // Curves of voxels have a knot at every frame; other functions are lines.
+    let of_voxels = found.mask.is_some();
     if !of_voxels {
-        let (times, values) = shown(native);
-        plot = plot.overlay(name(native), &times, &values);
+        plot = plot.as_line();
     }
     match found.plasma.as_ref().filter(|plasma| plasma.haematocrit_applied().is_some()) {
-        Some(plasma) if of_voxels => plot.curve(name(plasma), times.seconds(), &at_frames(plasma)),
         Some(plasma) => {
             let (times, values) = shown(plasma);
-            plot.overlay(name(plasma), &times, &values)
+            let name = name(plasma);
+            if of_voxels { plot.curve(name, &times, &values) } else { plot.overlay(name, &times, &values) }
         }
         None => plot,
     }
 }
 
-/// The frame of the peak, with the voxels outlined, in the slices that have some.
+/// The frame of the peak in grey, the voxels in colour, in the slices that have some.
 fn show(mask: &Mask, function: &InputFunction, series: &Series, path: &Path) -> Result<()> {
-    let frame = series.times()?.seconds().partition_point(|time| *time < peak(function).0).min(series.frames() - 1);
+    let frame = series.times().seconds().partition_point(|time| *time < peak(function).0).min(series.frames() - 1);
     let [x, y, z] = series.spatial_shape();
     let (count, scaling) = (series.voxel_count(), series.scaling());
     let values = (0..count)
@@ -210,13 +208,14 @@ fn show(mask: &Mask, function: &InputFunction, series: &Series, path: &Path) -> 
     let image = Array3::from_shape_vec((x, y, z).f(), values).expect("as many values as voxels");
     let labels = mask.labels();
     let slices = (0..z).filter(|slice| (0..y).any(|j| (0..x).any(|i| labels[[i, j, *slice]] != 0))).take(20).collect();
-    let time = series.times()?.seconds()[frame];
-    Montage::of_values(image.view(), series.geometry())
+    let time = series.times().seconds()[frame];
+    let coloured = Array3::from_shape_fn((x, y, z), |at| if labels[at] != 0 { image[at] } else { f32::NAN });
+    Montage::of_values(coloured.view(), series.geometry())
         .title(format!("Voxels of the input function, {} in all, at its peak ({time:.1} s)", mask.voxel_count()))
         .symbol("C")
         .unit("mM")
-        .colormap(Colormap::Grey)
-        .outline(mask)
+        .colormap(Colormap::Viridis)
+        .underlay(image.view())
         .slices(Slices::Chosen(slices))
         .render()?
         .save(path)

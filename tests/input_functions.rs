@@ -134,7 +134,7 @@ fn nothing_before_zero_and_numbers_everywhere() {
         assert_eq!(population.concentration_mm(f64::NAN), 0.0);
         for i in 0..40_000 {
             let value = population.concentration_mm(0.1 * f64::from(i));
-            assert!(value >= 0.0 && value < 10.0, "{population} {i}: {value}");
+            assert!((0.0..10.0).contains(&value), "{population} {i}: {value}");
         }
         assert_eq!(population.as_str().parse::<Population>().unwrap(), population);
     }

@@ -198,19 +198,19 @@ fn abdomen(data: &Path) -> Result<(), Failed> {
     let slices: std::collections::BTreeSet<usize> = artery.voxels().iter().map(|voxel| voxel.position[2]).collect();
     let near = artery.voxels().iter().all(|voxel| {
         let [x, y, _] = voxel.position;
-        x.abs_diff(51) <= 4 && y.abs_diff(32) <= 4
+        x.abs_diff(50) <= 6 && y.abs_diff(34) <= 5
     });
-    require(artery.voxels().len() >= 3 && slices.len() >= 2 && near, || format!("{:?}", artery.voxels()))
+    require(artery.voxels().len() >= 10 && slices.len() >= 2 && near, || format!("{:?}", artery.voxels()))
 }
 
-/// Copies of a bolus, shifted and scaled: the earliest and highest ones.
+/// Copies of a bolus, shifted and scaled: the early ones, not the later half.
 fn gothenburg(data: &Path) -> Result<(), Failed> {
     let series = open(data.join("dsc_conc_patch_gothenburg/conc.nii.gz"), 1.5)?;
     let artery = find(&series, SignalKind::Concentration)?;
     for voxel in artery.voxels() {
         let curve = series.curve(voxel.position)?;
         let peak = (0..curve.len()).max_by(|a, b| curve[*a].total_cmp(&curve[*b])).unwrap_or(0);
-        require(peak <= 19 && curve[peak] > 0.6, || format!("{voxel:?}: {} at frame {peak}", curve[peak]))?;
+        require(peak <= 21 && curve[peak] > 0.6, || format!("{voxel:?}: {} at frame {peak}", curve[peak]))?;
     }
     Ok(())
 }

@@ -169,7 +169,7 @@ impl InputFunctionFlags {
                 match find_artery(series, region, engine) {
                     Ok(artery) => {
                         let how = format!(
-                            "detected: onset of the mean curve of {} arterial voxels found automatically",
+                            "detected: onset of the mean curve of the artery found automatically, voxels: {}",
                             artery.voxels().len()
                         );
                         Arrival::detect(series, Some(artery.mask()), &kernel)?.with_how(how)

@@ -1,5 +1,6 @@
 //! When the bolus arrives: where a population function's t = 0 lies on the series' clock.
 
+use super::from_mask::counted;
 use crate::engine::{Engine, RunOptions};
 use crate::error::{Error, Result};
 use crate::kernels::descriptors::{Descriptors, MapSelection};
@@ -54,8 +55,8 @@ impl Arrival {
             return Err(refuse("the mean curve doesn't rise above its noise"));
         }
         let of = match (mask, mask.and_then(Mask::source).and_then(|path| path.file_name())) {
-            (_, Some(name)) => format!("{} voxels of {}", mask.map_or(0, Mask::voxel_count), name.display()),
-            (Some(mask), None) => format!("{} voxels of a mask", mask.voxel_count()),
+            (_, Some(name)) => format!("{} of {}", counted(mask.map_or(0, Mask::voxel_count), "voxel"), name.display()),
+            (Some(mask), None) => format!("{} of a mask", counted(mask.voxel_count(), "voxel")),
             (None, _) => "all voxels".into(),
         };
         let how = format!("detected: onset of the mean curve of {of}");

@@ -2,6 +2,7 @@
 
 use ndarray::{Array3, ArrayView3};
 
+use super::from_mask::counted;
 use super::{Average, Fluid, FromMask, InputFunction};
 use crate::engine::{Engine, RunOptions};
 use crate::error::{Error, Result};
@@ -19,6 +20,7 @@ use crate::status;
 /// - enhances, with an onset of its own, and its peak is at least 10 times the noise, both that of the baseline and the
 ///   median of successive differences over the whole series, which pulsation raises ([`least_contrast_to_noise`]);
 /// - peaks within 25 s of its onset, give or take a frame ([`latest_peak_s`]);
+/// - holds at most 30 mM, for concentrations ([`highest_mm`]): more is noise that the conversion has blown up;
 /// - comes down again: half of its peak is over within 45 s ([`widest_pass_s`]), or its mean from 60 to 120 s after the onset
 ///   is at most 0.65 of the peak (0.8 for signal, which saturates).
 ///
@@ -27,9 +29,12 @@ use crate::status;
 /// the earliest tenth of the candidates (2 frames instead of 10 s where that is longer). Steepness is `max_slope`, for signal
 /// relative to the baseline. Partial volume and dispersion lower it.
 ///
-/// The artery grows from the candidate with the best *support*, the mean score of itself and its two best neighbours (of 26; 0
-/// for missing ones, so that a lone voxel of noise has little), through neighbours whose score is at least 0.75
-/// of that support. It is refused if its mean score is below 3, or twice that for a single voxel ([`least_score`]).
+/// The *support* of a candidate is its score, but no more than the third highest among itself and its (up to 26) neighbours: a
+/// single wild voxel has none. From the candidate with the best support a region grows through neighbours whose score is at
+/// least 0.35 of that: the whole vessel, also where its rim is the steepest, as flow and motion can make it. Of the region, the
+/// artery is what lies between 0.75 and 1.5 times its upper quartile: neither partial volume nor wild voxels. Where three
+/// voxels together don't reach the least score of 3 ([`least_score`]), two may, or else one with twice that score; where none
+/// does, the search refuses.
 ///
 /// Thresholds are from simulations (`docs/input_functions.md`). The artery of best score need not feed the tissue of interest:
 /// look at the picture, and give a mask where you know better. An image of signal is better converted to concentration first.
@@ -46,6 +51,7 @@ use crate::status;
 /// # Ok::<(), perfuse::Error>(())
 /// ```
 ///
+/// [`highest_mm`]: Self::highest_mm
 /// [`least_contrast_to_noise`]: Self::least_contrast_to_noise
 /// [`latest_peak_s`]: Self::latest_peak_s
 /// [`widest_pass_s`]: Self::widest_pass_s
@@ -56,6 +62,7 @@ pub struct ArteryFinder {
     kind: SignalKind,
     polarity: Polarity,
     least_contrast_to_noise: f64,
+    highest_mm: f64,
     latest_peak_s: f64,
     widest_pass_s: f64,
     least_score: f64,
@@ -88,6 +95,7 @@ impl Default for ArteryFinder {
             kind: SignalKind::Signal,
             polarity: Polarity::Rise,
             least_contrast_to_noise: 10.0,
+            highest_mm: 30.0,
             latest_peak_s: 25.0,
             widest_pass_s: 45.0,
             least_score: 3.0,
@@ -122,6 +130,13 @@ impl ArteryFinder {
         self
     }
 
+    /// The greatest peak of a concentration in mM (30 unless told).
+    #[must_use]
+    pub fn highest_mm(mut self, concentration: f64) -> Self {
+        self.highest_mm = concentration;
+        self
+    }
+
     /// The longest time from onset to peak in seconds, give or take a frame (25 unless told).
     #[must_use]
     pub fn latest_peak_s(mut self, seconds: f64) -> Self {
@@ -151,6 +166,7 @@ impl ArteryFinder {
     pub fn find(&self, engine: &Engine, series: &Series, options: &RunOptions<'_>) -> Result<Artery> {
         for (name, value) in [
             ("least contrast to noise", self.least_contrast_to_noise),
+            ("highest peak in mM", self.highest_mm),
             ("latest peak in s", self.latest_peak_s),
             ("widest pass in s", self.widest_pass_s),
             ("least score", self.least_score),
@@ -195,7 +211,9 @@ impl ArteryFinder {
             let enhances = words[i] & refused == 0 && steepness > 0.0;
             let late = (area_120[i] - area_60[i]) / 60.0;
             // Comparisons with NaN are false: what has no answer fulfils nothing.
-            let early = words[i] & status::GLOBAL_ONSET_USED == 0
+            let plausible = self.kind != SignalKind::Concentration || peak[i] <= self.highest_mm;
+            let early = plausible
+                && words[i] & status::GLOBAL_ONSET_USED == 0
                 && to_peak[i] <= self.latest_peak_s + spacing_s
                 // Without any noise there is no contrast to it.
                 && (contrast[i] >= self.least_contrast_to_noise || contrast[i].is_nan())
@@ -250,49 +268,50 @@ impl ArteryFinder {
         if candidates == 0 {
             return refuse(format!(
                 "of {enhancing} enhancing voxels {early} peak within {} s of their onset and stand {} times above the \
-                 noise, and none of these comes down again",
+                 noise, and {candidates} of these come down again",
                 self.latest_peak_s, self.least_contrast_to_noise
             ));
         }
         let shape = series.spatial_shape();
-        let support: Vec<f64> = (0..scores.len())
-            .map(|index| {
-                let mut around: Vec<f64> = neighbours(shape, index).map(|n| scores[n]).filter(|s| *s > 0.0).collect();
-                around.sort_by(|a, b| b.total_cmp(a));
-                // Missing neighbours count as 0; the voxel itself must be a candidate.
-                if scores[index] > 0.0 { (scores[index] + around.iter().take(2).sum::<f64>()) / 3.0 } else { 0.0 }
-            })
-            .collect();
-        let best = support.iter().copied().fold(0.0, f64::max);
-        let mut inside = vec![0u32; scores.len()];
+        // Where everything is arterial there is no tissue to be steeper than.
+        let least = if enhancing > candidates { self.least_score } else { 0.0 };
+        // Three voxels together, or two, or one with twice the score.
+        let found = [(2, 1.0), (1, 1.0), (0, 2.0)].into_iter().find_map(|(rank, factor)| {
+            let support = support(shape, &scores, rank);
+            let best = support.iter().copied().fold(0.0, f64::max);
+            (best > 0.0 && best >= factor * least).then_some((support, best))
+        });
+        let Some((support, best)) = found else {
+            let highest = scores.iter().copied().fold(0.0, f64::max);
+            return refuse(format!(
+                "none of {candidates} candidates rises, with a neighbour, {least} times as steeply as tissue, nor alone \
+                 {} times (the highest: {highest:.1})",
+                2.0 * least
+            ));
+        };
+        let mut reached = vec![false; scores.len()];
         // Voxels with equal support belong to the artery alike: none is preferred for its place in memory.
         let mut growing: Vec<usize> = (0..scores.len()).filter(|index| support[*index] == best).collect();
         while let Some(index) = growing.pop() {
-            if inside[index] == 0 {
-                inside[index] = 1;
-                growing.extend(neighbours(shape, index).filter(|n| inside[*n] == 0 && scores[*n] >= 0.75 * best));
+            if !reached[index] {
+                reached[index] = true;
+                growing.extend(neighbours(shape, index).filter(|n| !reached[*n] && scores[*n] >= 0.35 * best));
             }
         }
+        let mut region: Vec<f64> =
+            scores.iter().zip(&reached).filter(|(_, reached)| **reached).map(|(s, _)| *s).collect();
+        let level = quantile(&mut region, 0.75).unwrap_or(best);
+        let inside = |index: usize| reached[index] && (0.75 * level..=1.5 * level).contains(&scores[index]);
         let [nx, ny, _] = shape;
         let position = |index: usize| [index % nx, index / nx % ny, index / (nx * ny)];
         let mut voxels: Vec<ArteryVoxel> = (0..scores.len())
-            .filter(|index| inside[*index] != 0)
+            .filter(|index| inside(*index))
             .map(|index| ArteryVoxel { position: position(index), score: scores[index] })
             .collect();
         voxels.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.position.cmp(&b.position)));
-        let mean = voxels.iter().map(|voxel| voxel.score).sum::<f64>() / voxels.len() as f64;
-        // One voxel may be an accident. Where everything is arterial there is no tissue to compare with.
-        let least = if voxels.len() == 1 { 2.0 * self.least_score } else { self.least_score };
-        if mean < least && enhancing > candidates {
-            return refuse(format!(
-                "the {} most arterial of {candidates} candidates rise {mean:.1} times as steeply as tissue, and {least} \
-                 times are asked for",
-                voxels.len()
-            ));
-        }
         let volume =
             |values: &dyn Fn(usize) -> f32| Array3::from_shape_fn(shape, |(x, y, z)| values(x + nx * (y + ny * z)));
-        let labels = Array3::from_shape_fn(shape, |(x, y, z)| inside[x + nx * (y + ny * z)]);
+        let labels = Array3::from_shape_fn(shape, |(x, y, z)| u32::from(inside(x + nx * (y + ny * z))));
         Ok(Artery {
             voxels,
             mask: Mask::from_labels(labels.view()).with_geometry(series.geometry().clone()),
@@ -341,11 +360,11 @@ impl Artery {
     pub fn input_function(&self, series: &Series, average: Average, fluid: Fluid) -> Result<FromMask> {
         let mut found = InputFunction::from_mask(series, &self.mask, average, fluid)?;
         let origin = format!(
-            "{} of {} arterial voxels found automatically (score {:.1}, of {} candidates)",
+            "{} of {} found automatically (score {:.1}, of {})",
             average.as_str(),
-            found.voxels,
+            counted(found.voxels, "arterial voxel"),
             self.score(),
-            self.candidates
+            counted(self.candidates, "candidate")
         );
         found.function = found.function.with_origin(origin);
         Ok(found)
@@ -375,6 +394,20 @@ fn scores(features: &[Feature], tissue: Option<f64>, spacing_s: f64) -> Vec<f64>
         if f.candidate { f.steepness / tissue * (-(f.onset - earliest).max(0.0) / scale).exp() } else { 0.0 }
     };
     features.iter().map(score).collect()
+}
+
+/// The score of each candidate, but no more than that of this rank (0 is the highest) among it and its neighbours; 0 where
+/// there are fewer candidates.
+fn support(shape: [usize; 3], scores: &[f64], rank: usize) -> Vec<f64> {
+    let support = |index: usize| {
+        if scores[index] == 0.0 || rank == 0 {
+            return scores[index];
+        }
+        let mut around: Vec<f64> = neighbours(shape, index).chain([index]).map(|n| scores[n]).collect();
+        around.sort_by(|a, b| b.total_cmp(a));
+        around.get(rank).copied().unwrap_or(0.0).min(scores[index])
+    };
+    (0..scores.len()).map(support).collect()
 }
 
 /// The value below which this share of the values lies: the one at that rank, rounded down.

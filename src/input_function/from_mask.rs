@@ -93,13 +93,18 @@ impl InputFunction {
             .collect();
         let function = InputFunction::new(series.times()?.seconds().to_vec(), concentration, fluid)?;
         let origin = format!(
-            "{} of {} voxels of {name}{}",
+            "{} of {} of {name}{}",
             average.as_str(),
-            curves.len(),
+            counted(curves.len(), "voxel"),
             if refused.is_empty() { String::new() } else { format!(", {} left out: not finite", refused.len()) }
         );
         Ok(FromMask { function: function.with_origin(origin), voxels: curves.len(), left_out: refused.len() })
     }
+}
+
+/// `1 voxel`, `2 voxels`.
+pub(super) fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// The median of finite numbers, the mean of the middle two if their number is even.
