@@ -1,7 +1,7 @@
 //! The search for one rate whose other parameters are linear: a grid, then Newton's method within a bracket.
 //! `shaders/relaxation.wgsl` has the same names, order and guards.
 
-use crate::kernel::lanes::{Lanes, Numbers, Table};
+use crate::kernel::lanes::{Lanes, Masks, Numbers, Table};
 
 /// Points of the grid, logarithmic between the bounds: neighbours differ by 13 % between 10 ms and 20 s, much less than the
 /// width of an extremum.
@@ -21,35 +21,46 @@ pub(super) fn grid_t1(shortest_s: f64, longest_s: f64) -> impl Iterator<Item = f
     })
 }
 
-/// The highest peak seen on a grid: its place, its second index (a polarity switch) and its height.
+/// A peak on a grid: its place, its second index (a polarity switch) and its height, 0 for none.
 pub(super) struct Peak<L: Lanes> {
     pub(super) at: L::F,
     pub(super) branch: L::F,
     pub(super) height: L::F,
 }
 
-impl<L: Lanes> Peak<L> {
+/// The highest peaks seen on a grid, the highest first.
+pub(super) struct Peaks<L: Lanes, const N: usize>(pub(super) [Peak<L>; N]);
+
+impl<L: Lanes, const N: usize> Peaks<L, N> {
     #[inline(always)]
     pub(super) fn none(l: L) -> Self {
-        Self { at: l.splat(0.0), branch: l.splat(0.0), height: l.splat(0.0) }
+        let zero = l.splat(0.0);
+        Self(std::array::from_fn(|_| Peak { at: zero, branch: zero, height: zero }))
     }
 
     /// Takes in the grid point `at` with its neighbours' heights: a peak counts by the vertex of the parabola through the
-    /// three, at an end of the grid by itself.
+    /// three; at an end of the grid, or beside a point that is not allowed (height 0), by itself.
     #[inline(always)]
     pub(super) fn offer(&mut self, l: L, at: usize, branch: usize, [before, height, after]: [L::F; 3]) {
         let at_end = at == 0 || at == GRID - 1;
         let zero = l.splat(0.0);
         let is_peak = height.gt(zero) & height.ge(before) & height.ge(after);
+        if !is_peak.any() {
+            return;
+        }
         let bend = (height - before) + (height - after);
         let tilt = after - before;
-        let curved = is_peak & l.mask(!at_end) & bend.gt(zero);
+        let curved = is_peak & l.mask(!at_end) & bend.gt(zero) & before.gt(zero) & after.gt(zero);
         let rise = tilt * tilt / (l.splat(8.0) * l.select(curved, bend, l.splat(1.0)));
-        let vertex = height + l.select(curved, rise, zero);
-        let better = is_peak & vertex.gt(self.height);
-        self.at = l.select(better, l.count(at), self.at);
-        self.branch = l.select(better, l.count(branch), self.branch);
-        self.height = l.select(better, vertex, self.height);
+        let mut at = l.count(at);
+        let mut branch = l.count(branch);
+        let mut height = l.select(is_peak, height + l.select(curved, rise, zero), zero);
+        for kept in &mut self.0 {
+            let better = height.gt(kept.height);
+            (kept.at, at) = (l.select(better, at, kept.at), l.select(better, kept.at, at));
+            (kept.branch, branch) = (l.select(better, branch, kept.branch), l.select(better, kept.branch, branch));
+            (kept.height, height) = (l.select(better, height, kept.height), l.select(better, kept.height, height));
+        }
     }
 }
 
