@@ -91,6 +91,9 @@ fn peak_of(at: f32, branch: f32, before: f32, height: f32, after: f32, at_end: b
     return Peak(at, branch, select(0.0, height + select(0.0, rise, curved), is_peak));
 }
 
+// A step that misses the bracket by less than this share of the rate is one that rounding turned.
+const MARGIN: f32 = 1e-4;
+
 // Where a rate is looked for, and how far the last step went, relative.
 struct Bracket {
     x: f32,
@@ -107,8 +110,9 @@ fn narrow(bracket: ptr<function, Bracket>, slope: f32, curvature: f32) {
     let high = select(x, (*bracket).high, rising);
     let convex = curvature > 0.0;
     let newton = x + x * (slope / select(1.0, curvature, convex));
-    let inside = convex && newton >= low && newton <= high;
-    let next = select(0.5 * (low + high), newton, inside);
+    let margin = x * MARGIN;
+    let near = convex && newton >= low - margin && newton <= high + margin;
+    let next = select(0.5 * (low + high), min(max(newton, low), high), near);
     (*bracket).step = (next - x) / x;
     (*bracket).low = low;
     (*bracket).high = high;

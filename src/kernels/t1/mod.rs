@@ -14,7 +14,7 @@
 //! Given the rate, the signal is linear in the other parameters (variable projection: Golub and Pereyra, SIAM J Numer Anal
 //! 1973), so the sum of squares is a function of one rate alone. It can have several minima, so it is evaluated on a grid
 //! of 64 rates between the bounds of T1; from the best one (by the vertex of the parabola through it and its neighbours)
-//! seven steps of Newton's method follow, each kept within a bracket. There are no start values to choose, and no iteration
+//! ten steps of Newton's method follow, each kept within a bracket. There are no start values to choose, and no iteration
 //! that runs away. A minimum at a bound has the bound's value, a status bit that says so, and no standard errors.
 //!
 //! Standard errors come from the covariance of the fit, `sigma^2 (J'J)^-1`, by the delta method. `sigma^2` is `SSE / (n - p)`

@@ -6,8 +6,12 @@ use crate::kernel::lanes::{Lanes, Masks, Numbers, Table};
 /// Points of the grid, logarithmic between the bounds: neighbours differ by 13 % between 10 ms and 20 s, much less than the
 /// width of an extremum.
 pub(super) const GRID: usize = 64;
-/// Newton's steps: quadratic from within one step of the grid, so the fifth no longer matters in f64.
-pub(super) const STEPS: usize = 7;
+/// Steps: Newton's are quadratic from within one step of the grid, so the fifth no longer matters in f64; the others are for
+/// flat minima, where the bracket has to be halved first.
+pub(super) const STEPS: usize = 10;
+/// A step that misses the bracket by less than this share of the rate is one that rounding turned: it ends at the bracket's
+/// end and doesn't halve it.
+const MARGIN: f64 = 1e-4;
 /// A last step beyond this share of the rate means that the search has not converged.
 pub(super) const CONVERGED: f64 = 1e-3;
 
@@ -97,10 +101,11 @@ impl<L: Lanes> Bracket<L> {
         self.high = l.select(rising, self.high, self.x);
         let convex = curvature.gt(l.splat(0.0));
         let newton = self.x + self.x * (slope / l.select(convex, curvature, l.splat(1.0)));
-        let inside = convex & newton.ge(self.low) & newton.le(self.high);
-        let next = l.select(inside, newton, l.splat(0.5) * (self.low + self.high));
+        let margin = self.x * l.splat(MARGIN);
+        let near = convex & newton.ge(self.low - margin) & newton.le(self.high + margin);
+        let next = l.select(near, newton.max(self.low).min(self.high), l.splat(0.5) * (self.low + self.high));
         self.step = (next - self.x) / self.x;
-        self.x = next;
+        self.x = l.uncertain(next, l.select(near, l.splat(0.0), self.high - self.low));
     }
 
     /// Whether the search ended at the lowest and at the highest rate of the grid.
