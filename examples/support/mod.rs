@@ -5,6 +5,7 @@ pub(crate) mod arguments;
 pub(crate) mod bandwidth;
 pub(crate) mod figure;
 pub(crate) mod input;
+pub(crate) mod pictures;
 pub(crate) mod progress;
 pub(crate) mod summary;
 

@@ -1,0 +1,59 @@
+//! Montages of maps, and what lies under them.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ndarray::{Array3, ShapeBuilder};
+use perfuse::render::Montage;
+use perfuse::{Error, MapData, Maps, Mask, Result, Series};
+use rayon::prelude::*;
+
+use super::progress::Bar;
+
+/// A montage of every map; returns how many there are.
+pub(crate) fn montages(
+    folder: &Path,
+    maps: &Maps,
+    series: &Series,
+    outline: Option<&Mask>,
+    bar: &Bar,
+) -> Result<usize> {
+    std::fs::create_dir_all(folder).map_err(|source| Error::Io { action: "create", path: folder.into(), source })?;
+    let underlay = mean_image(series);
+    let (tell, done) = (bar.teller(), AtomicU64::new(0));
+    let drawn: Vec<_> = maps.iter().filter(|map| !matches!(map.data, MapData::Curve(_))).collect();
+    drawn.par_iter().try_for_each(|map| {
+        let mut montage = Montage::of_map(map, maps.geometry())?.underlay(underlay.view());
+        if let Some(mask) = outline {
+            montage = montage.outline(mask);
+        }
+        montage.render()?.save(folder.join(format!("{}.png", map.quantity.id)))?;
+        tell(done.fetch_add(1, Ordering::Relaxed) + 1, drawn.len() as u64);
+        Ok::<(), Error>(())
+    })?;
+    Ok(drawn.len())
+}
+
+/// The mean of all images.
+fn mean_image(series: &Series) -> Array3<f32> {
+    let ([x, y, z], count, frames) = (series.spatial_shape(), series.voxel_count(), series.frames());
+    let mean = |voxel: usize| {
+        let sum: f64 = (0..frames).map(|frame| series.voxels().get_f64(frame * count + voxel)).sum();
+        (series.scaling().slope * sum / frames as f64 + series.scaling().intercept) as f32
+    };
+    let flat: Vec<f32> = (0..count).into_par_iter().map(mean).collect();
+    Array3::from_shape_vec((x, y, z).f(), flat).expect("as many values as voxels")
+}
+
+/// Pictures of an earlier run's maps must not stand beside the maps of this one.
+pub(crate) fn remove_earlier(folder: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let of_a_map = |stem: &std::ffi::OsStr| folder.with_file_name(stem).with_extension("json").exists();
+        let ours = path.file_stem().is_some_and(of_a_map);
+        if ours && path.extension().is_some_and(|ending| ending == "png") {
+            std::fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
+        }
+    }
+    Ok(())
+}
