@@ -34,6 +34,10 @@ DIR then holds ID.nii.gz with ID.json for t1, r1, m0, their standard errors (_se
 run.json, with a mask regions.csv, and pictures/.
 Exit code: 0 when the maps are written, 2 for a flag or value that can't be used, 1 for any other failure.";
 
+/// Status bits of T1 values that pictures should not be scaled by.
+const DOUBTFUL: u32 =
+    status::AT_LOWER_BOUND | status::AT_UPPER_BOUND | status::NOT_CONVERGED | status::NOT_IDENTIFIABLE;
+
 /// T1 maps from images with several flip angles or inversion times.
 ///
 /// For research, not for diagnosis. Motion is not corrected here: register the images first.
@@ -227,7 +231,8 @@ fn map<K: VoxelKernel>(arguments: &Arguments, kernel: &K) -> Result<()> {
     let drawing = Instant::now();
     let pictures = match arguments.pictures {
         Pictures::Montage => {
-            support::pictures::montages(&folder, &maps, &series, mask.as_ref(), &bars.counts("drawing"))?
+            let bar = bars.counts("drawing");
+            support::pictures::montages(&folder, &maps, &series, mask.as_ref(), DOUBTFUL, &bar)?
         }
         Pictures::None => 0,
     };

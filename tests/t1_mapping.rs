@@ -359,7 +359,7 @@ fn poisoned_samples_have_a_bit_and_leave_their_neighbours_alone() {
     let all_zero = reference(&vfa(&ANGLES), &stack(&[vec![0.0; 5]]), 0);
     assert!(all_zero("status") as u32 == status_bit::NO_SIGNAL && all_zero("t1").is_nan());
     for engine in engines() {
-        let alone = engine.run(&vfa(&ANGLES), &stack(&[good.clone()])).unwrap();
+        let alone = engine.run(&vfa(&ANGLES), &stack(std::slice::from_ref(&good))).unwrap();
         let among = engine.run(&vfa(&ANGLES), &series).unwrap();
         assert_eq!(value(&alone, "t1", 0).to_bits(), value(&among, "t1", 0).to_bits());
         assert_eq!(among.status()[[1, 0, 0]], status::NON_FINITE_SAMPLE);

@@ -4,18 +4,20 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray::{Array3, ShapeBuilder};
-use perfuse::render::Montage;
-use perfuse::{Error, MapData, Maps, Mask, Result, Series};
+use perfuse::render::{Montage, Range};
+use perfuse::{Error, Map, MapData, Maps, Mask, Result, Series};
 use rayon::prelude::*;
 
 use super::progress::Bar;
 
-/// A montage of every map; returns how many there are.
+/// A montage of every map; returns how many there are. The display range is that of the voxels without any of the status
+/// bits of `doubtful`: noise around the patient would stretch it to the bounds of the fit.
 pub(crate) fn montages(
     folder: &Path,
     maps: &Maps,
     series: &Series,
     outline: Option<&Mask>,
+    doubtful: u32,
     bar: &Bar,
 ) -> Result<usize> {
     std::fs::create_dir_all(folder).map_err(|source| Error::Io { action: "create", path: folder.into(), source })?;
@@ -27,11 +29,24 @@ pub(crate) fn montages(
         if let Some(mask) = outline {
             montage = montage.outline(mask);
         }
+        if let Some((low, high)) = trusted_range(map, maps, doubtful) {
+            montage = montage.range(Range::Fixed(low, high));
+        }
         montage.render()?.save(folder.join(format!("{}.png", map.quantity.id)))?;
         tell(done.fetch_add(1, Ordering::Relaxed) + 1, drawn.len() as u64);
         Ok::<(), Error>(())
     })?;
     Ok(drawn.len())
+}
+
+/// The 2nd and 98th percentile over the voxels without doubtful bits, if there are enough of them.
+fn trusted_range(map: &Map, maps: &Maps, doubtful: u32) -> Option<(f64, f64)> {
+    let MapData::Float(values) = &map.data else { return None };
+    let trusted = values.iter().zip(maps.status()).filter(|(value, bits)| value.is_finite() && **bits & doubtful == 0);
+    let mut trusted: Vec<f32> = trusted.map(|(value, _)| *value).collect();
+    trusted.sort_by(f32::total_cmp);
+    let at = |share: f64| f64::from(trusted[(share * (trusted.len() - 1) as f64).round() as usize]);
+    (trusted.len() >= 50 && at(0.02) < at(0.98)).then(|| (at(0.02), at(0.98)))
 }
 
 /// The mean of all images.
