@@ -327,6 +327,9 @@ fn save(
 /// Names of the pictures of curves.
 const CURVES: [&str; 4] = ["mean_curve", "curve_low", "curve_median", "curve_high"];
 
+/// Bits of voxels that don't decide the range of colours, and that no curve is drawn of.
+const DOUBTFUL: u32 = status::NOT_CONVERGED | status::NOT_ENHANCING | status::NOT_IDENTIFIABLE;
+
 /// Montages, and curves with their fit: the mean of the mask, and voxels at the 10th, 50th and 90th percentile of the model's
 /// first parameter among those that it describes.
 fn draw(
@@ -337,8 +340,7 @@ fn draw(
     input: &Input,
     bar: &Bar,
 ) -> Result<usize> {
-    let underlay = pictures::mean_image(&input.series);
-    let mut drawn = pictures::montages(folder, maps, underlay.view(), input.outline.as_ref(), bar)?;
+    let mut drawn = pictures::montages(folder, maps, &input.series, input.outline.as_ref(), DOUBTFUL, bar)?;
     let series = &converted.tissue;
     let mut plot = |name: &str, title: String, samples: Vec<f64>| -> Result<()> {
         let single = Series::from_voxels(samples.clone(), [1, 1, 1, samples.len()], series.times()?.clone())?;
@@ -363,10 +365,9 @@ fn draw(
     }
     let first = fit.model().parameters()[0].quantity();
     let values = maps.get(&first)?;
-    let unusable = status::NOT_CONVERGED | status::NOT_ENHANCING | status::NOT_IDENTIFIABLE;
     let mut voxels: Vec<([usize; 3], f32)> = values
         .indexed_iter()
-        .filter(|(at, value)| value.is_finite() && maps.status()[*at] & unusable == 0)
+        .filter(|(at, value)| value.is_finite() && maps.status()[*at] & DOUBTFUL == 0)
         .map(|((x, y, z), value)| ([x, y, z], *value))
         .collect();
     voxels.sort_by(|a, b| a.1.total_cmp(&b.1));

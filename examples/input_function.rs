@@ -12,9 +12,10 @@ use ndarray::{Array3, ShapeBuilder};
 use perfuse::input_function::Fluid;
 use perfuse::io::Overwrite;
 use perfuse::render::{Colormap, CurvePlot, Montage, Slices};
-use perfuse::{Error, InputFunction, Mask, Result, Series, SignalKind};
+use perfuse::{Error, InputFunction, Mask, Result, Series};
 use serde_json::{Value, json};
 use support::arguments::{Device, Region, Source, Times};
+use support::conversion::Conversion;
 use support::input::Input;
 use support::input_function::{InputFunctionFlags, ResolvedInputFunction};
 use support::progress::Bars;
@@ -29,6 +30,8 @@ Examples:
       The median curve of a mask, in whole blood.
   input_function conc.nii.gz --kind concentration --aif measured.csv --aif-in blood --out aif
       A table with the columns time_s and concentration_mM.
+  input_function dce.nii.gz --tr 0.004 --flip-angle 20 --t1-blood 1.6 --relaxivity 3.4 --aif auto --out aif
+      Signal, converted by the exact law of the spoiled gradient echo with the T1 of blood.
 
 DIR then holds input_function.csv (which --aif takes again), .json and .png, and for voxels artery.png and artery.nii.gz.
 Exit code: 0 when they are written, 2 for a flag or value that can't be used, 1 for any other failure.";
@@ -45,9 +48,8 @@ struct Arguments {
     /// Folder for the results; made if it isn't there, e.g. --out aif
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// What the samples are: concentration (mM), taken as it is, e.g. --kind concentration
-    #[arg(long, value_name = "KIND", default_value = "concentration")]
-    kind: SignalKind,
+    #[command(flatten)]
+    conversion: Conversion,
     #[command(flatten)]
     input_function: InputFunctionFlags,
     #[command(flatten)]
@@ -72,18 +74,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     for name in ["input_function.json", "input_function.csv", "input_function.png", "artery.png", "artery.nii.gz"] {
         support::refuse_existing(&arguments.out.join(name), arguments.force)?;
     }
-    if arguments.kind != SignalKind::Concentration {
-        return Err(Error::Setting {
-            name: "--kind".into(),
-            value: arguments.kind.as_str().into(),
-            mend: "convert the series to concentration in mM first, and give that with --kind concentration".into(),
-        });
-    }
     let engine = arguments.device.engine()?;
     let bars = Bars { quiet: arguments.quiet };
     let source = Source { series: Some(arguments.series.clone()), demo: false };
     let input = Input::load(&source, &arguments.times, &arguments.region, bars)?;
-    let found = arguments.input_function.resolve(&input.series, input.mask.as_ref(), &engine)?;
+    let converted = arguments.conversion.run(&engine, &input.series, input.mask.as_ref(), bars)?;
+    // Of blood where its T1 is given, and everywhere where a mask says where to look.
+    let series = converted.blood.as_ref().unwrap_or(&converted.tissue);
+    let found = arguments.input_function.resolve(series, input.mask.as_ref(), &engine)?;
     let exported = found.plasma.as_ref().unwrap_or(&found.native);
 
     let folder = &arguments.out;
@@ -96,19 +94,19 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     support::write_file(&folder.join("input_function.csv"), &exported.to_csv())?;
-    let record = record(&found, exported, &input.series);
+    let record = record(&found, exported, series, &converted.assumed);
     let text = serde_json::to_string_pretty(&record).expect("numbers and texts") + "\n";
     support::write_file(&folder.join("input_function.json"), &text)?;
-    plot(&found, &input.series).render()?.save(folder.join("input_function.png"))?;
+    plot(&found, series)?.render()?.save(folder.join("input_function.png"))?;
     if let Some(mask) = &found.mask {
-        show(mask, exported, &input.series, &folder.join("artery.png"))?;
+        show(mask, exported, series, &folder.join("artery.png"))?;
     }
     if let Some(artery) = &found.artery {
         let overwrite = if arguments.force { Overwrite::Replace } else { Overwrite::Refuse };
         artery.mask().save(folder.join("artery.nii.gz"), overwrite)?;
     }
     if !arguments.quiet {
-        support::print(&summary(&found, exported, arguments));
+        support::print(&summary(&found, exported, arguments, &converted.assumed));
     }
     Ok(())
 }
@@ -119,7 +117,7 @@ fn peak(function: &InputFunction) -> (f64, f64) {
     knots.fold((f64::NAN, f64::NEG_INFINITY), |best, knot| if knot.1 > best.1 { knot } else { best })
 }
 
-fn record(found: &ResolvedInputFunction, exported: &InputFunction, series: &Series) -> Value {
+fn record(found: &ResolvedInputFunction, exported: &InputFunction, series: &Series, assumed: &[String]) -> Value {
     let (peak_time, peak) = peak(exported);
     let times = exported.times_s();
     let name = series.source().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
@@ -127,6 +125,7 @@ fn record(found: &ResolvedInputFunction, exported: &InputFunction, series: &Seri
         "software": {"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")},
         "series": name,
         "origin": exported.origin(),
+        "assumed": assumed,
         "unit": "mM",
         "fluid": exported.fluid().as_str(),
         "fluid_of_origin": found.native.fluid().as_str(),
@@ -156,14 +155,14 @@ fn voxels(found: &ResolvedInputFunction) -> Option<Value> {
     Some(inside.map(|((x, y, z), _)| json!({"position": [x, y, z]})).collect())
 }
 
-fn plot(found: &ResolvedInputFunction, series: &Series) -> CurvePlot {
+fn plot(found: &ResolvedInputFunction, series: &Series) -> Result<CurvePlot> {
     let name = |function: &InputFunction| match (function.haematocrit_applied(), function.fluid()) {
         (Some(haematocrit), _) => format!("plasma, haematocrit {}", haematocrit.fraction()),
         (None, Fluid::Blood) => "whole blood".to_string(),
         (None, Fluid::Plasma) => "plasma".to_string(),
     };
     // From the first frame to the last one; 0 before the first knot, from which the function may jump.
-    let (from, to) = (series.times().first_s(), series.times().last_s());
+    let (from, to) = (series.times()?.first_s(), series.times()?.last_s());
     let shown = |function: &InputFunction| -> (Vec<f64>, Vec<f64>) {
         let first = function.times_s()[0];
         let before = [(from.min(first), 0.0), (first, 0.0)].into_iter().filter(|_| first > from);
@@ -187,19 +186,19 @@ fn plot(found: &ResolvedInputFunction, series: &Series) -> CurvePlot {
     if !of_voxels {
         plot = plot.as_line();
     }
-    match found.plasma.as_ref().filter(|plasma| plasma.haematocrit_applied().is_some()) {
+    Ok(match found.plasma.as_ref().filter(|plasma| plasma.haematocrit_applied().is_some()) {
         Some(plasma) => {
             let (times, values) = shown(plasma);
             let name = name(plasma);
             if of_voxels { plot.curve(name, &times, &values) } else { plot.overlay(name, &times, &values) }
         }
         None => plot,
-    }
+    })
 }
 
 /// The frame of the peak in grey, the voxels in colour, in the slices that have some.
 fn show(mask: &Mask, function: &InputFunction, series: &Series, path: &Path) -> Result<()> {
-    let frame = series.times().seconds().partition_point(|time| *time < peak(function).0).min(series.frames() - 1);
+    let frame = series.times()?.seconds().partition_point(|time| *time < peak(function).0).min(series.frames() - 1);
     let [x, y, z] = series.spatial_shape();
     let (count, scaling) = (series.voxel_count(), series.scaling());
     let values = (0..count)
@@ -208,7 +207,7 @@ fn show(mask: &Mask, function: &InputFunction, series: &Series, path: &Path) -> 
     let image = Array3::from_shape_vec((x, y, z).f(), values).expect("as many values as voxels");
     let labels = mask.labels();
     let slices = (0..z).filter(|slice| (0..y).any(|j| (0..x).any(|i| labels[[i, j, *slice]] != 0))).take(20).collect();
-    let time = series.times().seconds()[frame];
+    let time = series.times()?.seconds()[frame];
     let coloured = Array3::from_shape_fn((x, y, z), |at| if labels[at] != 0 { image[at] } else { f32::NAN });
     Montage::of_values(coloured.view(), series.geometry())
         .title(format!("Voxels of the input function, {} in all, at its peak ({time:.1} s)", mask.voxel_count()))
@@ -221,7 +220,12 @@ fn show(mask: &Mask, function: &InputFunction, series: &Series, path: &Path) -> 
         .save(path)
 }
 
-fn summary(found: &ResolvedInputFunction, exported: &InputFunction, arguments: &Arguments) -> String {
+fn summary(
+    found: &ResolvedInputFunction,
+    exported: &InputFunction,
+    arguments: &Arguments,
+    assumed: &[String],
+) -> String {
     let mut text = String::new();
     let mut line = |topic: &str, content: String| text += &format!("{topic:<12} {content}\n");
     line("origin", exported.origin().into());
@@ -231,6 +235,9 @@ fn summary(found: &ResolvedInputFunction, exported: &InputFunction, arguments: &
         None => "plasma from the start, no haematocrit applied".into(),
     };
     line("fluid", fluid);
+    if !assumed.is_empty() {
+        line("ASSUMED", format!("{} - not measured", assumed.join("; ")));
+    }
     if let Some(arrival) = &found.arrival {
         line("arrival", format!("{} s ({})", support::summary::round(arrival.time_s()), arrival.how()));
     }

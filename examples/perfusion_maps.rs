@@ -134,8 +134,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 /// A montage of every map and the mean curve; returns how many pictures there are.
 fn draw(folder: &Path, maps: &Maps, kernel: &Descriptors, input: &Input, bar: &Bar) -> Result<usize> {
-    let underlay = pictures::mean_image(&input.series);
-    let drawn = pictures::montages(folder, maps, underlay.view(), input.outline.as_ref(), bar)?;
+    let drawn = pictures::montages(folder, maps, &input.series, input.outline.as_ref(), 0, bar)?;
     // The curve that decided the automatic baseline and the global onset.
     let Ok(mean) = Analysed::mean(kernel, &input.series, input.mask.as_ref()) else { return Ok(drawn) };
     let title = format!("Mean curve of {} voxels", maps.record().voxels);

@@ -7,6 +7,9 @@ const BASELINE_NOT_POSITIVE: u32 = 4u;
 const NOT_INVERTIBLE: u32 = 512u;
 const MAP_NOT_USABLE: u32 = 262144u;
 
+// A baseline up to this, in stored units, has no inverse in 32 bits.
+const SMALLEST_BASELINE: f32 = 1e-30;
+
 const SPOILED_GRADIENT_ECHO: u32 = 0u;
 const RELATIVE: u32 = 1u;
 const ABSOLUTE: u32 = 2u;
@@ -68,7 +71,7 @@ fn concentration(@builtin(global_invocation_id) id: vec3<u32>) {
         usable = usable && b1_usable;
         versine = sine_and_versine(select(1.0, value, b1_usable) * uniforms.settings.half_angle).y;
     }
-    let positive = law == ABSOLUTE || s0 > 0.0;
+    let positive = law == ABSOLUTE || s0 > SMALLEST_BASELINE;
     let readable = finite && usable;
     let valid = readable && positive;
     let inv_s0 = 1.0 / select(1.0, s0, positive && law != ABSOLUTE);

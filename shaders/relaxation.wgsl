@@ -73,26 +73,26 @@ fn sine_and_versine(half_angle: f32) -> vec2<f32> {
     return vec2<f32>(twice * cosine, twice * sine);
 }
 
-// The highest peak seen on a grid: its place, its second index (a polarity switch) and its height.
+// A peak on a grid: its place, its second index (a polarity switch) and its height, 0 for none.
 struct Peak {
     at: f32,
     branch: f32,
     height: f32,
 }
 
-// Takes in the grid point `at` with its neighbours' heights: a peak counts by the vertex of the parabola through the
-// three, at an end of the grid by itself.
-fn offer(peak: ptr<function, Peak>, at: f32, branch: f32, before: f32, height: f32, after: f32, at_end: bool) {
+// The grid point `at` with its neighbours' heights: a peak counts by the vertex of the parabola through the three; at an
+// end of the grid, or beside a point that is not allowed (height 0), by itself.
+fn peak_of(at: f32, branch: f32, before: f32, height: f32, after: f32, at_end: bool) -> Peak {
     let is_peak = height > 0.0 && height >= before && height >= after;
     let bend = (height - before) + (height - after);
     let tilt = after - before;
-    let curved = is_peak && !at_end && bend > 0.0;
-    let vertex = height + select(0.0, tilt * tilt / (8.0 * select(1.0, bend, curved)), curved);
-    let better = is_peak && vertex > (*peak).height;
-    (*peak).at = select((*peak).at, at, better);
-    (*peak).branch = select((*peak).branch, branch, better);
-    (*peak).height = select((*peak).height, vertex, better);
+    let curved = is_peak && !at_end && bend > 0.0 && before > 0.0 && after > 0.0;
+    let rise = tilt * tilt / (8.0 * select(1.0, bend, curved));
+    return Peak(at, branch, select(0.0, height + select(0.0, rise, curved), is_peak));
 }
+
+// A step that misses the bracket by less than this share of the rate is one that rounding turned.
+const MARGIN: f32 = 1e-4;
 
 // Where a rate is looked for, and how far the last step went, relative.
 struct Bracket {
@@ -110,8 +110,9 @@ fn narrow(bracket: ptr<function, Bracket>, slope: f32, curvature: f32) {
     let high = select(x, (*bracket).high, rising);
     let convex = curvature > 0.0;
     let newton = x + x * (slope / select(1.0, curvature, convex));
-    let inside = convex && newton >= low && newton <= high;
-    let next = select(0.5 * (low + high), newton, inside);
+    let margin = x * MARGIN;
+    let near = convex && newton >= low - margin && newton <= high + margin;
+    let next = select(0.5 * (low + high), min(max(newton, low), high), near);
     (*bracket).step = (next - x) / x;
     (*bracket).low = low;
     (*bracket).high = high;

@@ -1,7 +1,11 @@
 // T1 from images at several times after an inversion. The Rust text (src/kernels/t1/recovery_reference.rs) has the same
 // names, order and guards. The signal is a - b exp(-R TI), or its magnitude: then every place for the curve's zero is tried.
 //
-// Loop turns of an invocation: at most (grid + 1) (2 times + 2) + 3 (steps + 1) times + 6 times.
+// Loop turns of an invocation: at most (grid + 1) (2 times + 2), 4 for each of (grid times) / 2 peaks, 4 (3 (steps + 1) + 1)
+// times and 4 times.
+
+// Peaks of the grid that are followed to their end.
+const PEAKS: u32 = 4u;
 
 struct Settings {
     look_locker: u32,
@@ -29,13 +33,18 @@ struct Uniforms {
 
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
 
-// State of a voxel: its samples by increasing time, then exp(-R TI), then the last two heights of each place.
+// State of a voxel: its samples by increasing time, the same with the signs of a place, exp(-R TI), and the last two
+// heights of each place.
 fn sample(voxel: u32, i: u32) -> f32 {
     return bitcast<f32>(read_state(i, voxel));
 }
 
-fn remaining(voxel: u32, i: u32) -> f32 {
+fn signed_sample(voxel: u32, i: u32) -> f32 {
     return bitcast<f32>(read_state(uniforms.slab.frames + i, voxel));
+}
+
+fn remaining(voxel: u32, i: u32) -> f32 {
+    return bitcast<f32>(read_state(2u * uniforms.slab.frames + i, voxel));
 }
 
 // Tables: rates, mean of exp(-R TI) and 1 over its spread for each; its deviations rate by rate; times; order of samples.
@@ -80,7 +89,7 @@ fn fit_at(voxel: u32, mean_y: f32, rate: f32) -> Fit {
     for (var i = 0u; i < n; i++) {
         let turned = rate * time_of(i);
         let e = exp(-turned);
-        write_state(n + i, voxel, bitcast<u32>(e));
+        write_state(2u * n + i, voxel, bitcast<u32>(e));
         mean_e = mean_e + e * per_sample;
         mean_g = mean_g + e * turned * per_sample;
     }
@@ -92,7 +101,7 @@ fn fit_at(voxel: u32, mean_y: f32, rate: f32) -> Fit {
         let own = e - mean_e;
         let g = e * (rate * time_of(i));
         spread = spread + own * own;
-        covariance = covariance + (sample(voxel, i) - mean_y) * own;
+        covariance = covariance + (signed_sample(voxel, i) - mean_y) * own;
         shared_part = shared_part + (g - mean_g) * own;
     }
     let b = -covariance / spread;
@@ -106,7 +115,7 @@ fn fit_at(voxel: u32, mean_y: f32, rate: f32) -> Fit {
         let e = remaining(voxel, i);
         let own = e - mean_e;
         let g = e * turned;
-        let r = (sample(voxel, i) - mean_y) + b * own;
+        let r = (signed_sample(voxel, i) - mean_y) + b * own;
         let free = (g - mean_g) - b_share * own;
         slope = slope + r * free;
         derivative = derivative + free * free;
@@ -127,11 +136,11 @@ fn fit_at(voxel: u32, mean_y: f32, rate: f32) -> Fit {
     );
 }
 
-fn best_of_grid(voxel: u32, sum: f32) -> Peak {
+fn best_of_grid(voxel: u32, sum: f32) -> array<Peak, PEAKS> {
     let n = uniforms.slab.frames;
     let grid = uniforms.settings.grid;
-    let heights = 2u * n;
-    var peak = Peak(0.0, 0.0, 0.0);
+    let heights = 3u * n;
+    var peaks: array<Peak, PEAKS>;
     for (var place = 0u; place < uniforms.settings.places; place++) {
         write_state(heights + 2u * place, voxel, 0u);
         write_state(heights + 2u * place + 1u, voxel, 0u);
@@ -163,13 +172,60 @@ fn best_of_grid(voxel: u32, sum: f32) -> Peak {
             let height = bitcast<f32>(read_state(heights + 2u * place + 1u, voxel));
             if k > 0u {
                 let at_end = k == 1u || k == grid;
-                offer(&peak, f32(k - 1u), f32(place), before, height, after, at_end);
+                var candidate = peak_of(f32(k - 1u), f32(place), before, height, after, at_end);
+                if candidate.height > 0.0 {
+                    for (var i = 0u; i < PEAKS; i++) {
+                        if candidate.height > peaks[i].height {
+                            let kept = peaks[i];
+                            peaks[i] = candidate;
+                            candidate = kept;
+                        }
+                    }
+                }
             }
             write_state(heights + 2u * place, voxel, bitcast<u32>(height));
             write_state(heights + 2u * place + 1u, voxel, bitcast<u32>(after));
         }
     }
-    return peak;
+    return peaks;
+}
+
+// The fit at the end of a search.
+struct Followed {
+    rate: f32,
+    fit: Fit,
+    found: bool,
+    at_longest: bool,
+    at_shortest: bool,
+    converged: bool,
+}
+
+fn follow(voxel: u32, peak: Peak) -> Followed {
+    let n = uniforms.slab.frames;
+    var mean_y = 0.0;
+    for (var i = 0u; i < n; i++) {
+        let y = sample(voxel, i);
+        let signed = select(y, -y, f32(i) < peak.branch);
+        write_state(n + i, voxel, bitcast<u32>(signed));
+        mean_y = mean_y + signed * uniforms.settings.per_sample;
+    }
+    let last = uniforms.settings.grid - 1u;
+    let at = u32(peak.at);
+    var bracket = Bracket(tables[at], tables[max(at, 1u) - 1u], tables[min(at + 1u, last)], 0.0);
+    for (var step = 0u; step < uniforms.settings.steps; step++) {
+        let fit = fit_at(voxel, mean_y, bracket.x);
+        narrow(&bracket, fit.slope, fit.curvature);
+    }
+    let fit = fit_at(voxel, mean_y, bracket.x);
+    let found = peak.height > 0.0 && fit.a > 0.0 && fit.b > 0.0;
+    return Followed(
+        bracket.x,
+        fit,
+        found,
+        found && at == 0u && bracket.high <= bracket.low,
+        found && at == last && bracket.low >= bracket.high,
+        abs(bracket.step) <= CONVERGED,
+    );
 }
 
 @compute @workgroup_size(64)
@@ -189,7 +245,7 @@ fn t1_recovery(@builtin(global_invocation_id) id: vec3<u32>) {
         write_state(i, voxel, bitcast<u32>(y));
         top = max(top, abs(y));
     }
-    let signal = top > NO_SIGNAL_BELOW;
+    let signal = is_signal(top * uniforms.settings.scale);
     top = select(1.0, top, signal);
     var sum = 0.0;
     for (var i = 0u; i < n; i++) {
@@ -204,30 +260,24 @@ fn t1_recovery(@builtin(global_invocation_id) id: vec3<u32>) {
         total = total + (y - mean) * (y - mean);
     }
 
-    let peak = best_of_grid(voxel, sum);
-    let any_peak = peak.height > 0.0;
-    var mean_y = 0.0;
-    for (var i = 0u; i < n; i++) {
-        let y = sample(voxel, i);
-        let turned = select(y, -y, f32(i) < peak.branch);
-        write_state(i, voxel, bitcast<u32>(turned));
-        mean_y = mean_y + turned * per_sample;
+    var peaks = best_of_grid(voxel, sum);
+    var best = follow(voxel, peaks[0]);
+    for (var i = 1u; i < PEAKS; i++) {
+        if peaks[i].height > 0.0 {
+            let other = follow(voxel, peaks[i]);
+            if other.fit.sse < best.fit.sse {
+                best = other;
+            }
+        }
     }
-    let last = uniforms.settings.grid - 1u;
-    let at = u32(peak.at);
-    var bracket = Bracket(tables[at], tables[max(at, 1u) - 1u], tables[min(at + 1u, last)], 0.0);
-    for (var step = 0u; step < uniforms.settings.steps; step++) {
-        let fit = fit_at(voxel, mean_y, bracket.x);
-        narrow(&bracket, fit.slope, fit.curvature);
-    }
-    let fit = fit_at(voxel, mean_y, bracket.x);
-    let at_longest = any_peak && at == 0u && bracket.high <= bracket.low;
-    let at_shortest = any_peak && at == last && bracket.low >= bracket.high;
+    let fit = best.fit;
+    let found = best.found;
+    let at_longest = best.at_longest;
+    let at_shortest = best.at_shortest;
 
-    let found = any_peak && fit.a > 0.0 && fit.b > 0.0;
     let a = select(1.0, fit.a, found);
     let b = select(1.0, fit.b, found);
-    let apparent = 1.0 / bracket.x;
+    let apparent = 1.0 / best.rate;
     var t1 = apparent;
     var m0 = a;
     var t1_a = 0.0;
@@ -266,7 +316,7 @@ fn t1_recovery(@builtin(global_invocation_id) id: vec3<u32>) {
         found && !outside_short && !outside_long,
         at_shortest || outside_short,
         at_longest || outside_long,
-        abs(bracket.step) <= CONVERGED,
+        best.converged,
         informative,
         select(t1, 1.0, outside_short),
         sqrt(t1_variance),

@@ -11,7 +11,8 @@ const NO_SIGNAL: u32 = 65536u;
 const NO_VARIATION: u32 = 131072u;
 const MAP_NOT_USABLE: u32 = 262144u;
 
-const NO_SIGNAL_BELOW: f32 = 1e-30;
+const SIGNAL_ABOVE: f32 = 1e-15;
+const SIGNAL_BELOW: f32 = 1e15;
 const CONVERGED: f32 = 1e-3;
 
 // What a fit found, with the samples divided by `unit`.
@@ -30,6 +31,11 @@ struct Estimate {
     m0_per_sigma: f32,
     sse: f32,
     total: f32,
+}
+
+// Whether the largest magnitude is that of a signal.
+fn is_signal(largest: f32) -> bool {
+    return largest > SIGNAL_ABOVE && largest < SIGNAL_BELOW;
 }
 
 fn when(condition: bool, bits: u32) -> u32 {

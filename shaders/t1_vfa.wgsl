@@ -109,7 +109,10 @@ fn best_of_grid(voxel: u32) -> Peak {
         }
         if k > 0u {
             let at_end = k == 1u || k == grid;
-            offer(&peak, f32(k - 1u), 0.0, before, height, after, at_end);
+            let candidate = peak_of(f32(k - 1u), 0.0, before, height, after, at_end);
+            if candidate.height > peak.height {
+                peak = candidate;
+            }
         }
         before = height;
         height = after;
@@ -243,7 +246,7 @@ fn t1_vfa(@builtin(global_invocation_id) id: vec3<u32>) {
         write_state(i, voxel, bitcast<u32>(y));
         top = max(top, abs(y));
     }
-    let signal = top > NO_SIGNAL_BELOW;
+    let signal = is_signal(top * uniforms.settings.scale);
     top = select(1.0, top, signal);
     var mean = 0.0;
     for (var i = 0u; i < n; i++) {

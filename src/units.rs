@@ -77,6 +77,11 @@ pub(crate) const SHORTEST_T1_S: f64 = 0.01;
 /// The longest T1 that is believed: free water has less than 5 s.
 pub(crate) const LONGEST_T1_S: f64 = 60.0;
 
+/// A number without the digits that a change of unit adds.
+fn shown(value: f64) -> f32 {
+    value as f32
+}
+
 /// The repetition time of a spoiled gradient echo: above 0, at most 1 s.
 pub(crate) fn check_repetition_time(time: Seconds) -> Result<f64> {
     let seconds = time.seconds();
@@ -86,15 +91,15 @@ pub(crate) fn check_repetition_time(time: Seconds) -> Result<f64> {
     if seconds > 1.0 {
         let mend = format!(
             "a spoiled gradient echo repeats within a second: were milliseconds given as seconds? ({seconds} ms is {} s)",
-            seconds / 1e3
+            shown(seconds / 1e3)
         );
         return Err(Error::setting("repetition time", time, mend));
     }
     if seconds < 1e-4 {
         let mend = format!(
             "no pulse sequence repeats within 0.1 ms: were seconds given as milliseconds? ({} s is {} ms)",
-            seconds * 1e3,
-            seconds * 1e6
+            shown(seconds * 1e3),
+            shown(seconds * 1e6)
         );
         return Err(Error::setting("repetition time", time, mend));
     }
@@ -110,15 +115,15 @@ pub(crate) fn check_t1(name: &str, t1: Seconds) -> Result<f64> {
     if seconds < SHORTEST_T1_S {
         let mend = format!(
             "no tissue has a T1 below 10 ms: were seconds given as milliseconds? ({} s is {} ms)",
-            seconds * 1e3,
-            seconds * 1e6
+            shown(seconds * 1e3),
+            shown(seconds * 1e6)
         );
         return Err(Error::setting(name, t1, mend));
     }
     if seconds > LONGEST_T1_S {
         let mend = format!(
             "no tissue has a T1 above {LONGEST_T1_S} s: were milliseconds given as seconds? ({seconds} ms is {} s)",
-            seconds / 1e3
+            shown(seconds / 1e3)
         );
         return Err(Error::setting(name, t1, mend));
     }
@@ -165,7 +170,7 @@ pub(crate) fn check_inversion_times(times: &[Seconds]) -> Result<Vec<f64>> {
     let longest = times.iter().fold(0.0, |longest: f64, time| longest.max(time.seconds()));
     let found = format!("{longest} s at most");
     if longest > 60.0 {
-        let mend = format!("were milliseconds given as seconds? ({longest} ms is {} s)", longest / 1e3);
+        let mend = format!("were milliseconds given as seconds? ({longest} ms is {} s)", shown(longest / 1e3));
         return Err(Error::setting("inversion times", found, mend));
     }
     if longest < 0.01 {

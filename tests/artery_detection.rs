@@ -125,7 +125,7 @@ fn judge(scene: &Scene) -> Result<(usize, f64, f64, f64), Error> {
     let shares: Vec<f64> = artery.voxels().iter().map(|voxel| share[voxel.position]).collect();
     let function = artery.input_function(&series, Average::Mean, Fluid::Blood)?.function;
     let peak = function.concentration_mm().iter().copied().fold(0.0, f64::max);
-    let truth = series.times().seconds().iter().map(|t| (scene.artery)(t - ARRIVAL_S)).fold(0.0, f64::max);
+    let truth = series.times().unwrap().seconds().iter().map(|t| (scene.artery)(t - ARRIVAL_S)).fold(0.0, f64::max);
     let mean = shares.iter().sum::<f64>() / shares.len() as f64;
     Ok((shares.len(), shares.iter().copied().fold(1.0, f64::min), mean, peak / truth))
 }
@@ -200,7 +200,7 @@ fn tissue_without_an_artery_is_refused() {
     let (series, _) = none.build();
     let mut random = Random(9);
     let noise = Array4::from_shape_fn(series.shape(), |_| random.normal() as f32);
-    let noise = Series::from_array(noise.view(), series.times().clone()).unwrap();
+    let noise = Series::from_array(noise.view(), series.times().unwrap().clone()).unwrap();
     assert!(matches!(find(&noise), Err(Error::NoArtery { .. })));
 }
 
@@ -223,7 +223,7 @@ fn the_artery_does_not_depend_on_the_order_or_direction_of_axes() {
     let expected = sorted(&straight, &|p| p);
     assert_eq!(sorted(&find(&series).unwrap(), &|p| p), expected);
     let of =
-        |samples: &Array4<f32>| find(&Series::from_array(samples.view(), series.times().clone()).unwrap()).unwrap();
+        |samples: &Array4<f32>| find(&Series::from_array(samples.view(), series.times().unwrap().clone()).unwrap()).unwrap();
     // The mean curve, which decides the baseline, is summed in another order: the scores may differ in a last digit only if
     // the baseline did, so that voxels and scores agree exactly.
     assert_eq!(sorted(&of(&mirrored), &|[x, y, z]| [SIDE - 1 - x, y, SLICES - 1 - z]), expected);

@@ -166,6 +166,58 @@ fn a_phantom_comes_back_from_its_files() {
 }
 
 #[test]
+fn t1_maps_from_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (t1, tr, angles) = (1.2f64, 0.005, [2.0f64, 10.0, 20.0]);
+    let files = angles.map(|degrees| {
+        let (sine, cosine) = degrees.to_radians().sin_cos();
+        let e = (-tr / t1).exp();
+        let signal = (1e5 * sine * (1.0 - e) / (1.0 - e * cosine)) as f32;
+        let image = Series::from_voxels(vec![signal; 48], [4, 4, 3, 1], perfuse::SampleAxis::Index).unwrap();
+        let path = folder.path().join(format!("vfa_{degrees}.nii.gz"));
+        image.save(&path, Default::default()).unwrap();
+        path
+    });
+    let images: Vec<&str> = files.iter().map(|file| text(file)).collect();
+    let target = folder.path().join("t1");
+    let all = |more: &[&'static str]| {
+        let end: &[&str] = &["--out", text(&target), "--device", "cpu"];
+        [&images[..], more, end].concat()
+    };
+    let refused: [(&[&'static str], &str); 6] = [
+        (&["--flip-angles", "2,10,20", "--tr", "5"], "milliseconds given as seconds"),
+        (&["--flip-angles", "2,10", "--tr", "0.005"], "3 samples per voxel"),
+        (&["--flip-angles", "2,10,20"], "--tr SECONDS"),
+        (&["--tr", "0.005"], "--flip-angles"),
+        (&["--flip-angles", "2,10,20", "--tr", "0.005", "--inversion-times", "1,2,3"], "inversion times is given"),
+        (&["--method", "look-locker", "--inversion-times", "50,500,2000"], "milliseconds given as seconds"),
+    ];
+    for (arguments, hint) in refused {
+        let output = run("t1_map", &all(arguments));
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", error(&output));
+        assert!(error(&output).contains(hint) && !target.exists(), "{arguments:?}: {}", error(&output));
+    }
+    let said = succeed("t1_map", &all(&["--flip-angles", "2,10,20", "--tr", "0.005"]));
+    for topic in ["device", "images", "method", "T1", "seconds", "written"] {
+        assert!(said.lines().any(|line| line.starts_with(topic)), "no {topic} in:\n{said}");
+    }
+    let found = VoxelMap::open(target.join("t1.nii.gz")).unwrap();
+    assert!(found.values().iter().all(|t| (t - 1.2).abs() < 1e-3));
+    for name in ["t1_se.nii.gz", "r1.json", "m0.nii.gz", "status.nii.gz", "pictures/t1.png"] {
+        assert!(target.join(name).exists(), "no {name}");
+    }
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(target.join("run.json")).unwrap()).unwrap();
+    assert_eq!(record["settings"]["flip_angles_deg"], serde_json::json!([2, 10, 20]));
+    assert_eq!(record["further_sources"], serde_json::json!(["vfa_10.nii.gz", "vfa_20.nii.gz"]));
+    assert_eq!(record["times_s"], serde_json::json!([]));
+    // The files in another order are other images for these angles; the same folder only with --force.
+    let again = run("t1_map", &all(&["--flip-angles", "2,10,20", "--tr", "0.005"]));
+    assert_eq!(again.status.code(), Some(1));
+    succeed("t1_map", &all(&["--flip-angles", "2,10,20", "--tr", "0.005", "--method", "vfa-linear", "--force"]));
+    assert!(succeed("t1_map", &["--help"]).contains("Examples:"));
+}
+
+#[test]
 fn curves_of_a_voxel_and_of_a_mask() {
     let (folder, series, lesion, _) = phantom_files([40, 40, 4]);
     let picture = folder.path().join("curve.png");

@@ -11,6 +11,9 @@ use crate::status;
 
 use super::{Law, Tables, status_bit};
 
+/// A baseline up to this, in stored units, has no inverse in 32 bits.
+const SMALLEST_BASELINE: f64 = 1e-30;
+
 #[inline(always)]
 pub(super) fn evaluate<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, rows: &mut Rows<'_, L>) {
     let (zero, one) = (l.splat(0.0), l.splat(1.0));
@@ -44,7 +47,7 @@ pub(super) fn evaluate<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, rows: &
         None => l.splat(t.versine),
     };
     let relative = t.law != Law::Absolute;
-    let positive = if relative { s0.gt(zero) } else { l.mask(true) };
+    let positive = if relative { s0.gt(l.splat(SMALLEST_BASELINE)) } else { l.mask(true) };
     let readable = finite & usable;
     let valid = readable & positive;
     let inv_s0 = if relative { one / l.select(positive, s0, one) } else { one };

@@ -14,7 +14,7 @@
 //! Given the rate, the signal is linear in the other parameters (variable projection: Golub and Pereyra, SIAM J Numer Anal
 //! 1973), so the sum of squares is a function of one rate alone. It can have several minima, so it is evaluated on a grid
 //! of 64 rates between the bounds of T1; from the best one (by the vertex of the parabola through it and its neighbours)
-//! seven steps of Newton's method follow, each kept within a bracket. There are no start values to choose, and no iteration
+//! ten steps of Newton's method follow, each kept within a bracket. There are no start values to choose, and no iteration
 //! that runs away. A minimum at a bound has the bound's value, a status bit that says so, and no standard errors.
 //!
 //! Standard errors come from the covariance of the fit, `sigma^2 (J'J)^-1`, by the delta method. `sigma^2` is `SSE / (n - p)`
@@ -44,7 +44,7 @@ pub use variable_flip_angle::{PreparedVariableFlipAngle, VariableFlipAngle, VfaM
 pub mod status_bit {
     /// Bit 15: as many parameters as samples, and no noise SD given: no standard errors.
     pub const NO_DEGREES_OF_FREEDOM: u32 = 1 << 15;
-    /// Bit 16: no sample is above 0, or no positive amplitude fits.
+    /// Bit 16: the largest sample is not between 1e-15 and 1e15 in magnitude, or no positive amplitude fits.
     pub const NO_SIGNAL: u32 = 1 << 16;
     /// Bit 17: all samples are equal, so R² has no divisor.
     pub const NO_VARIATION: u32 = 1 << 17;
@@ -53,7 +53,7 @@ pub mod status_bit {
     /// Each with its meaning.
     pub const MEANINGS: &[(u32, &str)] = &[
         (NO_DEGREES_OF_FREEDOM, "as many parameters as samples and no noise SD given: no standard errors"),
-        (NO_SIGNAL, "no signal, or no positive amplitude fits"),
+        (NO_SIGNAL, "no signal (1e-15 to 1e15), or no positive amplitude fits"),
         (NO_VARIATION, "all samples are equal: no R squared"),
         (MAP_NOT_USABLE, "a map that goes with the series has no usable number here"),
     ];

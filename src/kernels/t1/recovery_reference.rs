@@ -6,13 +6,17 @@
 
 #![expect(clippy::needless_range_loop, reason = "indices keep the text comparable with the shader's")]
 
-use crate::kernel::lanes::{Lanes, Numbers};
+use crate::kernel::lanes::{Lanes, Masks, Numbers};
 use crate::kernel::{Curve, Rows};
 
 use super::Readout;
 use super::inversion_recovery::Tables;
-use super::results::{self, Estimate, NO_SIGNAL_BELOW};
-use super::search::{Bracket, GRID, Peak, STEPS};
+use super::results::{self, Estimate};
+use super::search::{Bracket, GRID, Peak, Peaks, STEPS};
+
+/// Peaks of the grid that are followed to their end: a sample near the curve's zero makes two places almost alike, and short
+/// recoveries have minima in several.
+const PEAKS: usize = 4;
 
 /// The fit for one rate: a, b, and what Newton's step and the covariance need, derivatives relative to the rate.
 struct Fit<F> {
@@ -80,10 +84,10 @@ fn fit_at<L: Lanes>(t: &Tables, l: L, y: &[L::F], e: &mut [L::F], mean_y: L::F, 
 /// What a curve with this rate and this place for the zero explains of the samples, over the grid and all places.
 /// `heights` holds the last two of each place.
 #[inline(always)]
-fn best_of_grid<L: Lanes>(t: &Tables, l: L, y: &[L::F], sum: L::F, heights: &mut [L::F]) -> Peak<L> {
+fn best_of_grid<L: Lanes>(t: &Tables, l: L, y: &[L::F], sum: L::F, heights: &mut [L::F]) -> Peaks<L, PEAKS> {
     let zero = l.splat(0.0);
     let per_sample = l.splat(1.0 / t.n as f64);
-    let mut peak = Peak::none(l);
+    let mut peaks = Peaks::none(l);
     for height in heights.iter_mut() {
         *height = zero;
     }
@@ -112,20 +116,90 @@ fn best_of_grid<L: Lanes>(t: &Tables, l: L, y: &[L::F], sum: L::F, heights: &mut
             }
             let (before, height) = (heights[2 * place], heights[2 * place + 1]);
             if k > 0 {
-                peak.offer(l, k - 1, place, [before, height, after]);
+                peaks.offer(l, k - 1, place, [before, height, after]);
             }
             heights[2 * place] = height;
             heights[2 * place + 1] = after;
         }
     }
-    peak
+    peaks
+}
+
+/// The fit at the end of a search.
+struct Followed<L: Lanes> {
+    rate: L::F,
+    fit: Fit<L::F>,
+    found: L::M,
+    at_longest: L::M,
+    at_shortest: L::M,
+    converged: L::M,
+}
+
+impl<L: Lanes> Followed<L> {
+    /// The other one where it is better.
+    #[inline(always)]
+    fn or(self, l: L, better: L::M, other: Self) -> Self {
+        let either = |own: L::M, other: L::M| (better & other) | (!better & own);
+        let (own, new) = (self.fit, other.fit);
+        Self {
+            rate: l.select(better, other.rate, self.rate),
+            fit: Fit {
+                a: l.select(better, new.a, own.a),
+                b: l.select(better, new.b, own.b),
+                slope: l.select(better, new.slope, own.slope),
+                curvature: l.select(better, new.curvature, own.curvature),
+                sse: l.select(better, new.sse, own.sse),
+                mean_e: l.select(better, new.mean_e, own.mean_e),
+                spread: l.select(better, new.spread, own.spread),
+                derivative: l.select(better, new.derivative, own.derivative),
+                b_share: l.select(better, new.b_share, own.b_share),
+                a_share: l.select(better, new.a_share, own.a_share),
+            },
+            found: either(self.found, other.found),
+            at_longest: either(self.at_longest, other.at_longest),
+            at_shortest: either(self.at_shortest, other.at_shortest),
+            converged: either(self.converged, other.converged),
+        }
+    }
+}
+
+/// The search from a peak of the grid. A and B that are not positive are no answer, even where they fit best: then the sum
+/// of squares falls until one of them reaches 0.
+#[inline(always)]
+fn follow<L: Lanes>(t: &Tables, l: L, samples: &[L::F], e: &mut [L::F], peak: &Peak<L>) -> Followed<L> {
+    let zero = l.splat(0.0);
+    let per_sample = l.splat(1.0 / t.n as f64);
+    let (y, e) = e.split_at_mut(t.n);
+    let mut mean_y = zero;
+    for i in 0..t.n {
+        let before_zero = l.count(i).lt(peak.branch);
+        y[i] = l.select(before_zero, -samples[i], samples[i]);
+        mean_y = mean_y + y[i] * per_sample;
+    }
+    let mut bracket = Bracket::around(l, &t.rates, peak.at);
+    for _ in 0..STEPS {
+        bracket.x = l.settled(bracket.x);
+        let fit = fit_at(t, l, y, e, mean_y, bracket.x);
+        bracket.narrow(l, fit.slope, fit.curvature);
+    }
+    let fit = fit_at(t, l, y, e, mean_y, bracket.x);
+    let (at_longest, at_shortest) = bracket.at_bounds();
+    let found = peak.height.gt(zero) & fit.a.gt(zero) & fit.b.gt(zero);
+    Followed {
+        rate: bracket.x,
+        fit,
+        found,
+        at_longest: at_longest & found,
+        at_shortest: at_shortest & found,
+        converged: bracket.converged(l),
+    }
 }
 
 #[inline(always)]
 pub(super) fn evaluate<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
     let (zero, one) = (l.splat(0.0), l.splat(1.0));
     let (y, rest) = scratch.split_at_mut(t.n);
-    let (e, heights) = rest.split_at_mut(t.n);
+    let (e, heights) = rest.split_at_mut(2 * t.n);
 
     // Samples by increasing time, divided by the largest magnitude.
     let origin = curve.first + l.splat(t.offset);
@@ -134,7 +208,7 @@ pub(super) fn evaluate<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, scratch
         y[i] = origin + curve.difference(t.order[i]);
         top = top.max(y[i].abs());
     }
-    let signal = top.gt(l.splat(NO_SIGNAL_BELOW));
+    let signal = results::is_signal(l, top * l.splat(t.scale));
     let top = l.select(signal, top, one);
     let per_sample = l.splat(1.0 / t.n as f64);
     let mut sum = zero;
@@ -148,29 +222,21 @@ pub(super) fn evaluate<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, scratch
         total = total + (y[i] - mean) * (y[i] - mean);
     }
 
-    let peak = best_of_grid(t, l, y, sum, heights);
-    let found = peak.height.gt(zero);
-    let mut mean_y = zero;
-    for i in 0..t.n {
-        let before_zero = l.count(i).lt(peak.branch);
-        y[i] = l.select(before_zero, -y[i], y[i]);
-        mean_y = mean_y + y[i] * per_sample;
+    let peaks = best_of_grid(t, l, y, sum, heights);
+    let mut best = follow(t, l, y, e, &peaks.0[0]);
+    for peak in &peaks.0[1..] {
+        let there = peak.height.gt(zero);
+        if there.any() {
+            let other = follow(t, l, y, e, peak);
+            let better = there & other.fit.sse.lt(best.fit.sse);
+            best = best.or(l, better, other);
+        }
     }
-    let mut bracket = Bracket::around(l, &t.rates, peak.at);
-    for _ in 0..STEPS {
-        bracket.x = l.settled(bracket.x);
-        let fit = fit_at(t, l, y, e, mean_y, bracket.x);
-        bracket.narrow(l, fit.slope, fit.curvature);
-    }
-    let fit = fit_at(t, l, y, e, mean_y, bracket.x);
-    let (at_longest, at_shortest) = bracket.at_bounds();
-    let (at_longest, at_shortest) = (at_longest & found, at_shortest & found);
+    let Followed { rate, fit, found, at_longest, at_shortest, converged } = best;
 
     // T1, M0 and how they move with a, b and the logarithm of the rate.
-    let positive = fit.a.gt(zero) & fit.b.gt(zero);
-    let found = found & positive;
     let (a, b) = (l.select(found, fit.a, one), l.select(found, fit.b, one));
-    let apparent = one / bracket.x;
+    let apparent = one / rate;
     let (t1, m0, t1_a, t1_b, m0_a, m0_b) = match t.readout {
         Readout::Single => (apparent, a, zero, zero, one, zero),
         Readout::LookLocker => {
@@ -200,7 +266,7 @@ pub(super) fn evaluate<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, scratch
         found: found & !outside_short & !outside_long,
         at_shortest: at_shortest | outside_short,
         at_longest: at_longest | outside_long,
-        converged: bracket.converged(l),
+        converged,
         informative,
         t1: l.select(outside_short, one, t1),
         t1_per_sigma: t1_variance.sqrt(),

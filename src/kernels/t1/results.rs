@@ -8,8 +8,16 @@ use crate::status;
 
 use super::{NoiseFrom, status_bit};
 
-/// Samples whose magnitudes stay below this, in stored units, are no signal.
-pub(super) const NO_SIGNAL_BELOW: f64 = 1e-30;
+/// The largest magnitude among a voxel's samples must lie between these: their squares and those of amplitudes have to fit
+/// into 32 bits.
+const SIGNAL_ABOVE: f64 = 1e-15;
+const SIGNAL_BELOW: f64 = 1e15;
+
+/// Whether the largest magnitude is that of a signal.
+#[inline(always)]
+pub(super) fn is_signal<L: Lanes>(l: L, largest: L::F) -> L::M {
+    largest.gt(l.splat(SIGNAL_ABOVE)) & largest.lt(l.splat(SIGNAL_BELOW))
+}
 
 /// The outputs in the order of their rows.
 pub(super) fn outputs() -> Vec<Output> {

@@ -10,8 +10,8 @@ use crate::kernel::{Curve, Rows};
 use crate::kernels::arithmetic::{ln_1p, sine_and_versine};
 
 use super::VfaMethod;
-use super::results::{self, Estimate, NO_SIGNAL_BELOW};
-use super::search::{Bracket, GRID, Peak, STEPS};
+use super::results::{self, Estimate};
+use super::search::{Bracket, GRID, Peak, Peaks, STEPS};
 use super::variable_flip_angle::Tables;
 
 /// A voxel's samples, and the sines and versines of the angles that it had.
@@ -65,7 +65,7 @@ fn fit_at<L: Lanes>(l: L, voxel: &Voxel<'_, L::F>, q: L::F) -> Fit<L::F> {
 #[inline(always)]
 fn best_of_grid<L: Lanes>(t: &Tables, l: L, voxel: &Voxel<'_, L::F>) -> Peak<L> {
     let zero = l.splat(0.0);
-    let mut peak = Peak::none(l);
+    let mut peaks = Peaks::<L, 1>::none(l);
     let (mut before, mut height) = (zero, zero);
     for k in 0..=GRID {
         let mut after = zero;
@@ -81,11 +81,12 @@ fn best_of_grid<L: Lanes>(t: &Tables, l: L, voxel: &Voxel<'_, L::F>) -> Peak<L> 
             after = l.select(positive, yf, zero) * l.select(positive, yf, zero) / ff;
         }
         if k > 0 {
-            peak.offer(l, k - 1, 0, [before, height, after]);
+            peaks.offer(l, k - 1, 0, [before, height, after]);
         }
         before = height;
         height = after;
     }
+    let [peak] = peaks.0;
     peak
 }
 
@@ -207,7 +208,7 @@ pub(super) fn evaluate<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, scratch
         y[i] = origin + curve.difference(i);
         top = top.max(y[i].abs());
     }
-    let signal = top.gt(l.splat(NO_SIGNAL_BELOW));
+    let signal = results::is_signal(l, top * l.splat(t.scale));
     let top = l.select(signal, top, one);
     let per_sample = l.splat(1.0 / t.n as f64);
     let mut mean = zero;
