@@ -62,7 +62,8 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`kernels`] | what is computed: [`kernels::descriptors`] with the onset methods, baseline and noise policies |
+//! | [`kernels`] | what is computed: [`kernels::descriptors`] with the onset methods, baseline and noise policies; [`kernels::fit`]: pharmacokinetic models |
+//! | [`input_function`] | the concentration in the artery: population functions, masks, files, detection |
 //! | [`engine`] | what computes; `engine::gpu` lists devices and their limits |
 //! | `io` | reading and writing NIfTI (feature `nifti`) |
 //! | `render` | pictures (feature `render`) |
@@ -74,6 +75,7 @@
 pub mod engine;
 mod error;
 mod geometry;
+pub mod input_function;
 #[cfg(feature = "nifti")]
 pub mod io;
 pub mod kernel;
@@ -91,7 +93,9 @@ mod time;
 pub use engine::{Cancel, Engine, NonFinite, RunOptions, Verification};
 pub use error::{Error, Result};
 pub use geometry::Geometry;
+pub use input_function::InputFunction;
 pub use kernels::descriptors::Descriptors;
+pub use kernels::fit::PharmacokineticFit;
 pub use maps::{Map, MapData, Maps, RunRecord, SettingValue, StageTime};
 pub use quantity::{Quantity, SignalKind, Unit};
 pub use series::{Mask, Sample, Scaling, Series, VoxelMap, Voxels};

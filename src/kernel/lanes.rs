@@ -39,6 +39,8 @@ pub trait Numbers:
     fn min(self, other: Self) -> Self;
     /// The magnitude.
     fn abs(self) -> Self;
+    /// The largest whole number that is not above it.
+    fn floor(self) -> Self;
     /// The square root of a number that is not negative.
     fn sqrt(self) -> Self;
     /// The exponential.
@@ -153,6 +155,9 @@ impl Numbers for f64 {
     fn abs(self) -> Self {
         f64::abs(self)
     }
+    fn floor(self) -> Self {
+        f64::floor(self)
+    }
     fn sqrt(self) -> Self {
         f64::sqrt(self)
     }
@@ -236,6 +241,10 @@ impl<S: Simd> Numbers for f32x16<S> {
     #[inline(always)]
     fn abs(self) -> Self {
         fearless_simd::SimdBase::abs(self)
+    }
+    #[inline(always)]
+    fn floor(self) -> Self {
+        fearless_simd::SimdFloat::floor(self)
     }
     #[inline(always)]
     fn sqrt(self) -> Self {
@@ -386,6 +395,10 @@ impl<F: Numbers> Numbers for Twin<F> {
     #[inline(always)]
     fn abs(self) -> Self {
         Twin(self.0.abs(), self.1.abs())
+    }
+    #[inline(always)]
+    fn floor(self) -> Self {
+        Twin(self.0.floor(), self.1.floor())
     }
     #[inline(always)]
     fn sqrt(self) -> Self {

@@ -187,8 +187,8 @@ impl<'a, L: Lanes> Rows<'a, L> {
 pub struct Program {
     /// Name, for labels and error texts.
     pub name: &'static str,
-    /// The kernel's WGSL, to follow `shaders/common.wgsl`.
-    pub source: &'static str,
+    /// The kernel's WGSL in pieces, so that kernels can share some, to follow `shaders/common.wgsl` in this order.
+    pub sources: &'static [&'static str],
     /// Entry points, dispatched in this order over the same slab.
     pub entry_points: &'static [&'static str],
     /// Voxels per workgroup: one thread each.

@@ -725,7 +725,7 @@ pub(super) fn program(t: &Tables) -> Program {
     };
     Program {
         name: "descriptors",
-        source: include_str!("../../../shaders/descriptors.wgsl"),
+        sources: &[include_str!("../../../shaders/descriptors.wgsl")],
         entry_points: if t.needs_own_onset && t.onset == Onset::Saturating {
             &["saturating_onset", "descriptors"]
         } else {
@@ -761,7 +761,7 @@ mod tests {
         use crate::engine::gpu::text;
 
         fn module() -> naga::Module {
-            text::kernel(include_str!("../../../shaders/descriptors.wgsl"))
+            text::kernel(&[include_str!("../../../shaders/descriptors.wgsl")])
         }
 
         #[test]
