@@ -334,8 +334,8 @@ quantities! {
         "1 - SSE / sum (C - mean C)^2; NaN for a constant curve";
     AIC = "aic", Some("Q.US1.026"), "AICc", Dimensionless,
         "corrected information criterion N ln(SSE / N) + 2 k + 2 k (k + 1) / (N - k - 1), k free parameters, a fitted delay counted, the variance of the noise not; NaN if SSE is 0 or N <= k + 1";
-    ITERATIONS = "iterations", None, "iterations", Label,
-        "exact evaluations of the model until the step became negligible, at least 1; 0 no answer";
+    ITERATIONS = "iterations", None, "iterations", Dimensionless,
+        "exact evaluations of the model until the step became negligible, at least 1";
     FITTED_CURVE = "fitted_curve", None, "fit", Series,
         "the fitted model at every frame";
     RESIDUAL = "residual", None, "r", Series,

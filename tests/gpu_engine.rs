@@ -487,10 +487,9 @@ fn memory_limits() -> Outcome {
 fn broken_kernels_are_errors() -> Outcome {
     let series = random_i16(100, 4);
     let no_wgsl: &[&str] = &["this is no WGSL"];
-    for (sources, entry_points, hint) in [
-        (no_wgsl, &["main"][..], "kernel sums"),
-        (&[include_str!("gpu_kernel.wgsl")], &["nowhere"][..], "nowhere"),
-    ] {
+    for (sources, entry_points, hint) in
+        [(no_wgsl, &["main"][..], "kernel sums"), (&[include_str!("gpu_kernel.wgsl")], &["nowhere"][..], "nowhere")]
+    {
         let kernel = Sums { sources, entry_points, ..Sums::new(&series) };
         match shared().run_words(&kernel, &series, &RunOptions::new()) {
             Err(Error::Device { problem, .. }) if problem.contains(hint) => {}

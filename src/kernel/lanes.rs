@@ -96,6 +96,13 @@ pub trait Lanes: Copy {
     fn select(self, mask: Self::M, a: Self::F, b: Self::F) -> Self::F;
     /// A bit word where the mask holds, 0 elsewhere.
     fn bits(self, mask: Self::M, word: u32) -> Self::U;
+    /// Does a piece of work with the vector instructions of these lanes allowed: a text that is large, or used in several
+    /// places, is compiled once per lanes in a function that isn't inlined and whose whole body is one such (inlined)
+    /// closure.
+    #[inline(always)]
+    fn within<R>(self, work: impl FnOnce() -> R) -> R {
+        work()
+    }
     /// Writes numbers, NaN where they are not valid.
     fn write(self, value: Self::F, valid: Self::M, words: &mut [Self::Word]);
     /// Writes bit words.
@@ -310,6 +317,10 @@ impl<S: Simd> Lanes for Wide<S> {
         mask.select(u32x16::splat(self.0, word), u32x16::splat(self.0, 0))
     }
     #[inline(always)]
+    fn within<R>(self, work: impl FnOnce() -> R) -> R {
+        self.0.vectorize(work)
+    }
+    #[inline(always)]
     fn write(self, value: f32x16<S>, valid: mask32x16<S>, words: &mut [u32]) {
         let value = valid.select(value, f32x16::splat(self.0, f32::NAN));
         value.store_slice(bytemuck::cast_slice_mut(&mut words[..16]));
@@ -459,6 +470,10 @@ impl<L: Lanes> Lanes for Twice<L> {
     #[inline(always)]
     fn bits(self, mask: Self::M, word: u32) -> Self::U {
         Twin(self.0.bits(mask.0, word), self.0.bits(mask.1, word))
+    }
+    #[inline(always)]
+    fn within<R>(self, work: impl FnOnce() -> R) -> R {
+        self.0.within(work)
     }
     #[inline(always)]
     fn write(self, value: Self::F, valid: Self::M, words: &mut [L::Word]) {

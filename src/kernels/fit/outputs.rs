@@ -74,7 +74,7 @@ pub(in super::super) fn plan(settings: &PharmacokineticFit, frames: usize) -> Re
     entries.push((slot::SSE, Quantity::SSE, OutputKind::Float));
     entries.push((slot::R_SQUARED, Quantity::R_SQUARED, OutputKind::Float));
     entries.push((slot::AIC, Quantity::AIC, OutputKind::Float));
-    entries.push((slot::ITERATIONS, Quantity::ITERATIONS, OutputKind::Label));
+    entries.push((slot::ITERATIONS, Quantity::ITERATIONS, OutputKind::Float));
     let scalars = entries.len();
     entries.push((slot::FITTED_CURVE, Quantity::FITTED_CURVE, OutputKind::Curve(frames)));
     entries.push((slot::RESIDUAL, Quantity::RESIDUAL, OutputKind::Curve(frames)));

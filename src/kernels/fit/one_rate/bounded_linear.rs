@@ -126,8 +126,16 @@ fn moves<L: Lanes>(lanes: L, t: &Tables, low: L::M, high: L::M) -> L::F {
 /// The uptake model's bounds: a = E F and b = (1 - E) F with E from 0 to 1 and F up to the lowest of the highest flow, PS_max
 /// (1 - E) / E and v_max (1 - E) rate. That region is convex, so its best point is the minimum itself, or lies on the side
 /// E = 0, or where the slope along the outer bound changes its sign.
-#[inline(always)]
+#[inline(never)]
 fn uptake<L: Lanes>(lanes: L, t: &Tables, n: &Normal<L::F>, coarse: bool) -> Solution<L::F, L::M> {
+    lanes.within(
+        #[inline(always)]
+        || uptake_within(lanes, t, n, coarse),
+    )
+}
+
+#[inline(always)]
+fn uptake_within<L: Lanes>(lanes: L, t: &Tables, n: &Normal<L::F>, coarse: bool) -> Solution<L::F, L::M> {
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
     let flow = lanes.splat(t.bounds.flow.1);

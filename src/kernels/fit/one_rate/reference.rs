@@ -11,7 +11,7 @@ use super::super::convolution::{WEIGHTS, convolve, step_weights};
 use super::bounded_linear::{Normal, Solution, solve};
 use super::tables::{Companion, Tables};
 use crate::kernel::Curve;
-use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
+use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
 use crate::kernels::fit::Model;
 
 /// Exact evaluations in each valley.
@@ -115,6 +115,28 @@ pub(super) struct Point<F, M> {
     pub(super) triangle: [[F; 4]; 4],
 }
 
+impl<F: Numbers<Mask = M>, M> Point<F, M> {
+    /// To be overwritten.
+    #[inline(always)]
+    fn blank<L: Lanes<F = F, M = M>>(lanes: L) -> Self {
+        let zero = lanes.splat(0.0);
+        let (a_free, b_free) = (lanes.mask(false), lanes.mask(false));
+        let solution = Solution { a: zero, b: zero, excess: zero, a_free, b_free, a_moves: zero, b_moves: zero };
+        Self {
+            solution,
+            alone: zero,
+            surplus: zero,
+            sse: zero,
+            slope: zero,
+            curvature: zero,
+            delay_slope: zero,
+            delay_curvature: zero,
+            rate_by_delay: zero,
+            triangle: [[zero; 4]; 4],
+        }
+    }
+}
+
 /// X at a frame.
 #[inline(always)]
 pub(super) fn companion<L: Lanes, const OWN: bool>(lanes: L, t: &Tables, work: &Work<'_, L::F>, i: usize) -> L::F {
@@ -195,8 +217,26 @@ fn basis<L: Lanes, const OWN: bool>(
 
 /// The fit at one rate and delay: solution (or given coefficients), residual's sum of squares, slopes.
 #[expect(clippy::too_many_arguments, reason = "a point, what is known of it, and memory")]
-#[inline(always)]
+#[inline(never)]
 pub(super) fn evaluate_point<L: Lanes, const OWN: bool>(
+    lanes: L,
+    t: &Tables,
+    rate: L::F,
+    delay: L::F,
+    side: L::F,
+    alone: L::F,
+    given: Option<(L::F, L::F)>,
+    work: &mut Work<'_, L::F>,
+) -> Point<L::F, L::M> {
+    lanes.within(
+        #[inline(always)]
+        || point_at::<L, OWN>(lanes, t, rate, delay, side, alone, given, work),
+    )
+}
+
+#[expect(clippy::too_many_arguments, reason = "as above")]
+#[inline(always)]
+fn point_at<L: Lanes, const OWN: bool>(
     lanes: L,
     t: &Tables,
     rate: L::F,
@@ -366,8 +406,23 @@ pub(super) struct Fit<F, M> {
 }
 
 /// The two deepest valleys among the dictionary's rates, for one delay.
-#[inline(always)]
+#[inline(never)]
 fn valleys<L: Lanes>(lanes: L, t: &Tables, which: usize, alone: L::F, samples: &[L::F], best: &mut [Valley<L::F>; 2]) {
+    lanes.within(
+        #[inline(always)]
+        || valleys_of(lanes, t, which, alone, samples, best),
+    );
+}
+
+#[inline(always)]
+fn valleys_of<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    which: usize,
+    alone: L::F,
+    samples: &[L::F],
+    best: &mut [Valley<L::F>; 2],
+) {
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
     let dictionary = &t.dictionaries[which];
@@ -437,7 +492,7 @@ fn valleys<L: Lanes>(lanes: L, t: &Tables, which: usize, alone: L::F, samples: &
 
 /// The nonlinear fit.
 #[inline(always)]
-pub(super) fn fit<L: Lanes, const OWN: bool>(
+pub(super) fn fit<L: Lanes>(
     lanes: L,
     t: &Tables,
     given_delay: L::F,
@@ -445,6 +500,7 @@ pub(super) fn fit<L: Lanes, const OWN: bool>(
     samples: &Samples<L::F>,
     work: &mut Work<'_, L::F>,
 ) -> Fit<L::F, L::M> {
+    let own = t.delay.own;
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
     let half = lanes.splat(0.5);
@@ -452,7 +508,7 @@ pub(super) fn fit<L: Lanes, const OWN: bool>(
     let blank = Valley { value: far, depth: zero, rate: t.rates.at(lanes, 0), delay: zero };
     let mut best = [blank; 2];
     let mut alone = zero;
-    if !OWN {
+    if !own {
         if t.companion != Companion::None {
             let dictionary = &t.dictionaries[0];
             let mut xc = zero;
@@ -509,7 +565,7 @@ pub(super) fn fit<L: Lanes, const OWN: bool>(
     let mut chosen = starts[0];
     let mut iterations = zero;
     let mut found: Option<(Valley<L::F>, L::F)> = None;
-    let mut outcome: Option<Point<L::F, L::M>> = None;
+    let mut outcome = Point::blank(lanes);
     let mut drop = zero;
     for round in 0..3 {
         if round > 0 && !rival.any() {
@@ -517,7 +573,7 @@ pub(super) fn fit<L: Lanes, const OWN: bool>(
         }
         let turns = match round {
             2 => 1,
-            _ if OWN => DELAYED_ITERATIONS,
+            _ if own => DELAYED_ITERATIONS,
             _ if t.model == Model::Patlak => 1,
             _ => ITERATIONS,
         };
@@ -529,8 +585,12 @@ pub(super) fn fit<L: Lanes, const OWN: bool>(
         let mut count = zero;
         let mut search = DelaySearch::<L>::new(lanes, t, delay);
         for turn in 0..turns {
-            let side = if OWN { search.side } else { zero };
-            let p = evaluate_point::<L, OWN>(lanes, t, rate, delay, side, alone, None, work);
+            let side = if own { search.side } else { zero };
+            let p = if own {
+                evaluate_point::<L, true>(lanes, t, rate, delay, side, alone, None, work)
+            } else {
+                evaluate_point::<L, false>(lanes, t, rate, delay, side, alone, None, work)
+            };
             count = lanes.select(settled, count, count + one);
             drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
             settled = settled | drop.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
@@ -559,7 +619,7 @@ pub(super) fn fit<L: Lanes, const OWN: bool>(
                     next_rate = lanes.select(out, (low * high).sqrt(), tried);
                     (previous_rate, previous_slope) = (rate, p.slope);
                 }
-                if OWN {
+                if own {
                     let next_delay = search.next(lanes, t, delay, delay_free, &p);
                     let follow = p.rate_by_delay * (next_delay - delay);
                     let followed = next_rate + follow;
@@ -574,11 +634,11 @@ pub(super) fn fit<L: Lanes, const OWN: bool>(
                 }
                 rate = next_rate;
             } else {
-                outcome = Some(p);
+                outcome = p;
             }
         }
         let here = Valley { value: zero, depth: zero, rate, delay };
-        let sse = outcome.map_or(zero, |p| p.sse);
+        let sse = outcome.sse;
         match found {
             Some((before, before_sse)) if round == 1 => {
                 let better = sse.lt(before_sse);
@@ -593,14 +653,11 @@ pub(super) fn fit<L: Lanes, const OWN: bool>(
             _ => {}
         }
     }
-    let point = match outcome {
-        Some(point) => point,
-        None => evaluate_point::<L, OWN>(lanes, t, chosen.rate, chosen.delay, zero, alone, None, work),
-    };
-    let limit = lanes.splat(UNFINISHED.0) * point.sse + lanes.splat(UNFINISHED.1) * samples.squares;
-    let outwards = (chosen.rate.le(lowest) & point.slope.gt(zero)) | (chosen.rate.ge(highest) & point.slope.lt(zero));
+    let limit = lanes.splat(UNFINISHED.0) * outcome.sse + lanes.splat(UNFINISHED.1) * samples.squares;
+    let outwards =
+        (chosen.rate.le(lowest) & outcome.slope.gt(zero)) | (chosen.rate.ge(highest) & outcome.slope.lt(zero));
     let not_converged = drop.gt(limit) & !outwards;
-    Fit { rate: chosen.rate, delay: chosen.delay, delay_free, point, iterations, not_converged }
+    Fit { rate: chosen.rate, delay: chosen.delay, delay_free, point: outcome, iterations, not_converged }
 }
 
 #[inline(always)]

@@ -41,21 +41,6 @@ pub(super) fn evaluate<L: Lanes>(
     memory: &mut [L::F],
     rows: &mut Rows<'_, L>,
 ) {
-    if t.delay.own {
-        evaluate_with::<L, true>(lanes, t, curve, memory, rows);
-    } else {
-        evaluate_with::<L, false>(lanes, t, curve, memory, rows);
-    }
-}
-
-#[inline(always)]
-fn evaluate_with<L: Lanes, const OWN: bool>(
-    lanes: L,
-    t: &Tables,
-    curve: &Curve<'_, L>,
-    memory: &mut [L::F],
-    rows: &mut Rows<'_, L>,
-) {
     let zero = lanes.splat(0.0);
     let mut work = Work::new(t, memory);
     let samples = read(lanes, t, curve, &mut work);
@@ -86,37 +71,29 @@ fn evaluate_with<L: Lanes, const OWN: bool>(
         }
         let lost = lanes.bits(curve.finite & !(l.has_rate & l.rate.ge(zero)), status::NOT_IDENTIFIABLE);
         bits = bits | lost;
-        write::<L, false>(lanes, t, curve, &found, point.as_ref(), usable, &samples, &work, bits, rows);
+        write(lanes, t, curve, &found, point.as_ref(), usable, &samples, &work, bits, rows);
         if let Some(row) = t.plan.row(slot::ITERATIONS) {
-            rows.set_bits(row, lanes.bits(curve.finite, 1));
+            rows.set(row, lanes.splat(1.0), curve.finite);
         }
         return;
     }
-    let (mut given, mut delay_free) = (zero, lanes.mask(OWN));
-    if OWN && t.delay.layer {
+    let (mut given, mut delay_free) = (zero, lanes.mask(t.delay.own));
+    if t.delay.layer {
         let layer = curve.extra[0];
         let known = layer.abs().lt(lanes.splat(1e30));
         given = lanes.select(known, layer, zero);
         delay_free = !known;
     }
-    let f = fit::<L, OWN>(lanes, t, given, delay_free, &samples, &mut work);
+    let f = fit(lanes, t, given, delay_free, &samples, &mut work);
     bits = bits | lanes.bits(curve.finite & f.not_converged, status::NOT_CONVERGED);
     let (a, b) = (f.point.solution.a, f.point.solution.b);
     let has_rate = if t.model == Model::Patlak { lanes.mask(true) } else { b.gt(zero) };
     let found = Found { a, b, rate: f.rate, delay: f.delay, delay_free: f.delay_free, has_rate };
-    write::<L, OWN>(lanes, t, curve, &found, Some(&f.point), lanes.mask(true), &samples, &work, bits, rows);
+    write(lanes, t, curve, &found, Some(&f.point), lanes.mask(true), &samples, &work, bits, rows);
     if let Some(row) = t.plan.row(slot::ITERATIONS) {
-        let mut word = lanes.bits(lanes.mask(false), 0);
-        for count in 1..=LARGEST_COUNT {
-            let number = lanes.count(count as usize);
-            word = word | lanes.bits(curve.finite & f.iterations.ge(number) & f.iterations.le(number), count);
-        }
-        rows.set_bits(row, word);
+        rows.set(row, f.iterations, curve.finite);
     }
 }
-
-/// Two valleys of at most 16 evaluations.
-const LARGEST_COUNT: u32 = 32;
 
 /// The model's parameters and what follows from them.
 #[inline(always)]
@@ -188,8 +165,28 @@ fn values<L: Lanes>(lanes: L, t: &Tables, f: &Found<L::F, L::M>) -> [Option<Valu
 }
 
 #[expect(clippy::too_many_arguments, reason = "everything that is known of a block of voxels")]
+#[inline(never)]
+fn write<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    curve: &Curve<'_, L>,
+    f: &Found<L::F, L::M>,
+    point: Option<&Point<L::F, L::M>>,
+    usable: L::M,
+    samples: &Samples<L::F>,
+    work: &Work<'_, L::F>,
+    bits: L::U,
+    rows: &mut Rows<'_, L>,
+) {
+    lanes.within(
+        #[inline(always)]
+        || write_within(lanes, t, curve, f, point, usable, samples, work, bits, rows),
+    );
+}
+
+#[expect(clippy::too_many_arguments, reason = "as above")]
 #[inline(always)]
-fn write<L: Lanes, const OWN: bool>(
+fn write_within<L: Lanes>(
     lanes: L,
     t: &Tables,
     curve: &Curve<'_, L>,
@@ -243,8 +240,10 @@ fn write<L: Lanes, const OWN: bool>(
             if fitted_row.is_none() && residual_row.is_none() {
                 break;
             }
-            let x = companion::<L, OWN>(lanes, t, work, i);
-            let rest = if OWN { work.c[i] - p.alone * x } else { work.rest[i] };
+            let own = t.delay.own;
+            let x =
+                if own { companion::<L, true>(lanes, t, work, i) } else { companion::<L, false>(lanes, t, work, i) };
+            let rest = if own { work.c[i] - p.alone * x } else { work.rest[i] };
             let residual = rest - f.b * work.b[i] - p.surplus * x;
             if let Some(row) = fitted_row {
                 rows.set(row + curve_row, work.c[i] - residual, valid);
@@ -283,10 +282,10 @@ fn write<L: Lanes, const OWN: bool>(
         }
     }
     if let Some(row) = t.plan.row(slot::PARAMETER + Parameter::Delay.index()) {
-        let delay = if OWN { f.delay } else { lanes.splat(t.fixed_delay) };
+        let delay = if t.delay.own { f.delay } else { lanes.splat(t.fixed_delay) };
         rows.set(row, delay, finite);
     }
-    if OWN {
+    if t.delay.own {
         if let (Some((inverse, variance)), true) = (&statistics, t.delay.fitted) {
             let error = inverse.standard_error(lanes, [zero, zero, zero, one], *variance);
             if let Some(row) = t.plan.row(slot::STANDARD_ERROR + Parameter::Delay.index()) {
