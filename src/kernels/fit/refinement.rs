@@ -69,8 +69,24 @@ const RELAX: f64 = 0.1;
 const TIGHTEN: f64 = 8.0;
 
 /// From the start to the floor of its valley; at most so many turns. Voxels outside `wanted` stay where they are.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn refine<L: Lanes, const P: usize>(
+    lanes: L,
+    problem: &mut impl Problem<L, P>,
+    start: [L::F; P],
+    held: &[L::M; P],
+    squares: L::F,
+    wanted: L::M,
+    turns: usize,
+) -> Refined<L::F, L::M, P> {
+    lanes.within(
+        #[inline(always)]
+        || refine_within(lanes, problem, start, held, squares, wanted, turns),
+    )
+}
+
+#[inline(always)]
+fn refine_within<L: Lanes, const P: usize>(
     lanes: L,
     problem: &mut impl Problem<L, P>,
     start: [L::F; P],
@@ -233,8 +249,23 @@ fn step<L: Lanes, const P: usize>(
 
 /// Least squares |r d - rhs|^2 + damping |D d|^2 over the free variables, by Gram and Schmidt's modified process. Row
 /// P + j, the damping of column j, is the only one below row P that column j begins with.
-#[inline(always)]
+#[inline(never)]
 fn damped<L: Lanes, const P: usize>(
+    lanes: L,
+    r: &[[L::F; P]; P],
+    lengths: &[L::F; P],
+    rhs: &[L::F; P],
+    free: &[L::M; P],
+    damping: L::F,
+) -> [L::F; P] {
+    lanes.within(
+        #[inline(always)]
+        || damped_within(lanes, r, lengths, rhs, free, damping),
+    )
+}
+
+#[inline(always)]
+fn damped_within<L: Lanes, const P: usize>(
     lanes: L,
     r: &[[L::F; P]; P],
     lengths: &[L::F; P],

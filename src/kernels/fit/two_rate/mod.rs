@@ -5,6 +5,7 @@ mod reference;
 mod results;
 mod tables;
 
+use crate::kernel::bounded::{Bounded, BoundedWord};
 use crate::kernel::lanes::Lanes;
 use crate::kernel::{Curve, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
@@ -51,6 +52,11 @@ impl PreparedKernel for PreparedTwoRate {
     #[inline(always)]
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
         results::evaluate(lanes, &self.tables, &curve, scratch, rows);
+    }
+
+    fn evaluate_bounded<'a>(&self, _: Bounded<'a>, _: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
+        // A search has no bound by rounding.
+        words.fill(BoundedWord { value: f64::NAN, error: f64::INFINITY });
     }
 
     fn program(&self) -> Program {

@@ -193,9 +193,12 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
     }
 }
 
-impl<L: Lanes, const P: usize> Problem<L, P> for Exchange<'_, '_, L::F, P> {
+impl<const P: usize, F> Exchange<'_, '_, F, P> {
     #[inline(always)]
-    fn equations(&mut self, lanes: L, parameters: &[L::F; P], r: &[[L::F; P]; P]) -> Equations<L::F, P> {
+    fn pass<L: Lanes<F = F>>(&mut self, lanes: L, parameters: &[F; P], r: &[[F; P]; P]) -> Equations<F, P>
+    where
+        F: crate::kernel::lanes::Numbers<Mask = L::M>,
+    {
         let zero = lanes.splat(0.0);
         let two = two_rates(lanes, [parameters[0], parameters[1], parameters[2], parameters[3]]);
         let columns = self.columns(lanes, parameters, &two, r);
@@ -235,6 +238,16 @@ impl<L: Lanes, const P: usize> Problem<L, P> for Exchange<'_, '_, L::F, P> {
             }
         }
         sums.equations
+    }
+}
+
+impl<L: Lanes, const P: usize> Problem<L, P> for Exchange<'_, '_, L::F, P> {
+    #[inline(never)]
+    fn equations(&mut self, lanes: L, parameters: &[L::F; P], r: &[[L::F; P]; P]) -> Equations<L::F, P> {
+        lanes.within(
+            #[inline(always)]
+            || self.pass(lanes, parameters, r),
+        )
     }
 
     #[inline(always)]
@@ -370,8 +383,23 @@ struct Start<F> {
 }
 
 /// Looks through the cells for one delay; `open` says for which voxels that delay is to be looked at.
-#[inline(always)]
+#[inline(never)]
 fn search<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    which: usize,
+    open: L::M,
+    work: &mut Work<'_, L::F>,
+    best: &mut [Start<L::F>; KINDS],
+) {
+    lanes.within(
+        #[inline(always)]
+        || search_within(lanes, t, which, open, work, best),
+    );
+}
+
+#[inline(always)]
+fn search_within<L: Lanes>(
     lanes: L,
     t: &Tables,
     which: usize,

@@ -31,8 +31,22 @@ pub(super) fn evaluate<L: Lanes>(
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn evaluate_with<L: Lanes, const P: usize>(
+    lanes: L,
+    t: &Tables,
+    curve: &Curve<'_, L>,
+    memory: &mut [L::F],
+    rows: &mut Rows<'_, L>,
+) {
+    lanes.within(
+        #[inline(always)]
+        || evaluate_within::<L, P>(lanes, t, curve, memory, rows),
+    );
+}
+
+#[inline(always)]
+fn evaluate_within<L: Lanes, const P: usize>(
     lanes: L,
     t: &Tables,
     curve: &Curve<'_, L>,
