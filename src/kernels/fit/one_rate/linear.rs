@@ -78,7 +78,7 @@ pub(super) fn fit<L: Lanes>(lanes: L, t: &Tables, work: &mut Work<'_, L::F>) -> 
     let rate = -coefficient;
     match t.model {
         Model::ExtendedTofts => LinearFit { a: second, b: first - rate * second, rate, has_rate },
-        Model::TwoCompartmentUptake => {
+        Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => {
             let has_rate = has_rate & rate.abs().gt(tiny);
             let a = second / lanes.select(has_rate, rate, one);
             LinearFit { a, b: first - a, rate, has_rate }

@@ -13,7 +13,7 @@ use crate::maps::SettingValue;
 
 use super::{PharmacokineticFit, status_bit};
 pub use tables::Tables;
-pub(super) use tables::prepare;
+pub(super) use tables::{DelayTables, delay_tables, prepare};
 
 /// A model of one rate with its tables, ready to run.
 #[derive(Debug, Clone)]

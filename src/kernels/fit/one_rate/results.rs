@@ -130,7 +130,7 @@ fn values<L: Lanes>(lanes: L, t: &Tables, f: &Found<L::F, L::M>) -> [Option<Valu
             None,
             None,
         ],
-        Model::TwoCompartmentUptake => {
+        Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => {
             let flow = a + b;
             let parted = turning & b.abs().gt(zero);
             let safe_b = lanes.select(parted, b, one);

@@ -107,28 +107,28 @@ pub(super) struct LinearTables {
 
 /// What a voxel's own delay needs.
 #[derive(Debug, Clone, Default)]
-pub(super) struct DelayTables {
+pub(in super::super) struct DelayTables {
     /// Whether voxels have their own delay.
-    pub(super) own: bool,
+    pub(in super::super) own: bool,
     /// Whether it comes from the first extra layer, where that isn't NaN.
-    pub(super) layer: bool,
+    pub(in super::super) layer: bool,
     /// Whether it is fitted in some voxels.
-    pub(super) fitted: bool,
+    pub(in super::super) fitted: bool,
     /// Its bounds in s.
-    pub(super) bounds: (f64, f64),
+    pub(in super::super) bounds: (f64, f64),
     /// Searched, ascending, in s; and the largest distance between two of them.
-    pub(super) nodes: Table,
-    pub(super) reach: f64,
-    pub(super) knot_times: Table,
-    pub(super) knot_values: Table,
+    pub(in super::super) nodes: Table,
+    pub(in super::super) reach: f64,
+    pub(in super::super) knot_times: Table,
+    pub(in super::super) knot_values: Table,
     /// Slope after each knot; 0 after the last.
-    pub(super) knot_slopes: Table,
+    pub(in super::super) knot_slopes: Table,
     /// Integral up to each knot.
-    pub(super) knot_integrals: Table,
+    pub(in super::super) knot_integrals: Table,
     /// Halvings that find a knot.
-    pub(super) halvings: usize,
+    pub(in super::super) halvings: usize,
     /// A fraction of a step, for looking to either side of a kink.
-    pub(super) aside: f64,
+    pub(in super::super) aside: f64,
 }
 
 /// Decides everything that is shared by all voxels.
@@ -169,7 +169,7 @@ pub(super) fn build(
     let companion = match model {
         Model::Tofts | Model::OneCompartment => Companion::None,
         Model::ExtendedTofts | Model::Patlak => Companion::Input,
-        Model::TwoCompartmentUptake => Companion::Integral,
+        Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => Companion::Integral,
     };
     let bounds = bounds(settings)?;
     let own = matches!(settings.delay, Delay::Free | Delay::PerVoxel(_));
@@ -233,7 +233,7 @@ fn bounds(settings: &PharmacokineticFit) -> Result<Bounds> {
         Model::Patlak => {
             Bounds { companion: of(Parameter::PlasmaVolume), flow: of(Parameter::ExchangeFlow), volume: (0.0, 1.0) }
         }
-        Model::TwoCompartmentUptake => Bounds {
+        Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => Bounds {
             companion: of(Parameter::ExchangeFlow),
             flow: of(Parameter::PlasmaFlow),
             volume: of(Parameter::PlasmaVolume),
@@ -334,7 +334,7 @@ fn dictionary(
 }
 
 /// Tables for delays of the voxels' own.
-fn delay_tables(settings: &PharmacokineticFit, t: &[f64], knots: Knots<'_>, own: bool) -> DelayTables {
+pub(in super::super) fn delay_tables(settings: &PharmacokineticFit, t: &[f64], knots: Knots<'_>, own: bool) -> DelayTables {
     if !own {
         return DelayTables::default();
     }
@@ -398,7 +398,7 @@ fn linear_tables(settings: &PharmacokineticFit, t: &[f64], shifted: &[f64], knot
     let second: Vec<f64> = match settings.model {
         Model::Tofts | Model::OneCompartment => vec![0.0; t.len()],
         Model::ExtendedTofts | Model::Patlak => shifted.iter().map(|t| knots.at(*t)).collect(),
-        Model::TwoCompartmentUptake => knots.double_integral(shifted),
+        Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => knots.double_integral(shifted),
     };
     let length = |column: &[f64]| column.iter().map(|x| x * x).sum::<f64>().sqrt();
     let unit = |column: Vec<f64>, length: f64| -> Table {
