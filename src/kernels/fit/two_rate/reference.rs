@@ -144,13 +144,7 @@ fn exchange_held<L: Lanes>(lanes: L, t: &Tables, exchange: L::F) -> L::M {
 impl<const P: usize, F> Exchange<'_, '_, F, P> {
     /// J R^-1 over the basis: J by the variables, from the derivatives by the parameters.
     #[inline(always)]
-    fn columns<L: Lanes<F = F>>(
-        &self,
-        lanes: L,
-        parameters: &[F; P],
-        two: &TwoRates<F>,
-        r: &[[F; P]; P],
-    ) -> [[F; P]; 5]
+    fn columns<L: Lanes<F = F>>(&self, lanes: L, parameters: &[F; P], two: &TwoRates<F>, r: &[[F; P]; P]) -> [[F; P]; 5]
     where
         F: crate::kernel::lanes::Numbers<Mask = L::M>,
     {

@@ -69,8 +69,8 @@ fn evaluate_within<L: Lanes, const P: usize>(
         }
     }
     let f: Refined<L::F, L::M, P> = fit(lanes, t, given, delay_free, samples.squares, &mut work);
-    let mut bits = lanes.bits(!finite, status::NON_FINITE_SAMPLE)
-        | lanes.bits(finite & !f.converged, status::NOT_CONVERGED);
+    let mut bits =
+        lanes.bits(!finite, status::NON_FINITE_SAMPLE) | lanes.bits(finite & !f.converged, status::NOT_CONVERGED);
 
     // Goodness and curves.
     let count = lanes.count(PARAMETERS.len());
