@@ -14,23 +14,23 @@ use perfuse::{
 
 /// One quantity of one published set.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub(crate) struct Row {
     /// The set, and what was fitted to it.
-    pub set: String,
+    pub(crate) set: String,
     /// What is compared.
-    pub quantity: &'static str,
+    pub(crate) quantity: &'static str,
     /// How many values.
-    pub cases: usize,
+    pub(crate) cases: usize,
     /// What is allowed.
-    pub allowed: String,
+    pub(crate) allowed: String,
     /// What was found, in words.
-    pub found: String,
+    pub(crate) found: String,
     /// The largest deviation over what is allowed there: at most 1 where all is well.
-    pub worst_share: f64,
+    pub(crate) worst_share: f64,
 }
 
 impl Row {
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.worst_share <= 1.0
     }
 }
@@ -117,7 +117,7 @@ fn osipi_tolerance(id: &str) -> Tolerance {
 }
 
 /// The lines of a CSV by their head's names.
-pub fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
+fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut lines = text.lines().map(|line| line.split(',').map(str::trim));
     let head: Vec<&str> = lines.next().expect("a head").collect();
@@ -129,7 +129,7 @@ fn number(row: &BTreeMap<String, String>, name: &str) -> f64 {
 }
 
 /// Everything, on one engine.
-pub fn all(engine: &Engine, data: &Path) -> Result<Vec<Row>> {
+pub(crate) fn all(engine: &Engine, data: &Path) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     rows.extend(osipi_models(engine, data)?);
     rows.extend(osipi_t1(engine, data)?);
@@ -413,7 +413,10 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// The tumour of a real abdomen, from flip angles to extended Tofts, beside SEPAL's medians.
 fn abdomen(engine: &Engine, data: &Path) -> Result<Vec<Row>> {
     let folder = data.join("dce_real_abdomen_madym");
-    let series = Series::open(folder.join("dce.nii.gz"))?;
+    let info = std::fs::read_to_string(folder.join("info.json")).expect("what the set's page says");
+    let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
+    let times = info["frame_times_s"].as_array().expect("times").iter().map(|t| t.as_f64().expect("a number"));
+    let series = Series::open(folder.join("dce.nii.gz"))?.with_times(TimeAxis::from_seconds(times.collect())?)?;
     let mask = Mask::open(folder.join("roi_tumour.nii.gz"))?;
     let options = RunOptions::new().mask(&mask);
     let images = Series::open_stack([2, 10, 20].map(|angle| folder.join(format!("vfa_{angle}deg.nii.gz"))))?;
@@ -476,7 +479,8 @@ fn prostate(engine: &Engine, data: &Path) -> Result<Vec<Row>> {
 }
 
 /// The kidney's curves through a model: value of every parameter and the share of the variance explained, per kidney.
-pub fn kidney(engine: &Engine, data: &Path, model: Model) -> Result<Vec<(String, BTreeMap<String, f64>)>> {
+#[allow(dead_code, reason = "the program prints the tables only")]
+pub(crate) fn kidney(engine: &Engine, data: &Path, model: Model) -> Result<Vec<(String, BTreeMap<String, f64>)>> {
     let folder = data.join("dce_real_kidney_minipig_renal_fibrosis");
     let text = std::fs::read_to_string(folder.join("rois.csv")).expect("the curves");
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').map(str::trim).collect()).collect();
@@ -497,7 +501,7 @@ pub fn kidney(engine: &Engine, data: &Path, model: Model) -> Result<Vec<(String,
     let fit = PharmacokineticFit::new(model, input)
         .delay(Delay::Free)
         .bounds(perfuse::kernels::fit::Parameter::Delay, 0.0, 10.0)
-        .bounds(perfuse::kernels::fit::Parameter::PlasmaFlow, 0.0, 600.0);
+        .bounds(perfuse::kernels::fit::Parameter::PlasmaFlow, 0.0, 1000.0);
     let mut kidneys = Vec::new();
     for i in 1..names.len() {
         let maps = engine.run(&fit, &convert(column(i), 1.2)?)?;
