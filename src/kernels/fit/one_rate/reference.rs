@@ -14,6 +14,8 @@ use crate::kernel::Curve;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
 use crate::kernels::fit::Model;
 
+/// Logarithm of the ratio of the dictionary's rates.
+const RATIO_LOGARITHM: f64 = 0.47;
 /// Exact evaluations in each valley.
 const ITERATIONS: usize = 6;
 /// Exact evaluations in each valley where the delay is fitted, too.
@@ -470,6 +472,18 @@ fn valleys_of<L: Lanes>(
         let rise = lanes.select(value.lt(far), value - before, zero);
         let fall = lanes.select(before_that.lt(far), before_that - before, zero);
         let depth = quarter * (rise + fall);
+        // The vertex of the parabola through the three, in the logarithm of the rate; none where the sum has a kink.
+        if k > 1 && k < t.rates.len() && t.corner != t.rates[k - 1] {
+            let (below, above) = (t.log_steps[k - 2], t.log_steps[k - 1]);
+            let (to_below, to_above) = (lanes.splat(1.0 / below) * fall, lanes.splat(1.0 / above) * rise);
+            let bend = to_below + to_above;
+            let slope = lanes.splat(below) * to_above - lanes.splat(above) * to_below;
+            let curved = bend.gt(zero) & valley;
+            let shift = -(lanes.splat(0.5) * slope / lanes.select(curved, bend, one));
+            let factor = one + shift * (one + lanes.splat(0.5) * shift);
+            rate_before =
+                lanes.select(curved & shift.abs().lt(lanes.splat(RATIO_LOGARITHM)), factor * rate_before, rate_before);
+        }
         let first = valley & before.lt(best[0].value);
         let second = valley & !first & before.lt(best[1].value);
         let displaced = best[0];

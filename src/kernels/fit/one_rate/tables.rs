@@ -69,7 +69,6 @@ pub struct Tables {
     pub(super) n: usize,
     /// Row of each frame in a curve: not all frames are left where samples are skipped.
     pub(super) row_of_frame: Vec<usize>,
-    pub(super) all_frames: usize,
     pub(super) slope: f64,
     pub(super) intercept: f64,
     pub(super) bounds: Bounds,
@@ -79,6 +78,8 @@ pub struct Tables {
     /// The rate at which both upper bounds meet.
     pub(super) corner: f64,
     pub(super) rates: Table,
+    /// Logarithms of the ratios of neighbouring rates.
+    pub(super) log_steps: Vec<f64>,
     /// One per delay that is searched; the first is that of a delay that isn't.
     pub(super) dictionaries: Vec<Dictionary>,
     /// From the first knot to the last frame; from knot to knot where the delay is a voxel's own.
@@ -199,11 +200,11 @@ pub(super) fn build(
         companion,
         n: t.len(),
         row_of_frame: frames.to_vec(),
-        all_frames: times.len(),
         slope,
         intercept,
         corner: if model == Model::Patlak { -1.0 } else { bounds.flow.1 / bounds.volume.1 },
         bounds,
+        log_steps: rates.windows(2).map(|w| (w[1] / w[0]).ln()).collect(),
         rates: rates.into_iter().collect(),
         dictionaries,
         steps,
