@@ -16,12 +16,16 @@ use crate::kernels::fit::Model;
 
 /// Logarithm of the ratio of the dictionary's rates.
 const RATIO_LOGARITHM: f64 = 0.47;
-/// Exact evaluations in each valley.
-const ITERATIONS: usize = 6;
-/// Exact evaluations in each valley where the delay is fitted, too.
-const DELAYED_ITERATIONS: usize = 16;
-/// A step that lowers the sum of squares by less than this share of it, or of sum C^2, is negligible …
-const NEGLIGIBLE: (f64, f64) = (1e-7, 1e-11);
+/// Most exact evaluations in each valley.
+const ITERATIONS: usize = 40;
+/// The same where the delay is a voxel's own.
+const DELAYED_ITERATIONS: usize = 32;
+/// Turns after which both sides of a delay have been looked at.
+const SIDES_SEEN: usize = 4;
+/// Between rates that shape a curve in proportion to the rate, and in proportion to its inverse: s.
+const TYPICAL_TIME: f64 = 10.0;
+/// A step that lowers the sum of squares by less than this share of it, or of sum C^2, is the last one …
+const NEGLIGIBLE: (f64, f64) = (1e-8, 1e-12);
 /// … and by more than this, the fit has not converged.
 const UNFINISHED: (f64, f64) = (1e-5, 1e-9);
 
@@ -434,8 +438,9 @@ fn valleys_of<L: Lanes>(
     // The entry before, and the one before that.
     let (mut before, mut before_that) = (far, far);
     let (mut rate_before, mut share_before) = (zero, zero);
+    let (mut along_before, mut along_before_that) = (zero, zero);
     for k in 0..=t.rates.len() {
-        let (mut value, mut rate, mut share) = (far, zero, zero);
+        let (mut value, mut rate, mut share, mut along) = (far, zero, zero, zero);
         if k < t.rates.len() {
             let vector = &dictionary.vectors;
             let (mut even, mut odd) = (zero, zero);
@@ -465,6 +470,27 @@ fn valleys_of<L: Lanes>(
                 value = value - alone * alone * xx;
             }
             share = one;
+            along = projection;
+        }
+        // Where all three entries are below a bound of 0, a narrow valley may lie between them.
+        if k > 1 && k < t.rates.len() && t.bounds.flow.0 == 0.0 {
+            let (below, above) = (t.log_steps[k - 2], t.log_steps[k - 1]);
+            let (to_below, to_above) = (
+                lanes.splat(1.0 / below) * (along_before_that - along_before),
+                lanes.splat(1.0 / above) * (along - along_before),
+            );
+            let bend = -(to_below + to_above);
+            let slope = lanes.splat(below) * to_above - lanes.splat(above) * to_below;
+            let sum = lanes.splat(below + above);
+            let peaks = along_before.lt(zero) & along.lt(along_before) & along_before_that.lt(along_before);
+            // Parabola p + s x - c x^2 with s = slope / sum, c = bend / sum.
+            let safe = lanes.select(peaks & bend.gt(zero), bend, one);
+            let top = along_before + lanes.splat(0.25) * slope * slope / (safe * sum);
+            let hidden = peaks & top.gt(zero);
+            let shift = lanes.splat(0.5) * slope / safe;
+            rate_before =
+                lanes.select(hidden, rate_before * (one + shift * (one + lanes.splat(0.5) * shift)), rate_before);
+            before = lanes.select(hidden, before - top * top, before);
         }
         // The entry before is a valley if neither neighbour lies lower.
         let valley = before.le(value) & before.lt(before_that) & share_before.gt(zero);
@@ -501,6 +527,7 @@ fn valleys_of<L: Lanes>(
         };
         (before_that, before) = (before, value);
         (rate_before, share_before) = (rate, share);
+        (along_before_that, along_before) = (along_before, along);
     }
 }
 
@@ -593,7 +620,8 @@ pub(super) fn fit<L: Lanes>(
         };
         let start = if round == 2 { chosen } else { starts[round] };
         let (mut rate, mut delay) = (start.rate, start.delay);
-        let (mut low, mut high) = (lowest, highest);
+        // Rates at which the slope was seen to fall and to rise; none yet.
+        let (mut low, mut high) = (half * lowest, highest + highest);
         let (mut previous_rate, mut previous_slope) = (zero, zero);
         let mut settled = lanes.mask(false);
         let mut count = zero;
@@ -605,51 +633,73 @@ pub(super) fn fit<L: Lanes>(
             } else {
                 evaluate_point::<L, false>(lanes, t, rate, delay, side, alone, None, work)
             };
-            count = lanes.select(settled, count, count + one);
+            outcome = p;
             drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
-            settled = settled | drop.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
-            if turn + 1 < turns {
-                let mut next_rate = rate;
-                if t.model != Model::Patlak {
-                    let falling = p.slope.lt(zero);
-                    low = lanes.select(falling, low.max(rate), low);
-                    high = lanes.select(falling, high, high.min(rate));
-                    // The second derivative from two slopes, if it makes sense beside that of Gauss and Newton.
-                    let apart = rate - previous_rate;
-                    let moved = apart.abs().gt(zero) & lanes.mask(turn > 0);
-                    let secant = (p.slope - previous_slope) / lanes.select(moved, apart, one);
-                    let sensible =
-                        moved & secant.gt(lanes.splat(0.1) * p.curvature) & secant.lt(lanes.splat(10.0) * p.curvature);
-                    let second = lanes.select(sensible, secant, p.curvature);
-                    let step = -(p.slope / lanes.select(second.gt(zero), second, one));
-                    let step = lanes.select(second.gt(zero), step, zero);
-                    let tried = (rate + step).max(lanes.splat(0.3) * rate).min(lanes.splat(3.0) * rate);
-                    let tried = tried.max(lowest).min(highest);
-                    let corner = lanes.splat(t.corner);
-                    let crosses = (rate.lt(corner) & corner.lt(tried)) | (tried.lt(corner) & corner.lt(rate));
-                    let holds = p.solution.b_free;
-                    let tried = lanes.select(crosses & !holds, corner, tried);
-                    let out = tried.lt(low) | tried.gt(high);
-                    next_rate = lanes.select(out, (low * high).sqrt(), tried);
-                    (previous_rate, previous_slope) = (rate, p.slope);
-                }
-                if own {
-                    let next_delay = search.next(lanes, t, delay, delay_free, &p);
-                    let follow = p.rate_by_delay * (next_delay - delay);
-                    let followed = next_rate + follow;
-                    let fair = followed.gt(half * next_rate) & followed.lt(next_rate + next_rate);
-                    let moves = (next_delay - delay).abs().gt(zero);
-                    next_rate = lanes.select(fair, followed, next_rate).max(lowest).min(highest);
-                    // Another delay has other slopes.
-                    low = lanes.select(moves, lowest, low);
-                    high = lanes.select(moves, highest, high);
-                    previous_rate = lanes.select(moves, next_rate, previous_rate);
-                    delay = next_delay;
-                }
-                rate = next_rate;
-            } else {
-                outcome = p;
+            count = lanes.select(settled, count, count + one);
+            // Voxels that have settled stay where they are, however long their neighbours take.
+            let moving = !settled;
+            if !moving.any() || turn + 1 == turns {
+                break;
             }
+            let small = drop.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
+            let mut next_rate = rate;
+            let mut stuck = lanes.mask(t.model == Model::Patlak);
+            if t.model != Model::Patlak {
+                let falling = p.slope.lt(zero);
+                low = lanes.select(falling, low.max(rate), low);
+                high = lanes.select(falling, high, high.min(rate));
+                // The second derivative from two slopes, if it makes sense beside that of Gauss and Newton.
+                let apart = rate - previous_rate;
+                let moved = apart.abs().gt(zero) & lanes.mask(turn > 0);
+                let secant = (p.slope - previous_slope) / lanes.select(moved, apart, one);
+                let large_residual = p.sse.gt(lanes.splat(1e-4) * samples.squares);
+                let sensible = moved
+                    & large_residual
+                    & secant.gt(lanes.splat(0.05) * p.curvature)
+                    & secant.lt(lanes.splat(20.0) * p.curvature);
+                let second = lanes.select(sensible, secant, p.curvature);
+                let relative = -(p.slope / (lanes.select(second.gt(zero), second, one) * rate.max(lanes.splat(1e-30))));
+                let relative = lanes.select(second.gt(zero), relative, zero);
+                // Slow rates shape a curve in proportion to the rate, fast ones to its inverse.
+                let product = rate * lanes.splat(TYPICAL_TIME);
+                let share = product / (one + product);
+                let below = one - share * relative;
+                let above = one + (one - share) * relative;
+                let fair = below.gt(lanes.splat(0.2)) & above.gt(lanes.splat(0.2));
+                let factor = above / lanes.select(fair, below, one);
+                let limit = lanes.select(relative.gt(zero), lanes.splat(5.0), lanes.splat(0.2));
+                let factor = lanes.select(fair, factor, limit).max(lanes.splat(0.2)).min(lanes.splat(5.0));
+                let tried = (rate * factor).max(lowest).min(highest);
+                let corner = lanes.splat(t.corner);
+                let crosses = (rate.lt(corner) & corner.lt(tried)) | (tried.lt(corner) & corner.lt(rate));
+                let tried = lanes.select(crosses & !p.solution.b_free, corner, tried);
+                let stays = tried.le(rate) & tried.ge(rate);
+                let out = tried.le(low) | tried.ge(high);
+                let middle = (low * high).sqrt().max(lowest).min(highest);
+                // The last step doesn't leave its valley, and one too small for a number is none.
+                next_rate = lanes.select(out, lanes.select(stays | small, rate, middle), tried);
+                stuck = stays;
+                (previous_rate, previous_slope) = (rate, p.slope);
+            }
+            if own {
+                let next_delay = lanes.select(moving, search.next(lanes, t, delay, delay_free, &p), delay);
+                let followed = next_rate + p.rate_by_delay * (next_delay - delay);
+                let fair = followed.gt(half * next_rate) & followed.lt(next_rate + next_rate);
+                let moves = (next_delay - delay).abs().gt(zero);
+                next_rate = lanes.select(fair, followed, next_rate).max(lowest).min(highest);
+                // Another delay has other slopes.
+                low = lanes.select(moves, half * lowest, low);
+                high = lanes.select(moves, highest + highest, high);
+                previous_rate = lanes.select(moves, next_rate, previous_rate);
+                let level = p.delay_slope * p.delay_slope / p.delay_curvature.max(lanes.splat(1e-30));
+                let flat = level.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible) | search.kink;
+                settled =
+                    settled | (moving & (small | stuck) & (!delay_free | (flat & lanes.mask(turn >= SIDES_SEEN))));
+                delay = next_delay;
+            } else {
+                settled = settled | small | stuck;
+            }
+            rate = lanes.select(moving, next_rate, rate);
         }
         let here = Valley { value: zero, depth: zero, rate, delay };
         let sse = outcome.sse;
@@ -706,8 +756,8 @@ impl<L: Lanes> DelaySearch<L> {
         let (lower, upper) = t.delay.bounds;
         let reach = lanes.splat(t.delay.reach);
         Self {
-            low: (delay - reach).max(lanes.splat(lower)),
-            high: (delay + reach).min(lanes.splat(upper)),
+            low: (delay - reach).max(lanes.splat(lower - 1.0)),
+            high: (delay + reach).min(lanes.splat(upper + 1.0)),
             side: lanes.splat(t.delay.aside),
             left_slope: zero,
             previous_delay: delay,
@@ -758,9 +808,10 @@ impl<L: Lanes> DelaySearch<L> {
         let step = -(slope / lanes.select(second.gt(zero), second, one));
         let tried = delay + lanes.select(second.gt(zero), step, zero);
         let tried = tried.max(lanes.splat(t.delay.bounds.0)).min(lanes.splat(t.delay.bounds.1));
-        let out = tried.lt(self.low) | tried.gt(self.high);
+        let out = tried.le(self.low) | tried.ge(self.high);
         let middle = lanes.splat(0.5) * (self.low + self.high);
-        let next = lanes.select(out, middle, tried);
+        let next =
+            lanes.select(out, middle, tried).max(lanes.splat(t.delay.bounds.0)).min(lanes.splat(t.delay.bounds.1));
         self.previous_delay = delay;
         self.previous_slope = slope;
         lanes.select(free & !self.kink, next, delay)
