@@ -15,7 +15,7 @@ use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
 use crate::kernels::fit::Model;
 
 /// Logarithm of the ratio of the dictionary's rates.
-const RATIO_LOGARITHM: f64 = 0.47;
+const RATIO_LOGARITHM: f64 = 0.38;
 /// Most exact evaluations in each valley.
 const ITERATIONS: usize = 40;
 /// The same where the delay is a voxel's own.
@@ -24,8 +24,9 @@ const DELAYED_ITERATIONS: usize = 32;
 const SIDES_SEEN: usize = 4;
 /// Between rates that shape a curve in proportion to the rate, and in proportion to its inverse: s.
 const TYPICAL_TIME: f64 = 10.0;
-/// A step that lowers the sum of squares by less than this share of it, or of sum C^2, is the last one …
-const NEGLIGIBLE: (f64, f64) = (1e-8, 1e-12);
+/// A step that lowers the sum of squares by less than this share of it, or than this many roundings squared of sum C^2, is
+/// the last one …
+const NEGLIGIBLE: (f64, f64) = (1e-8, 64.0);
 /// … and by more than this, the fit has not converged.
 const UNFINISHED: (f64, f64) = (1e-5, 1e-9);
 
@@ -602,7 +603,7 @@ pub(super) fn fit<L: Lanes>(
     let starts = [best[0], choose(lanes, rival, &best[1], &best[0])];
 
     let (lowest, highest) = (t.rates.at(lanes, 0), t.rates.at(lanes, t.rates.len() - 1));
-    let negligible = lanes.splat(NEGLIGIBLE.1) * samples.squares;
+    let negligible = lanes.splat(NEGLIGIBLE.1 * L::EPSILON * L::EPSILON) * samples.squares;
     let mut chosen = starts[0];
     let mut iterations = zero;
     let mut found: Option<(Valley<L::F>, L::F)> = None;
@@ -653,9 +654,12 @@ pub(super) fn fit<L: Lanes>(
                 let moved = apart.abs().gt(zero) & lanes.mask(turn > 0);
                 let secant = (p.slope - previous_slope) / lanes.select(moved, apart, one);
                 let large_residual = p.sse.gt(lanes.splat(1e-4) * samples.squares);
+                // On a curved bound the coefficients may move along with the rate, which the curvature doesn't know.
+                let curved = lanes.mask(t.companion == Companion::Integral) & !p.solution.b_free;
+                let least = lanes.select(curved, lanes.splat(1e-3), lanes.splat(0.05));
                 let sensible = moved
-                    & large_residual
-                    & secant.gt(lanes.splat(0.05) * p.curvature)
+                    & (large_residual | curved)
+                    & secant.gt(least * p.curvature)
                     & secant.lt(lanes.splat(20.0) * p.curvature);
                 let second = lanes.select(sensible, secant, p.curvature);
                 let relative = -(p.slope / (lanes.select(second.gt(zero), second, one) * rate.max(lanes.splat(1e-30))));
@@ -674,6 +678,8 @@ pub(super) fn fit<L: Lanes>(
                 let crosses = (rate.lt(corner) & corner.lt(tried)) | (tried.lt(corner) & corner.lt(rate));
                 let tried = lanes.select(crosses & !p.solution.b_free, corner, tried);
                 let stays = tried.le(rate) & tried.ge(rate);
+                // A last step is a short one: where the sum of squares is flat, a long one leads nowhere.
+                let tried = lanes.select(small & relative.abs().gt(lanes.splat(0.1)), rate, tried);
                 let out = tried.le(low) | tried.ge(high);
                 let middle = (low * high).sqrt().max(lowest).min(highest);
                 // The last step doesn't leave its valley, and one too small for a number is none.

@@ -11,7 +11,7 @@ use crate::kernel::lanes::{Double, Table};
 use crate::maps::SettingValue;
 
 /// Neighbouring rates of the dictionary, as a ratio: between them the sum of squares is close to a parabola.
-const RATIO: f64 = 1.6;
+const RATIO: f64 = 1.45;
 /// The same beyond the rates that shape a curve, where only the bounds still change anything.
 const OUTER_RATIO: f64 = 5.0;
 /// Rates below this share of 1 / duration shape no curve any more.
