@@ -19,9 +19,11 @@ const RATIO_LOGARITHM: f64 = 0.38;
 /// Most exact evaluations in each valley.
 const ITERATIONS: usize = 40;
 /// The same where the delay is a voxel's own.
-const DELAYED_ITERATIONS: usize = 32;
-/// Turns after which both sides of a delay have been looked at.
-const SIDES_SEEN: usize = 4;
+const DELAYED_ITERATIONS: usize = 48;
+/// Turns in which the rate settles before the delay moves.
+const RATE_SETTLES: usize = 4;
+/// Two valleys, two sides of each, and the best again.
+const LAST_ROUND: usize = 4;
 /// Between rates that shape a curve in proportion to the rate, and in proportion to its inverse: s.
 const TYPICAL_TIME: f64 = 10.0;
 /// A step that lowers the sum of squares by less than this share of it, or than this many roundings squared of sum C^2, is
@@ -606,27 +608,37 @@ pub(super) fn fit<L: Lanes>(
     let negligible = lanes.splat(NEGLIGIBLE.1 * L::EPSILON * L::EPSILON) * samples.squares;
     let mut chosen = starts[0];
     let mut iterations = zero;
-    let mut found: Option<(Valley<L::F>, L::F)> = None;
+    let mut least = lanes.splat(f64::from(f32::MAX));
     let mut outcome = Point::blank(lanes);
     let mut drop = zero;
-    for round in 0..3 {
-        if round > 0 && !rival.any() {
-            break;
+    // Each valley to both sides of its delay, then what was best once more.
+    for round in 0..=LAST_ROUND {
+        let (valley, left) = (round / 2, round % 2 == 0);
+        let again = round == LAST_ROUND;
+        let needed = match round {
+            0 => true,
+            1 => own && delay_free.any(),
+            2 => rival.any(),
+            3 => own && delay_free.any() && rival.any(),
+            _ => own || rival.any(),
+        };
+        if !needed {
+            continue;
         }
-        let turns = match round {
-            2 => 1,
+        let turns = match t.model {
+            _ if again => 1,
             _ if own => DELAYED_ITERATIONS,
-            _ if t.model == Model::Patlak => 1,
+            Model::Patlak => 1,
             _ => ITERATIONS,
         };
-        let start = if round == 2 { chosen } else { starts[round] };
+        let start = if again { chosen } else { starts[valley] };
         let (mut rate, mut delay) = (start.rate, start.delay);
         // Rates at which the slope was seen to fall and to rise; none yet.
         let (mut low, mut high) = (half * lowest, highest + highest);
         let (mut previous_rate, mut previous_slope) = (zero, zero);
         let mut settled = lanes.mask(false);
         let mut count = zero;
-        let mut search = DelaySearch::<L>::new(lanes, t, delay);
+        let mut search = DelaySearch::<L>::new(lanes, t, delay, left);
         for turn in 0..turns {
             let side = if own { search.side } else { zero };
             let p = if own {
@@ -688,7 +700,7 @@ pub(super) fn fit<L: Lanes>(
                 (previous_rate, previous_slope) = (rate, p.slope);
             }
             if own {
-                let next_delay = lanes.select(moving, search.next(lanes, t, delay, delay_free, &p), delay);
+                let next_delay = lanes.select(moving & delay_free, search.next(lanes, delay, &p), delay);
                 let followed = next_rate + p.rate_by_delay * (next_delay - delay);
                 let fair = followed.gt(half * next_rate) & followed.lt(next_rate + next_rate);
                 let moves = (next_delay - delay).abs().gt(zero);
@@ -698,9 +710,9 @@ pub(super) fn fit<L: Lanes>(
                 high = lanes.select(moves, highest + highest, high);
                 previous_rate = lanes.select(moves, next_rate, previous_rate);
                 let level = p.delay_slope * p.delay_slope / p.delay_curvature.max(lanes.splat(1e-30));
-                let flat = level.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible) | search.kink;
-                settled =
-                    settled | (moving & (small | stuck) & (!delay_free | (flat & lanes.mask(turn >= SIDES_SEEN))));
+                let flat = level.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible) | search.stuck;
+                settled = settled
+                    | (moving & (small | stuck) & (!delay_free | (flat & lanes.mask(turn + 1 >= RATE_SETTLES))));
                 delay = next_delay;
             } else {
                 settled = settled | small | stuck;
@@ -708,19 +720,11 @@ pub(super) fn fit<L: Lanes>(
             rate = lanes.select(moving, next_rate, rate);
         }
         let here = Valley { value: zero, depth: zero, rate, delay };
-        let sse = outcome.sse;
-        match found {
-            Some((before, before_sse)) if round == 1 => {
-                let better = sse.lt(before_sse);
-                chosen = choose(lanes, better, &here, &before);
-                iterations = iterations + lanes.select(rival, count, zero);
-            }
-            None => {
-                found = Some((here, sse));
-                chosen = here;
-                iterations = count;
-            }
-            _ => {}
+        let better = outcome.sse.lt(least);
+        if !again {
+            chosen = choose(lanes, better, &here, &chosen);
+            least = lanes.select(better, outcome.sse, least);
+            iterations = iterations + count;
         }
     }
     let limit = lanes.splat(UNFINISHED.0) * outcome.sse + lanes.splat(UNFINISHED.1) * samples.squares;
@@ -740,71 +744,60 @@ fn choose<L: Lanes>(lanes: L, mask: L::M, a: &Valley<L::F>, b: &Valley<L::F>) ->
     }
 }
 
-/// The search for a delay from an entry of the dictionary on: first to which side of it the sum of squares falls (it may
-/// have a kink there), then between delays of falling and rising slope.
+/// The search for a delay to one side of an entry of the dictionary, where the sum of squares may have a kink.
 struct DelaySearch<L: Lanes> {
+    /// The stretch that is searched.
+    first: L::F,
+    last: L::F,
+    /// Delays at which the slope was seen to fall and to rise; none yet.
     low: L::F,
     high: L::F,
-    /// To which side of a knot the input function is looked up.
+    /// To which side of a knot the input function is looked up: a later time is an earlier delay.
     side: L::F,
-    left_slope: L::F,
     previous_delay: L::F,
     previous_slope: L::F,
     turn: usize,
-    /// Whether the kink is the minimum.
-    kink: L::M,
+    /// Whether the step is none.
+    stuck: L::M,
 }
 
 impl<L: Lanes> DelaySearch<L> {
     #[inline(always)]
-    fn new(lanes: L, t: &Tables, delay: L::F) -> Self {
+    fn new(lanes: L, t: &Tables, delay: L::F, left: bool) -> Self {
         let zero = lanes.splat(0.0);
-        let (lower, upper) = t.delay.bounds;
-        let reach = lanes.splat(t.delay.reach);
+        let one = lanes.splat(1.0);
+        let (lower, upper) = (lanes.splat(t.delay.bounds.0), lanes.splat(t.delay.bounds.1));
+        let reach = lanes.splat(2.0 * t.delay.reach);
+        let first = if left { (delay - reach).max(lower) } else { delay };
+        let last = if left { delay } else { (delay + reach).min(upper) };
+        let aside = lanes.splat(t.delay.aside);
         Self {
-            low: (delay - reach).max(lanes.splat(lower - 1.0)),
-            high: (delay + reach).min(lanes.splat(upper + 1.0)),
-            side: lanes.splat(t.delay.aside),
-            left_slope: zero,
+            first,
+            last,
+            low: first - one,
+            high: last + one,
+            side: if left { aside } else { -aside },
             previous_delay: delay,
             previous_slope: zero,
             turn: 0,
-            kink: lanes.mask(false),
+            stuck: lanes.mask(false),
         }
     }
 
     /// The next delay, from the slope at this one.
     #[inline(always)]
-    fn next(&mut self, lanes: L, t: &Tables, delay: L::F, free: L::M, p: &Point<L::F, L::M>) -> L::F {
+    fn next(&mut self, lanes: L, delay: L::F, p: &Point<L::F, L::M>) -> L::F {
         let zero = lanes.splat(0.0);
         let one = lanes.splat(1.0);
-        let aside = lanes.splat(t.delay.aside);
         self.turn += 1;
-        // The rate settles first, then both sides of the start are looked at: a later time is an earlier delay.
-        match self.turn {
-            1 | 2 => return delay,
-            3 => {
-                self.left_slope = p.delay_slope;
-                self.side = -aside;
-                return delay;
-            }
-            4 => {
-                let right_slope = p.delay_slope;
-                let falls_left = self.left_slope.gt(zero);
-                let falls_right = right_slope.lt(zero);
-                self.kink = !falls_left & !falls_right;
-                self.side = lanes.select(falls_left, aside, -aside);
-                self.high = lanes.select(falls_left, delay, self.high);
-                self.low = lanes.select(falls_left, self.low, delay);
-                self.previous_slope = lanes.select(falls_left, self.left_slope, right_slope);
-            }
-            _ => {
-                let falling = p.delay_slope.lt(zero);
-                self.low = lanes.select(falling, self.low.max(delay), self.low);
-                self.high = lanes.select(falling, self.high, self.high.min(delay));
-            }
+        // The rate settles first.
+        if self.turn < RATE_SETTLES {
+            return delay;
         }
-        let slope = if self.turn == 4 { self.previous_slope } else { p.delay_slope };
+        let slope = p.delay_slope;
+        let falling = slope.lt(zero);
+        self.low = lanes.select(falling, self.low.max(delay), self.low);
+        self.high = lanes.select(falling, self.high, self.high.min(delay));
         let apart = delay - self.previous_delay;
         let moved = apart.abs().gt(zero);
         let secant = (slope - self.previous_slope) / lanes.select(moved, apart, one);
@@ -812,14 +805,12 @@ impl<L: Lanes> DelaySearch<L> {
             moved & secant.gt(lanes.splat(0.2) * p.delay_curvature) & secant.lt(lanes.splat(20.0) * p.delay_curvature);
         let second = lanes.select(sensible, secant, p.delay_curvature);
         let step = -(slope / lanes.select(second.gt(zero), second, one));
-        let tried = delay + lanes.select(second.gt(zero), step, zero);
-        let tried = tried.max(lanes.splat(t.delay.bounds.0)).min(lanes.splat(t.delay.bounds.1));
-        let out = tried.le(self.low) | tried.ge(self.high);
-        let middle = lanes.splat(0.5) * (self.low + self.high);
-        let next =
-            lanes.select(out, middle, tried).max(lanes.splat(t.delay.bounds.0)).min(lanes.splat(t.delay.bounds.1));
+        let tried = (delay + lanes.select(second.gt(zero), step, zero)).max(self.first).min(self.last);
+        self.stuck = tried.le(delay) & tried.ge(delay);
+        let out = (tried.le(self.low) | tried.ge(self.high)) & !self.stuck;
+        let middle = (lanes.splat(0.5) * (self.low + self.high)).max(self.first).min(self.last);
         self.previous_delay = delay;
         self.previous_slope = slope;
-        lanes.select(free & !self.kink, next, delay)
+        lanes.select(out, middle, tried)
     }
 }
