@@ -19,9 +19,9 @@ const RATIO_LOGARITHM: f64 = 0.38;
 /// Most exact evaluations in each valley.
 const ITERATIONS: usize = 40;
 /// The same where the delay is a voxel's own.
-const DELAYED_ITERATIONS: usize = 48;
-/// Turns in which the rate settles before the delay moves.
-const RATE_SETTLES: usize = 4;
+const DELAYED_ITERATIONS: usize = 64;
+/// The rate has followed the delay when its step would gain less than this share of what the delay's would.
+const FOLLOWED: f64 = 0.01;
 /// Two valleys, two sides of each, and the best again.
 const LAST_ROUND: usize = 4;
 /// Between rates that shape a curve in proportion to the rate, and in proportion to its inverse: s.
@@ -700,19 +700,20 @@ pub(super) fn fit<L: Lanes>(
                 (previous_rate, previous_slope) = (rate, p.slope);
             }
             if own {
-                let next_delay = lanes.select(moving & delay_free, search.next(lanes, delay, &p), delay);
-                let followed = next_rate + p.rate_by_delay * (next_delay - delay);
-                let fair = followed.gt(half * next_rate) & followed.lt(next_rate + next_rate);
+                // The delay's slope tells only where the rate has followed: until then the rate moves alone.
+                let level = p.delay_slope * p.delay_slope / p.delay_curvature.max(lanes.splat(1e-30));
+                let flat = level.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
+                let followed = small | stuck | drop.le(lanes.splat(FOLLOWED) * level);
+                let next_delay = search.next(lanes, delay, moving & delay_free & followed, &p);
                 let moves = (next_delay - delay).abs().gt(zero);
-                next_rate = lanes.select(fair, followed, next_rate).max(lowest).min(highest);
+                let relative = p.rate_by_delay * (next_delay - delay) / rate.max(lanes.splat(1e-30));
+                let factor = one / (one - relative.max(lanes.splat(-1.0)).min(lanes.splat(0.5)));
+                next_rate = lanes.select(moves, next_rate * factor, next_rate).max(lowest).min(highest);
                 // Another delay has other slopes.
                 low = lanes.select(moves, half * lowest, low);
                 high = lanes.select(moves, highest + highest, high);
                 previous_rate = lanes.select(moves, next_rate, previous_rate);
-                let level = p.delay_slope * p.delay_slope / p.delay_curvature.max(lanes.splat(1e-30));
-                let flat = level.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible) | search.stuck;
-                settled = settled
-                    | (moving & (small | stuck) & (!delay_free | (flat & lanes.mask(turn + 1 >= RATE_SETTLES))));
+                settled = settled | (moving & (small | stuck) & (!delay_free | flat | search.stuck));
                 delay = next_delay;
             } else {
                 settled = settled | small | stuck;
@@ -756,7 +757,6 @@ struct DelaySearch<L: Lanes> {
     side: L::F,
     previous_delay: L::F,
     previous_slope: L::F,
-    turn: usize,
     /// Whether the step is none.
     stuck: L::M,
 }
@@ -770,7 +770,7 @@ impl<L: Lanes> DelaySearch<L> {
         let reach = lanes.splat(2.0 * t.delay.reach);
         let first = if left { (delay - reach).max(lower) } else { delay };
         let last = if left { delay } else { (delay + reach).min(upper) };
-        let aside = lanes.splat(t.delay.aside);
+        let aside = lanes.splat(4.0 * L::EPSILON * t.delay.span);
         Self {
             first,
             last,
@@ -779,25 +779,19 @@ impl<L: Lanes> DelaySearch<L> {
             side: if left { aside } else { -aside },
             previous_delay: delay,
             previous_slope: zero,
-            turn: 0,
             stuck: lanes.mask(false),
         }
     }
 
     /// The next delay, from the slope at this one.
     #[inline(always)]
-    fn next(&mut self, lanes: L, delay: L::F, p: &Point<L::F, L::M>) -> L::F {
+    fn next(&mut self, lanes: L, delay: L::F, active: L::M, p: &Point<L::F, L::M>) -> L::F {
         let zero = lanes.splat(0.0);
         let one = lanes.splat(1.0);
-        self.turn += 1;
-        // The rate settles first.
-        if self.turn < RATE_SETTLES {
-            return delay;
-        }
         let slope = p.delay_slope;
         let falling = slope.lt(zero);
-        self.low = lanes.select(falling, self.low.max(delay), self.low);
-        self.high = lanes.select(falling, self.high, self.high.min(delay));
+        self.low = lanes.select(active & falling, self.low.max(delay), self.low);
+        self.high = lanes.select(active & !falling, self.high.min(delay), self.high);
         let apart = delay - self.previous_delay;
         let moved = apart.abs().gt(zero);
         let secant = (slope - self.previous_slope) / lanes.select(moved, apart, one);
@@ -806,11 +800,11 @@ impl<L: Lanes> DelaySearch<L> {
         let second = lanes.select(sensible, secant, p.delay_curvature);
         let step = -(slope / lanes.select(second.gt(zero), second, one));
         let tried = (delay + lanes.select(second.gt(zero), step, zero)).max(self.first).min(self.last);
-        self.stuck = tried.le(delay) & tried.ge(delay);
+        self.stuck = active & tried.le(delay) & tried.ge(delay);
         let out = (tried.le(self.low) | tried.ge(self.high)) & !self.stuck;
         let middle = (lanes.splat(0.5) * (self.low + self.high)).max(self.first).min(self.last);
-        self.previous_delay = delay;
-        self.previous_slope = slope;
-        lanes.select(out, middle, tried)
+        self.previous_delay = lanes.select(active, delay, self.previous_delay);
+        self.previous_slope = lanes.select(active, slope, self.previous_slope);
+        lanes.select(active, lanes.select(out, middle, tried), delay)
     }
 }

@@ -21,9 +21,9 @@ const FASTEST_SHARE: f64 = 30.0;
 /// The rates that are searched: 1/s.
 const LOWEST_RATE: f64 = 1e-7;
 const HIGHEST_RATE: f64 = 1e5;
-/// Delays of the dictionary are as far apart as half a frame, but within these: s.
+/// Delays of the dictionary are a frame or a whole part of one apart, within these: s.
 const FINEST_DELAY: f64 = 0.5;
-const COARSEST_DELAY: f64 = 2.0;
+const COARSEST_DELAY: f64 = 1.0;
 
 /// What a model has beside c_p (*) exp(-rate t).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,8 +128,8 @@ pub(super) struct DelayTables {
     pub(super) knot_integrals: Table,
     /// Halvings that find a knot.
     pub(super) halvings: usize,
-    /// A fraction of a step, for looking to either side of a kink.
-    pub(super) aside: f64,
+    /// The longest time there is: its rounding is what a knot's time may be off by.
+    pub(super) span: f64,
 }
 
 /// Decides everything that is shared by all voxels.
@@ -385,7 +385,7 @@ fn delay_tables(settings: &PharmacokineticFit, t: &[f64], knots: Knots<'_>, own:
         knot_integrals: knots.integral(knots.times).into_iter().collect(),
         knot_values: knots.values.iter().copied().collect(),
         halvings: count.next_power_of_two().trailing_zeros() as usize + 1,
-        aside: 1e-3 * shortest(knots.times),
+        span: knots.times[count - 1].abs().max(knots.times[0].abs()).max(t[t.len() - 1]) + lower.abs().max(upper.abs()),
         knot_times: knots.times.iter().copied().collect(),
     }
 }
