@@ -395,7 +395,7 @@ fn point_at<L: Lanes, const OWN: bool>(
 /// A valley of the dictionary.
 #[derive(Clone, Copy)]
 struct Valley<F> {
-    /// Minus the sum of squares that its best entry explains.
+    /// Minus the sum of squares that is explained where its floor is expected.
     value: F,
     /// How much deeper the floor may lie than the entry.
     depth: F,
@@ -497,10 +497,11 @@ fn valleys_of<L: Lanes>(
         }
         // The entry before is a valley if neither neighbour lies lower.
         let valley = before.le(value) & before.lt(before_that) & share_before.gt(zero);
-        let quarter = lanes.splat(0.25);
+        let eighth = lanes.splat(0.125);
         let rise = lanes.select(value.lt(far), value - before, zero);
         let fall = lanes.select(before_that.lt(far), before_that - before, zero);
-        let depth = quarter * (rise + fall);
+        let depth = eighth * (rise + fall);
+        let mut floor = before;
         // The vertex of the parabola through the three, in the logarithm of the rate; none where the sum has a kink.
         if k > 1 && k < t.rates.len() && t.corner != t.rates[k - 1] {
             let (below, above) = (t.log_steps[k - 2], t.log_steps[k - 1]);
@@ -510,20 +511,22 @@ fn valleys_of<L: Lanes>(
             let curved = bend.gt(zero) & valley;
             let shift = -(lanes.splat(0.5) * slope / lanes.select(curved, bend, one));
             let factor = one + shift * (one + lanes.splat(0.5) * shift);
-            rate_before =
-                lanes.select(curved & shift.abs().lt(lanes.splat(RATIO_LOGARITHM)), factor * rate_before, rate_before);
+            let near = curved & shift.abs().lt(lanes.splat(RATIO_LOGARITHM));
+            rate_before = lanes.select(near, factor * rate_before, rate_before);
+            let drop = slope * slope * lanes.splat(0.25 / (below + above)) / lanes.select(curved, bend, one);
+            floor = lanes.select(near, before - drop, before);
         }
-        let first = valley & before.lt(best[0].value);
-        let second = valley & !first & before.lt(best[1].value);
+        let first = valley & floor.lt(best[0].value);
+        let second = valley & !first & floor.lt(best[1].value);
         let displaced = best[0];
         best[1] = Valley {
-            value: lanes.select(first, displaced.value, lanes.select(second, before, best[1].value)),
+            value: lanes.select(first, displaced.value, lanes.select(second, floor, best[1].value)),
             depth: lanes.select(first, displaced.depth, lanes.select(second, depth, best[1].depth)),
             rate: lanes.select(first, displaced.rate, lanes.select(second, rate_before, best[1].rate)),
             delay: lanes.select(first, displaced.delay, lanes.select(second, delay, best[1].delay)),
         };
         best[0] = Valley {
-            value: lanes.select(first, before, best[0].value),
+            value: lanes.select(first, floor, best[0].value),
             depth: lanes.select(first, depth, best[0].depth),
             rate: lanes.select(first, rate_before, best[0].rate),
             delay: lanes.select(first, delay, best[0].delay),
@@ -725,7 +728,14 @@ pub(super) fn fit<L: Lanes>(
         if !again {
             chosen = choose(lanes, better, &here, &chosen);
             least = lanes.select(better, outcome.sse, least);
-            iterations = iterations + count;
+            // Only the voxel's own rounds count.
+            let counts = match round {
+                0 => lanes.mask(true),
+                1 => delay_free,
+                2 => rival,
+                _ => rival & delay_free,
+            };
+            iterations = iterations + lanes.select(counts, count, zero);
         }
     }
     let limit = lanes.splat(UNFINISHED.0) * outcome.sse + lanes.splat(UNFINISHED.1) * samples.squares;
