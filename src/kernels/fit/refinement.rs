@@ -63,6 +63,11 @@ pub(super) fn rounding<L: Lanes>() -> f64 {
     if L::WIDTH == 1 { f64::EPSILON } else { f64::from(f32::EPSILON) }
 }
 
+/// A step that promises to lower the sum of squares by less than this share of it isn't taken.
+const NEGLIGIBLE: f64 = 1e-9;
+/// A column's part of its own is not taken for less than this, in its variable's scale: something must be divided by.
+const SMALLEST_DIAGONAL: f64 = 1e-12;
+
 /// First damping, as a share of each variable's own curvature, and its factors after good and bad turns.
 const DAMPING: f64 = 1e-3;
 const RELAX: f64 = 0.1;
@@ -99,7 +104,7 @@ fn refine_within<L: Lanes, const P: usize>(
     let one = lanes.splat(1.0);
     let unit = rounding::<L>();
     let negligible = squares * lanes.splat(0.1 * unit * unit);
-    let share = lanes.splat((0.01 * unit.sqrt()).min(1e-7));
+    let share = lanes.splat(NEGLIGIBLE);
     let scales = problem.scales();
     let mut r = [[zero; P]; P];
     for i in 0..P {
@@ -132,6 +137,9 @@ fn refine_within<L: Lanes, const P: usize>(
                 let mut sum = zero;
                 for k in i..=j {
                     sum = sum + factor[i][k] * best.r[k][j];
+                }
+                if i == j {
+                    sum = sum.max(lanes.splat(SMALLEST_DIAGONAL / scales[i]));
                 }
                 best.r[i][j] = lanes.select(better, sum, best.r[i][j]);
             }

@@ -7,11 +7,14 @@ use super::tables::{KINDS, Tables};
 use crate::kernel::Curve;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
 
-/// Turns from each start, and from the best of where these lead.
-const FIRST_TURNS: usize = 8;
-const LAST_TURNS: usize = 40;
-/// A sum of squares below this share of sum C^2 leaves nothing to look for elsewhere.
-const PERFECT: f64 = 1e-11;
+/// Turns from each start.
+const TURNS: usize = 8;
+/// Other starts, made from the best place found so far.
+pub(super) const VARIATIONS: usize = 4;
+/// How often the search goes on from the best place, each time by as many turns.
+pub(super) const CONTINUATIONS: usize = 6;
+/// A sum of squares below this share of sum C^2, in 32 bits and in 64, leaves nothing to look for elsewhere.
+const PERFECT: (f64, f64) = (1e-12, 1e-20);
 /// Parameters per turn shrink to this share of their distance from the lower bound at least, and grow by its reciprocal:
 /// on a bound of PS, v_p or v_e others lose their meaning, and a fit would stay there.
 const SMALLEST_SHARE: f64 = 0.1;
@@ -347,7 +350,8 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
                 high = lanes.select(below, middle, high);
                 low = lanes.select(reached, middle, low);
             }
-            let since = time - lanes.lookup(&d.knot_times, low);
+            // The difference of two times that lie close is exact in 32 bits; that of a time and a delay isn't.
+            let since = (t.frame_times.at(lanes, i) - lanes.lookup(&d.knot_times, low)) - delay;
             let arrived = since.ge(zero);
             let length = since.max(zero);
             let begin = lanes.lookup(&d.knot_values, low);
@@ -449,6 +453,7 @@ pub(super) fn fit<L: Lanes, const P: usize>(
     work: &mut Work<'_, L::F>,
 ) -> Refined<L::F, L::M, P> {
     let zero = lanes.splat(0.0);
+    let perfect = squares * lanes.splat(if L::WIDTH == 1 { PERFECT.1 } else { PERFECT.0 });
     let mut best = [Start { gain: zero, cell: zero, flow: zero, delay: zero }; KINDS];
     for which in 0..t.dictionaries.len() {
         let mut open = lanes.mask(true);
@@ -482,7 +487,7 @@ pub(super) fn fit<L: Lanes, const P: usize>(
         }
         let wanted = match &chosen {
             None => lanes.mask(true),
-            Some(before) => top.gain.gt(zero) & before.sse.gt(squares * lanes.splat(PERFECT)),
+            Some(before) => top.gain.gt(zero) & before.sse.gt(perfect),
         };
         if !wanted.any() {
             break;
@@ -498,21 +503,73 @@ pub(super) fn fit<L: Lanes, const P: usize>(
         if P == 5 {
             start[P - 1] = lanes.select(delay_free, top.delay, given_delay);
         }
-        let refined = refine(lanes, &mut problem, start, &held, squares, wanted, FIRST_TURNS);
+        let refined = refine(lanes, &mut problem, start, &held, squares, wanted, TURNS);
         chosen = Some(match chosen {
             None => refined,
             Some(before) => lower(lanes, wanted, &refined, &before),
         });
     }
-    let Some(first) = chosen else { unreachable!("the first round is always wanted") };
-    let unfinished = !first.converged;
-    if !unfinished.any() {
-        return first;
+    let Some(mut chosen) = chosen else { unreachable!("the first round is always wanted") };
+    for which in 0..VARIATIONS {
+        let wanted = chosen.sse.gt(perfect);
+        if !wanted.any() {
+            break;
+        }
+        let start = variation(lanes, t, which, &chosen.parameters);
+        let refined = refine(lanes, &mut problem, start, &held, squares, wanted, TURNS);
+        chosen = lower(lanes, wanted, &refined, &chosen);
     }
-    let last = refine(lanes, &mut problem, first.parameters, &held, squares, unfinished, LAST_TURNS);
-    let mut result = merge(lanes, unfinished, &last, &first);
-    result.turns = first.turns + lanes.select(unfinished, last.turns, zero);
-    result
+    for _ in 0..CONTINUATIONS {
+        let wanted = !chosen.converged;
+        if !wanted.any() {
+            break;
+        }
+        let refined = refine(lanes, &mut problem, chosen.parameters, &held, squares, wanted, TURNS);
+        let turns = chosen.turns + lanes.select(wanted, refined.turns, zero);
+        chosen = merge(lanes, wanted, &refined, &chosen);
+        chosen.turns = turns;
+    }
+    chosen
+}
+
+/// Another start from where a search ended: curves that are alike have valleys that are far apart. 0: the same transfer by
+/// the highest flow through hardly any plasma; 1: by a flow that is extracted almost entirely; 2: a small space beside one
+/// compartment; 3: a slow uptake beside it.
+#[inline(always)]
+fn variation<L: Lanes, const P: usize>(lanes: L, t: &Tables, which: usize, parameters: &[L::F; P]) -> [L::F; P] {
+    let [flow, exchange, plasma, space] = [parameters[0], parameters[1], parameters[2], parameters[3]];
+    let transfer = flow * exchange / (flow + exchange);
+    // Almost no exchange is one compartment: its flow is what is transferred.
+    let alone = exchange.lt(lanes.splat(0.02) * flow);
+    let volume = plasma + space;
+    let mut next = *parameters;
+    match which {
+        0 => {
+            next[0] = lanes.splat(t.bounds[0].1);
+            next[1] = next[0] * transfer / (next[0] - transfer).max(lanes.splat(1e-3) * next[0]);
+            next[2] = (plasma * lanes.splat(0.03)).max(lanes.splat(1e-4));
+            next[3] = volume;
+        }
+        1 => {
+            let size = lanes.select(alone, plasma, volume);
+            next[0] = lanes.select(alone, flow, transfer * lanes.splat(1.1));
+            next[1] = next[0] * lanes.splat(4.0);
+            next[2] = size * lanes.splat(0.6);
+            next[3] = size * lanes.splat(0.4);
+        }
+        2 => {
+            next[1] = flow * lanes.splat(0.01);
+            next[3] = plasma * lanes.splat(0.02);
+        }
+        _ => {
+            next[1] = flow * lanes.splat(1e-4);
+            next[3] = lanes.splat(t.bounds[3].1);
+        }
+    }
+    for j in 0..4 {
+        next[j] = next[j].max(lanes.splat(t.bounds[j].0)).min(lanes.splat(t.bounds[j].1));
+    }
+    next
 }
 
 /// The one with the lower sum of squares, where the second one was looked at; turns add up.
