@@ -43,12 +43,13 @@ struct Uniforms {
 
 const PARAMETERS: u32 = 5u;
 const KINDS: u32 = 6u;
-const VARIATIONS: u32 = 4u;
+const VARIATIONS: u32 = 5u;
 const TURNS: u32 = 8u;
 const NUMBERS_PER_CELL: u32 = 8u;
 const UNIT: f32 = 1.1920929e-7;
 const PERFECT: f32 = 1e-12;
 const NEGLIGIBLE: f32 = 1e-9;
+const NEGLIGIBLE_OF_ALL: f32 = 1.4e-15;
 const DAMPING: f32 = 1e-3;
 const RELAX: f32 = 0.1;
 const TIGHTEN: f32 = 8.0;
@@ -75,6 +76,7 @@ const STATE_SQUARES: u32 = 57u;
 const STATE_FINITE: u32 = 58u;
 const STATE_SEARCHES: u32 = 59u;
 const STATE_REFINEMENTS: u32 = 60u;
+const STATE_DAMPING: u32 = 61u;
 
 // Slots of the maps; src/kernels/fit/outputs.rs has the same.
 const SLOT_STANDARD_ERROR: u32 = 9u;
@@ -244,6 +246,7 @@ fn two_rates(fp: f32, ps: f32, vp: f32, ve: f32) -> TwoRates {
 var<private> best_parameters: array<f32, 5>;
 var<private> triangle: array<array<f32, 5>, 5>;
 var<private> best_sse: f32;
+var<private> best_damping: f32;
 var<private> best_rhs: array<f32, 5>;
 var<private> pass_sse: f32;
 var<private> pass_gram: array<array<f32, 5>, 5>;
@@ -611,8 +614,8 @@ fn step_within(held: array<bool, 5>, damping: f32) -> array<f32, 5> {
 
 // From the start to the floor of its valley; leaves best_parameters, best_sse and triangle. Gives the number of turns, negative
 // if the floor wasn't reached.
-fn refine_from(voxel: u32, first: f32, start: array<f32, 5>, held: array<bool, 5>, squares: f32) -> i32 {
-    let negligible = squares * (0.1 * UNIT * UNIT);
+fn refine_from(voxel: u32, first: f32, start: array<f32, 5>, held: array<bool, 5>, squares: f32, begin: f32) -> i32 {
+    let negligible = squares * NEGLIGIBLE_OF_ALL;
     var scales = SCALES;
     for (var i = 0u; i < PARAMETERS; i++) {
         for (var j = 0u; j < PARAMETERS; j++) {
@@ -621,11 +624,13 @@ fn refine_from(voxel: u32, first: f32, start: array<f32, 5>, held: array<bool, 5
     }
     best_parameters = start;
     best_sse = FAR;
+    // Roundings may raise the sum of squares, but not step after step.
+    var lowest = FAR;
     var trial = start;
-    var damping = DAMPING;
+    best_damping = begin;
     for (var turn = 0u; turn < TURNS; turn++) {
         equations(voxel, first, trial, false, false);
-        let tolerance = best_sse * (1.0 + 4.0 * UNIT) + squares * (0.25 * UNIT * UNIT);
+        let tolerance = lowest * (1.0 + 4.0 * UNIT) + squares * (0.25 * UNIT * UNIT);
         let better = pass_sse <= tolerance || turn == 0u;
         if better {
             // Cholesky's factor of the Gram matrix, transposed, and the right-hand side by its inverse.
@@ -660,11 +665,12 @@ fn refine_from(voxel: u32, first: f32, start: array<f32, 5>, held: array<bool, 5
             }
             best_parameters = trial;
             best_sse = pass_sse;
+            lowest = min(lowest, best_sse);
         }
         if turn > 0u {
-            damping = select(min(damping * TIGHTEN, 1e4), max(damping * RELAX, UNIT * UNIT), better);
+            best_damping = select(min(best_damping * TIGHTEN, 1e4), max(best_damping * RELAX, UNIT * UNIT), better);
         }
-        var step = step_within(held, damping);
+        var step = step_within(held, best_damping);
         var promised = 0.0;
         for (var i = 0u; i < PARAMETERS; i++) {
             var sum = 0.0;
@@ -689,6 +695,7 @@ fn keep_refined(voxel: u32) {
         }
     }
     keep(STATE_SSE, voxel, best_sse);
+    keep(STATE_DAMPING, voxel, best_damping);
 }
 
 // The delay that isn't fitted, and whether it is.
@@ -801,7 +808,7 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
 
 // Another start from where a search ended: curves that are alike have valleys that are far apart. 0: the same transfer by
 // the highest flow through hardly any plasma; 1: by a flow that is extracted almost entirely; 2: a small space beside one
-// compartment; 3: a slow uptake beside it.
+// compartment; 3: a slow uptake beside it; 4: that compartment alone.
 fn variation(voxel: u32, which: u32) -> array<f32, 5> {
     let flow = kept(STATE_PARAMETERS, voxel);
     let exchange = kept(STATE_PARAMETERS + 1u, voxel);
@@ -821,8 +828,10 @@ fn variation(voxel: u32, which: u32) -> array<f32, 5> {
         next = vec4<f32>(through, through * 4.0, size * 0.6, size * 0.4);
     } else if which == 2u {
         next = vec4<f32>(flow, flow * 0.01, plasma, plasma * 0.02);
-    } else {
+    } else if which == 3u {
         next = vec4<f32>(flow, flow * 1e-4, plasma, uniforms.settings.high.w);
+    } else {
+        next = vec4<f32>(select(transfer, flow, alone), 0.0, select(volume, plasma, alone), space);
     }
     next = min(max(next, uniforms.settings.low), uniforms.settings.high);
     return array<f32, 5>(next.x, next.y, next.z, next.w, kept(STATE_PARAMETERS + 4u, voxel));
@@ -845,7 +854,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
         if before <= squares * PERFECT {
             return;
         }
-        let turns = refine_from(voxel, first, variation(voxel, round - KINDS), held, squares);
+        let turns = refine_from(voxel, first, variation(voxel, round - KINDS), held, squares, DAMPING);
         if best_sse < before {
             keep_refined(voxel);
             write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
@@ -862,7 +871,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
         for (var i = 0u; i < PARAMETERS; i++) {
             start[i] = kept(STATE_PARAMETERS + i, voxel);
         }
-        let turns = refine_from(voxel, first, start, held, squares);
+        let turns = refine_from(voxel, first, start, held, squares, kept(STATE_DAMPING, voxel));
         keep_refined(voxel);
         write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
         write_state(STATE_TURNS, voxel, read_state(STATE_TURNS, voxel) + u32(abs(turns)));
@@ -899,7 +908,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     );
     let inside = min(max(raw, uniforms.settings.low), uniforms.settings.high);
     let start = array<f32, 5>(inside.x, inside.y, inside.z, inside.w, start_delay);
-    let turns = refine_from(voxel, first, start, held, squares);
+    let turns = refine_from(voxel, first, start, held, squares, DAMPING);
     if round == 0u || best_sse < before {
         keep_refined(voxel);
         write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));

@@ -1,6 +1,6 @@
 //! The fit of one block of voxels: the dictionary's best cell, refined, then from the intervals beside it.
 
-use super::super::refinement::{Equations, Problem, Refined, Variables, refine};
+use super::super::refinement::{DAMPING, Equations, Problem, Refined, Variables, refine};
 use super::tables::{RATES, Tables};
 use crate::kernel::Curve;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
@@ -278,8 +278,9 @@ pub(super) fn fit<L: Lanes>(
         lanes.select(free, best.onset, given),
     ];
     start[0] = start[0].max(lanes.splat(1e-6 * SCALES[0]));
+    let damping = lanes.splat(DAMPING);
     let mut problem = Brix { t, work, keep: false };
-    let mut chosen = refine(lanes, &mut problem, start, &held, squares, lanes.mask(true), TURNS);
+    let mut chosen = refine(lanes, &mut problem, start, &held, squares, damping, lanes.mask(true), TURNS);
     for round in 1..STARTS {
         if !free.any() {
             break;
@@ -288,7 +289,7 @@ pub(super) fn fit<L: Lanes>(
         let mut next = chosen.parameters;
         let (low, high) = (lanes.splat(t.bounds[3].0), lanes.splat(t.bounds[3].1));
         next[3] = lanes.select(free, (next[3] + lanes.splat(to)).max(low).min(high), given);
-        let refined = refine(lanes, &mut problem, next, &held, squares, free, TURNS);
+        let refined = refine(lanes, &mut problem, next, &held, squares, damping, free, TURNS);
         let turns = chosen.turns + lanes.select(free, refined.turns, zero);
         chosen = merge(lanes, free & refined.sse.lt(chosen.sse), &refined, &chosen);
         chosen.turns = turns;
@@ -298,7 +299,7 @@ pub(super) fn fit<L: Lanes>(
         if !wanted.any() {
             break;
         }
-        let refined = refine(lanes, &mut problem, chosen.parameters, &held, squares, wanted, TURNS);
+        let refined = refine(lanes, &mut problem, chosen.parameters, &held, squares, chosen.damping, wanted, TURNS);
         let turns = chosen.turns + lanes.select(wanted, refined.turns, zero);
         chosen = merge(lanes, wanted, &refined, &chosen);
         chosen.turns = turns;
@@ -310,7 +311,7 @@ pub(super) fn fit<L: Lanes>(
     chosen.parameters[0] = lanes.select(swap, amplitude * kep / safe, amplitude);
     chosen.parameters[1] = kep.max(kel);
     chosen.parameters[2] = kep.min(kel);
-    let swapped = refine(lanes, &mut problem, chosen.parameters, &held, squares, swap, 2);
+    let swapped = refine(lanes, &mut problem, chosen.parameters, &held, squares, damping, swap, 2);
     merge(lanes, swap, &swapped, &chosen)
 }
 
@@ -330,6 +331,7 @@ fn merge<L: Lanes>(
     }
     result.sse = lanes.select(mask, a.sse, b.sse);
     result.turns = lanes.select(mask, a.turns, b.turns);
+    result.damping = lanes.select(mask, a.damping, b.damping);
     result.converged = (mask & a.converged) | (!mask & b.converged);
     result
 }

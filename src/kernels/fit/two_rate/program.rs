@@ -40,7 +40,7 @@ struct ShaderSettings {
 }
 
 /// Words that the shader keeps per voxel.
-const STATE_WORDS: usize = 61;
+const STATE_WORDS: usize = 62;
 /// Turns of loops that one search may take: software Vulkan of Mesa 22.3.6 stops all loops after 65,535.
 const LOOP_TURNS: usize = 40_000;
 /// More searches than any series needs: with this many, one delay each.

@@ -1,7 +1,7 @@
 //! The fit of one block of voxels: the dictionary's best cells, refined.
 
 use super::super::convolution::{WEIGHTS, convolve, prepare, step_weights};
-use super::super::refinement::{Equations, Problem, Refined, Variables, refine};
+use super::super::refinement::{DAMPING, Equations, Problem, Refined, Variables, refine};
 use super::exchange::{TwoRates, two_rates};
 use super::tables::{KINDS, Tables};
 use crate::kernel::Curve;
@@ -10,7 +10,7 @@ use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
 /// Turns from each start.
 const TURNS: usize = 8;
 /// Other starts, made from the best place found so far.
-pub(super) const VARIATIONS: usize = 4;
+pub(super) const VARIATIONS: usize = 5;
 /// How often the search goes on from the best place, each time by as many turns.
 pub(super) const CONTINUATIONS: usize = 6;
 /// A sum of squares below this share of sum C^2, in 32 bits and in 64, leaves nothing to look for elsewhere.
@@ -351,7 +351,11 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
                 low = lanes.select(reached, middle, low);
             }
             // The difference of two times that lie close is exact in 32 bits; that of a time and a delay isn't.
-            let since = (t.frame_times.at(lanes, i) - lanes.lookup(&d.knot_times, low)) - delay;
+            let mut since = (t.frame_times.at(lanes, i) - lanes.lookup(&d.knot_times, low)) - delay;
+            if L::WIDTH > 1 {
+                // What 32 bits lack of both times.
+                since = since + (t.frame_rest.at(lanes, i) - lanes.lookup(&t.knot_rest, low));
+            }
             let arrived = since.ge(zero);
             let length = since.max(zero);
             let begin = lanes.lookup(&d.knot_values, low);
@@ -467,6 +471,7 @@ pub(super) fn fit<L: Lanes, const P: usize>(
     if P == 5 {
         held[P - 1] = !delay_free;
     }
+    let damping = lanes.splat(DAMPING);
     let mut problem = Exchange::<_, P> { t, work, keep: false };
     let mut chosen: Option<Refined<L::F, L::M, P>> = None;
     for _ in 0..KINDS {
@@ -503,7 +508,7 @@ pub(super) fn fit<L: Lanes, const P: usize>(
         if P == 5 {
             start[P - 1] = lanes.select(delay_free, top.delay, given_delay);
         }
-        let refined = refine(lanes, &mut problem, start, &held, squares, wanted, TURNS);
+        let refined = refine(lanes, &mut problem, start, &held, squares, damping, wanted, TURNS);
         chosen = Some(match chosen {
             None => refined,
             Some(before) => lower(lanes, wanted, &refined, &before),
@@ -516,7 +521,7 @@ pub(super) fn fit<L: Lanes, const P: usize>(
             break;
         }
         let start = variation(lanes, t, which, &chosen.parameters);
-        let refined = refine(lanes, &mut problem, start, &held, squares, wanted, TURNS);
+        let refined = refine(lanes, &mut problem, start, &held, squares, damping, wanted, TURNS);
         chosen = lower(lanes, wanted, &refined, &chosen);
     }
     for _ in 0..CONTINUATIONS {
@@ -524,7 +529,7 @@ pub(super) fn fit<L: Lanes, const P: usize>(
         if !wanted.any() {
             break;
         }
-        let refined = refine(lanes, &mut problem, chosen.parameters, &held, squares, wanted, TURNS);
+        let refined = refine(lanes, &mut problem, chosen.parameters, &held, squares, chosen.damping, wanted, TURNS);
         let turns = chosen.turns + lanes.select(wanted, refined.turns, zero);
         chosen = merge(lanes, wanted, &refined, &chosen);
         chosen.turns = turns;
@@ -534,7 +539,7 @@ pub(super) fn fit<L: Lanes, const P: usize>(
 
 /// Another start from where a search ended: curves that are alike have valleys that are far apart. 0: the same transfer by
 /// the highest flow through hardly any plasma; 1: by a flow that is extracted almost entirely; 2: a small space beside one
-/// compartment; 3: a slow uptake beside it.
+/// compartment; 3: a slow uptake beside it; 4: that compartment alone.
 #[inline(always)]
 fn variation<L: Lanes, const P: usize>(lanes: L, t: &Tables, which: usize, parameters: &[L::F; P]) -> [L::F; P] {
     let [flow, exchange, plasma, space] = [parameters[0], parameters[1], parameters[2], parameters[3]];
@@ -561,9 +566,14 @@ fn variation<L: Lanes, const P: usize>(lanes: L, t: &Tables, which: usize, param
             next[1] = flow * lanes.splat(0.01);
             next[3] = plasma * lanes.splat(0.02);
         }
-        _ => {
+        3 => {
             next[1] = flow * lanes.splat(1e-4);
             next[3] = lanes.splat(t.bounds[3].1);
+        }
+        _ => {
+            next[0] = lanes.select(alone, flow, transfer);
+            next[1] = lanes.splat(0.0);
+            next[2] = lanes.select(alone, plasma, volume);
         }
     }
     for j in 0..4 {
@@ -601,6 +611,7 @@ fn merge<L: Lanes, const P: usize>(
     }
     result.sse = lanes.select(mask, a.sse, b.sse);
     result.turns = lanes.select(mask, a.turns, b.turns);
+    result.damping = lanes.select(mask, a.damping, b.damping);
     result.converged = (mask & a.converged) | (!mask & b.converged);
     result
 }
