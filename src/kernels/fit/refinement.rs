@@ -56,6 +56,8 @@ pub(super) struct Refined<F, M, const P: usize> {
     pub(super) r: [[F; P]; P],
     pub(super) turns: F,
     pub(super) converged: M,
+    /// The damping that it came to, to go on with.
+    pub(super) damping: F,
 }
 
 /// The rounding unit of the numbers.
@@ -63,12 +65,20 @@ pub(super) fn rounding<L: Lanes>() -> f64 {
     if L::WIDTH == 1 { f64::EPSILON } else { f64::from(f32::EPSILON) }
 }
 
+/// A step that promises to lower the sum of squares by less than this share of it isn't taken.
+const NEGLIGIBLE: f64 = 1e-9;
+/// Nor one that promises less than this share of sum C^2, in 32 bits and in 64.
+const NEGLIGIBLE_OF_ALL: (f64, f64) = (1.4e-15, 1e-28);
+/// A column's part of its own is not taken for less than this, in its variable's scale: something must be divided by.
+const SMALLEST_DIAGONAL: f64 = 1e-12;
+
 /// First damping, as a share of each variable's own curvature, and its factors after good and bad turns.
-const DAMPING: f64 = 1e-3;
+pub(super) const DAMPING: f64 = 1e-3;
 const RELAX: f64 = 0.1;
 const TIGHTEN: f64 = 8.0;
 
 /// From the start to the floor of its valley; at most so many turns. Voxels outside `wanted` stay where they are.
+#[expect(clippy::too_many_arguments, reason = "a problem, a start and how to go on from it")]
 #[inline(never)]
 pub(super) fn refine<L: Lanes, const P: usize>(
     lanes: L,
@@ -76,15 +86,17 @@ pub(super) fn refine<L: Lanes, const P: usize>(
     start: [L::F; P],
     held: &[L::M; P],
     squares: L::F,
+    damping: L::F,
     wanted: L::M,
     turns: usize,
 ) -> Refined<L::F, L::M, P> {
     lanes.within(
         #[inline(always)]
-        || refine_within(lanes, problem, start, held, squares, wanted, turns),
+        || refine_within(lanes, problem, start, held, squares, damping, wanted, turns),
     )
 }
 
+#[expect(clippy::too_many_arguments, reason = "as above")]
 #[inline(always)]
 fn refine_within<L: Lanes, const P: usize>(
     lanes: L,
@@ -92,14 +104,15 @@ fn refine_within<L: Lanes, const P: usize>(
     start: [L::F; P],
     held: &[L::M; P],
     squares: L::F,
+    damping: L::F,
     wanted: L::M,
     turns: usize,
 ) -> Refined<L::F, L::M, P> {
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
     let unit = rounding::<L>();
-    let negligible = squares * lanes.splat(0.1 * unit * unit);
-    let share = lanes.splat((0.01 * unit.sqrt()).min(1e-7));
+    let negligible = squares * lanes.splat(if L::WIDTH == 1 { NEGLIGIBLE_OF_ALL.1 } else { NEGLIGIBLE_OF_ALL.0 });
+    let share = lanes.splat(NEGLIGIBLE);
     let scales = problem.scales();
     let mut r = [[zero; P]; P];
     for i in 0..P {
@@ -111,15 +124,17 @@ fn refine_within<L: Lanes, const P: usize>(
         r,
         turns: zero,
         converged: lanes.mask(false),
+        damping,
     };
     let mut rhs = [zero; P];
     let mut trial = start;
-    let mut damping = lanes.splat(DAMPING);
     let mut active = wanted;
+    // Roundings may raise the sum of squares, but not step after step.
+    let mut lowest = best.sse;
     for turn in 0..turns {
         let equations = problem.equations(lanes, &trial, &best.r);
         let first = lanes.mask(turn == 0);
-        let tolerance = best.sse * lanes.splat(1.0 + 4.0 * unit) + squares * lanes.splat(0.25 * unit * unit);
+        let tolerance = lowest * lanes.splat(1.0 + 4.0 * unit) + squares * lanes.splat(0.25 * unit * unit);
         let better = (equations.sse.le(tolerance) | first) & active;
         let (factor, reduced) = factor(lanes, &equations);
         for i in 0..P {
@@ -133,16 +148,22 @@ fn refine_within<L: Lanes, const P: usize>(
                 for k in i..=j {
                     sum = sum + factor[i][k] * best.r[k][j];
                 }
+                if i == j {
+                    sum = sum.max(lanes.splat(SMALLEST_DIAGONAL / scales[i]));
+                }
                 best.r[i][j] = lanes.select(better, sum, best.r[i][j]);
             }
         }
         best.sse = lanes.select(better, equations.sse, best.sse);
+        lowest = lowest.min(best.sse);
         best.turns = lanes.select(active, best.turns + one, best.turns);
-        let relaxed = (damping * lanes.splat(RELAX)).max(lanes.splat(unit * unit));
-        let tightened = (damping * lanes.splat(TIGHTEN)).min(lanes.splat(1e4));
-        damping = if turn == 0 { damping } else { lanes.select(better, relaxed, tightened) };
+        let relaxed = (best.damping * lanes.splat(RELAX)).max(lanes.splat(unit * unit));
+        let tightened = (best.damping * lanes.splat(TIGHTEN)).min(lanes.splat(1e4));
+        if turn > 0 {
+            best.damping = lanes.select(better, relaxed, lanes.select(active, tightened, best.damping));
+        }
 
-        let step = step(lanes, problem, &best, &rhs, held, damping);
+        let step = step(lanes, problem, &best, &rhs, held, best.damping);
         // What the linear model promises.
         let mut promised = zero;
         for i in 0..P {

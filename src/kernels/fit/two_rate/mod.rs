@@ -1,6 +1,7 @@
 //! The two-compartment exchange model: linear given two rate constants.
 
 mod exchange;
+mod program;
 mod reference;
 mod results;
 mod tables;
@@ -60,7 +61,7 @@ impl PreparedKernel for PreparedTwoRate {
     }
 
     fn program(&self) -> Program {
-        todo!()
+        program::program(&self.tables)
     }
 
     fn with_frames(&self, frames: &[usize]) -> Option<Self> {

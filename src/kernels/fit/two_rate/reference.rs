@@ -1,17 +1,20 @@
 //! The fit of one block of voxels: the dictionary's best cells, refined.
 
 use super::super::convolution::{WEIGHTS, convolve, prepare, step_weights};
-use super::super::refinement::{Equations, Problem, Refined, Variables, refine};
+use super::super::refinement::{DAMPING, Equations, Problem, Refined, Variables, refine};
 use super::exchange::{TwoRates, two_rates};
 use super::tables::{KINDS, Tables};
 use crate::kernel::Curve;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
 
-/// Turns from each start, and from the best of where these lead.
-const FIRST_TURNS: usize = 8;
-const LAST_TURNS: usize = 40;
-/// A sum of squares below this share of sum C^2 leaves nothing to look for elsewhere.
-const PERFECT: f64 = 1e-11;
+/// Turns from each start.
+const TURNS: usize = 8;
+/// Other starts, made from the best place found so far.
+pub(super) const VARIATIONS: usize = 5;
+/// How often the search goes on from the best place, each time by as many turns.
+pub(super) const CONTINUATIONS: usize = 6;
+/// A sum of squares below this share of sum C^2, in 32 bits and in 64, leaves nothing to look for elsewhere.
+const PERFECT: (f64, f64) = (1e-12, 1e-20);
 /// Parameters per turn shrink to this share of their distance from the lower bound at least, and grow by its reciprocal:
 /// on a bound of PS, v_p or v_e others lose their meaning, and a fit would stay there.
 const SMALLEST_SHARE: f64 = 0.1;
@@ -341,7 +344,12 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
                 high = lanes.select(below, middle, high);
                 low = lanes.select(reached, middle, low);
             }
-            let since = time - lanes.lookup(&d.knot_times, low);
+            // The difference of two times that lie close is exact in 32 bits; that of a time and a delay isn't.
+            let mut since = (t.frame_times.at(lanes, i) - lanes.lookup(&d.knot_times, low)) - delay;
+            if L::WIDTH > 1 {
+                // What 32 bits lack of both times.
+                since = since + (t.frame_rest.at(lanes, i) - lanes.lookup(&t.knot_rest, low));
+            }
             let arrived = since.ge(zero);
             let length = since.max(zero);
             let begin = lanes.lookup(&d.knot_values, low);
@@ -443,6 +451,7 @@ pub(super) fn fit<L: Lanes, const P: usize>(
     work: &mut Work<'_, L::F>,
 ) -> Refined<L::F, L::M, P> {
     let zero = lanes.splat(0.0);
+    let perfect = squares * lanes.splat(if L::WIDTH == 1 { PERFECT.1 } else { PERFECT.0 });
     let mut best = [Start { gain: zero, cell: zero, flow: zero, delay: zero }; KINDS];
     for which in 0..t.dictionaries.len() {
         let mut open = lanes.mask(true);
@@ -456,6 +465,7 @@ pub(super) fn fit<L: Lanes, const P: usize>(
     if P == 5 {
         held[P - 1] = !delay_free;
     }
+    let damping = lanes.splat(DAMPING);
     let mut problem = Exchange::<_, P> { t, work, keep: false };
     let mut chosen: Option<Refined<L::F, L::M, P>> = None;
     for _ in 0..KINDS {
@@ -476,7 +486,7 @@ pub(super) fn fit<L: Lanes, const P: usize>(
         }
         let wanted = match &chosen {
             None => lanes.mask(true),
-            Some(before) => top.gain.gt(zero) & before.sse.gt(squares * lanes.splat(PERFECT)),
+            Some(before) => top.gain.gt(zero) & before.sse.gt(perfect),
         };
         if !wanted.any() {
             break;
@@ -492,21 +502,78 @@ pub(super) fn fit<L: Lanes, const P: usize>(
         if P == 5 {
             start[P - 1] = lanes.select(delay_free, top.delay, given_delay);
         }
-        let refined = refine(lanes, &mut problem, start, &held, squares, wanted, FIRST_TURNS);
+        let refined = refine(lanes, &mut problem, start, &held, squares, damping, wanted, TURNS);
         chosen = Some(match chosen {
             None => refined,
             Some(before) => lower(lanes, wanted, &refined, &before),
         });
     }
-    let Some(first) = chosen else { unreachable!("the first round is always wanted") };
-    let unfinished = !first.converged;
-    if !unfinished.any() {
-        return first;
+    let Some(mut chosen) = chosen else { unreachable!("the first round is always wanted") };
+    for which in 0..VARIATIONS {
+        let wanted = chosen.sse.gt(perfect);
+        if !wanted.any() {
+            break;
+        }
+        let start = variation(lanes, t, which, &chosen.parameters);
+        let refined = refine(lanes, &mut problem, start, &held, squares, damping, wanted, TURNS);
+        chosen = lower(lanes, wanted, &refined, &chosen);
     }
-    let last = refine(lanes, &mut problem, first.parameters, &held, squares, unfinished, LAST_TURNS);
-    let mut result = merge(lanes, unfinished, &last, &first);
-    result.turns = first.turns + lanes.select(unfinished, last.turns, zero);
-    result
+    for _ in 0..CONTINUATIONS {
+        let wanted = !chosen.converged;
+        if !wanted.any() {
+            break;
+        }
+        let refined = refine(lanes, &mut problem, chosen.parameters, &held, squares, chosen.damping, wanted, TURNS);
+        let turns = chosen.turns + lanes.select(wanted, refined.turns, zero);
+        chosen = merge(lanes, wanted, &refined, &chosen);
+        chosen.turns = turns;
+    }
+    chosen
+}
+
+/// Another start from where a search ended: curves that are alike have valleys that are far apart. 0: the same transfer by
+/// the highest flow through hardly any plasma; 1: by a flow that is extracted almost entirely; 2: a small space beside one
+/// compartment; 3: a slow uptake beside it; 4: that compartment alone.
+#[inline(always)]
+fn variation<L: Lanes, const P: usize>(lanes: L, t: &Tables, which: usize, parameters: &[L::F; P]) -> [L::F; P] {
+    let [flow, exchange, plasma, space] = [parameters[0], parameters[1], parameters[2], parameters[3]];
+    let transfer = flow * exchange / (flow + exchange);
+    // Almost no exchange is one compartment: its flow is what is transferred.
+    let alone = exchange.lt(lanes.splat(0.02) * flow);
+    let volume = plasma + space;
+    let mut next = *parameters;
+    match which {
+        0 => {
+            next[0] = lanes.splat(t.bounds[0].1);
+            next[1] = next[0] * transfer / (next[0] - transfer).max(lanes.splat(1e-3) * next[0]);
+            next[2] = (plasma * lanes.splat(0.03)).max(lanes.splat(1e-4));
+            next[3] = volume;
+        }
+        1 => {
+            let size = lanes.select(alone, plasma, volume);
+            next[0] = lanes.select(alone, flow, transfer * lanes.splat(1.1));
+            next[1] = next[0] * lanes.splat(4.0);
+            next[2] = size * lanes.splat(0.6);
+            next[3] = size * lanes.splat(0.4);
+        }
+        2 => {
+            next[1] = flow * lanes.splat(0.01);
+            next[3] = plasma * lanes.splat(0.02);
+        }
+        3 => {
+            next[1] = flow * lanes.splat(1e-4);
+            next[3] = lanes.splat(t.bounds[3].1);
+        }
+        _ => {
+            next[0] = lanes.select(alone, flow, transfer);
+            next[1] = lanes.splat(0.0);
+            next[2] = lanes.select(alone, plasma, volume);
+        }
+    }
+    for j in 0..4 {
+        next[j] = next[j].max(lanes.splat(t.bounds[j].0)).min(lanes.splat(t.bounds[j].1));
+    }
+    next
 }
 
 /// The one with the lower sum of squares, where the second one was looked at; turns add up.
@@ -538,6 +605,7 @@ fn merge<L: Lanes, const P: usize>(
     }
     result.sse = lanes.select(mask, a.sse, b.sse);
     result.turns = lanes.select(mask, a.turns, b.turns);
+    result.damping = lanes.select(mask, a.damping, b.damping);
     result.converged = (mask & a.converged) | (!mask & b.converged);
     result
 }
