@@ -96,7 +96,7 @@ const MARGIN: f32 = 1e-4;
 
 // Where less than this share of the derivative's square is left when the other parameters have imitated it, 32 bits can't
 // tell T1.
-const LEAST_OWN_SHARE: f32 = 1e-8;
+const LEAST_OWN_SHARE: f32 = 1e-6;
 
 // Where a rate is looked for, and how far the last step went, relative.
 struct Bracket {
