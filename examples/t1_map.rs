@@ -218,7 +218,7 @@ fn map<K: VoxelKernel>(arguments: &Arguments, kernel: &K) -> Result<()> {
     let mut options = SaveOptions::new().progress(Arc::new(bar.teller()));
     if arguments.force {
         options = options.overwrite(Overwrite::Replace);
-        support::pictures::remove_earlier(&folder)?;
+        support::pictures::remove_earlier(&folder, &[])?;
     }
     if arguments.uncompressed {
         options = options.compression(Compression::None);

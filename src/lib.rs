@@ -64,9 +64,12 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`kernels`] | what is computed: [`kernels::descriptors`] with the onset methods, baseline and noise policies |
+//! | [`kernels::descriptors`] | semi-quantitative maps, with the onset methods, baseline and noise policies |
 //! | [`kernels::t1`] | T1 mapping: variable flip angle, inversion recovery, Look-Locker |
 //! | [`kernels::concentration`] | signal to concentration of contrast agent |
+//! | [`kernels::fit`] | pharmacokinetic models |
+//! | [`analysis`] | what composes kernels: the arterial delay from onsets, the choice between models |
+//! | [`input_function`] | the concentration in the artery: population functions, masks, files, detection |
 //! | [`engine`] | what computes; `engine::gpu` lists devices and their limits |
 //! | `io` | reading and writing NIfTI (feature `nifti`) |
 //! | `render` | pictures (feature `render`) |
@@ -75,10 +78,12 @@
 //! | [`kernel`] | the contract, for writing a kernel |
 //! | [`reduction`] | sums over the whole series that kernels start from |
 
+pub mod analysis;
 mod assemble;
 pub mod engine;
 mod error;
 mod geometry;
+pub mod input_function;
 #[cfg(feature = "nifti")]
 pub mod io;
 pub mod kernel;
@@ -90,6 +95,7 @@ pub mod reduction;
 #[cfg(feature = "render")]
 pub mod render;
 mod series;
+mod special;
 pub mod status;
 mod time;
 mod units;
@@ -97,7 +103,9 @@ mod units;
 pub use engine::{Cancel, Engine, NonFinite, RunOptions, Verification};
 pub use error::{Error, Result};
 pub use geometry::Geometry;
+pub use input_function::InputFunction;
 pub use kernels::descriptors::Descriptors;
+pub use kernels::fit::PharmacokineticFit;
 pub use maps::{Map, MapData, Maps, RunRecord, SettingValue, StageTime};
 pub use quantity::{Quantity, SignalKind, Unit};
 pub use series::{Mask, Sample, Scaling, Series, VoxelMap, Voxels};

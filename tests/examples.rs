@@ -324,3 +324,80 @@ fn a_killed_run_leaves_no_file_that_looks_whole() {
         std::fs::remove_dir_all(&target).unwrap();
     }
 }
+
+/// Concentrations: tissue, and an artery of 3 × 3 voxels through both slices.
+fn concentrations(folder: &Path) -> PathBuf {
+    let parker = perfuse::input_function::population::parker;
+    let samples = ndarray::Array4::from_shape_fn((16, 12, 2, 60), |(x, y, z, t)| {
+        let time = 4.0 * t as f64;
+        let wiggle = 0.01 * ((13 * t + 7 * x + 5 * y + 3 * z) as f64).sin();
+        let artery = (4..7).contains(&x) && (5..8).contains(&y);
+        let tissue = 0.5 * (1.0 - (-(time - 26.0f64).max(0.0) / 50.0).exp());
+        (wiggle + if artery { parker(time - 22.0) } else { tissue }) as f32
+    });
+    let series = Series::from_array(samples.view(), perfuse::TimeAxis::uniform(4.0, 60).unwrap()).unwrap();
+    let path = folder.join("conc.nii.gz");
+    series.save(&path, Default::default()).expect("saved");
+    path
+}
+
+#[test]
+fn input_function_is_found_drawn_and_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = concentrations(folder.path());
+    let at = |name: &str| folder.path().join(name);
+    let run_to = |name: &str, flags: &[&str]| {
+        let out = at(name);
+        let all = [&[text(&series), "--device", "cpu", "--out", text(&out)], flags].concat();
+        (succeed("input_function", &all), files(&out), out)
+    };
+    let (said, found, auto) = run_to("auto", &["--aif", "auto", "--haematocrit", "0.42"]);
+    assert!(said.contains("18 voxels") && said.contains("haematocrit 0.42"), "{said}");
+    for name in ["input_function.png", "artery.png"] {
+        assert!(found[&auto.join(name)].starts_with(b"\x89PNG"));
+    }
+    let record: serde_json::Value = serde_json::from_slice(&found[&auto.join("input_function.json")]).unwrap();
+    assert_eq!(record["voxels"].as_array().unwrap().len(), 18);
+    assert_eq!((&record["fluid"], &record["fluid_of_origin"]), (&"plasma".into(), &"blood".into()));
+    assert_eq!(record["haematocrit_applied"], 0.42);
+    assert!(Mask::open(auto.join("artery.nii.gz")).unwrap().voxel_count() == 18);
+
+    // The mask that was found gives the same function, and so does the table, to which nothing is applied again.
+    let csv = |folder: &Path| std::fs::read_to_string(folder.join("input_function.csv")).unwrap();
+    let numbers =
+        |folder: &Path| csv(folder).lines().skip_while(|line| !line.starts_with("time_s")).collect::<String>();
+    let mask = format!("mask:{}", text(&auto.join("artery.nii.gz")));
+    let (_, _, by_mask) = run_to("mask", &["--aif", &mask, "--haematocrit", "0.42"]);
+    assert_eq!(numbers(&by_mask), numbers(&auto));
+    let (_, _, by_table) = run_to("table", &["--aif", text(&auto.join("input_function.csv")), "--haematocrit", "0.42"]);
+    assert_eq!(numbers(&by_table), numbers(&auto));
+
+    // A population function arrives where the artery's curve begins, or where it is told.
+    let (said, _, detected) = run_to("parker", &["--aif", "parker"]);
+    assert!(said.contains("artery found automatically") && said.contains("whole blood"), "{said}");
+    let record = |folder: &Path| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(folder.join("input_function.json")).unwrap()).unwrap()
+    };
+    assert!((record(&detected)["arrival_s"].as_f64().unwrap() - 24.0).abs() < 3.0);
+    let (_, _, told) = run_to("told", &["--aif", "georgiou", "--arrival", "31.5", "--dose", "0.05"]);
+    assert_eq!(record(&told)["arrival_s"], 31.5);
+    assert_eq!(record(&told)["arrival_from"], "given");
+
+    let target = at("refused");
+    for flags in [
+        &["--aif", "parkr"][..],
+        &["--aif", "parker", "--haematocrit", "42"],
+        &["--aif", "parker", "--aif-in", "plasma"],
+        &["--aif", "parker", "--arrival", "soon"],
+        &["--aif", "parker", "--dose", "100"],
+        &["--aif", "auto", "--kind", "signal"],
+        &[],
+    ] {
+        let output = run("input_function", &[&[text(&series), "--out", text(&target)], flags].concat());
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", error(&output));
+        assert!(!target.exists(), "{flags:?} left a folder");
+    }
+    let again = run("input_function", &[text(&series), "--aif", "parker", "--out", text(&auto)]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(error(&again).contains("--force"), "{}", error(&again));
+}

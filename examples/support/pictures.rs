@@ -10,8 +10,9 @@ use rayon::prelude::*;
 
 use super::progress::Bar;
 
-/// A montage of every map; returns how many there are. The display range is that of the voxels without any of the status
-/// bits of `doubtful`: noise around the patient would stretch it to the bounds of the fit.
+/// A montage of every map but curves, over anatomy in grey; returns how many there are. The display range is that of the
+/// voxels without any of the status bits of `doubtful`, if there are such bits: noise around the patient would stretch it to
+/// the bounds of a fit.
 pub(crate) fn montages(
     folder: &Path,
     maps: &Maps,
@@ -42,6 +43,9 @@ pub(crate) fn montages(
 /// The 2nd and 98th percentile over the voxels without doubtful bits, if there are enough of them.
 fn trusted_range(map: &Map, maps: &Maps, doubtful: u32) -> Option<(f64, f64)> {
     let MapData::Float(values) = &map.data else { return None };
+    if doubtful == 0 {
+        return None;
+    }
     let trusted = values.iter().zip(maps.status()).filter(|(value, bits)| value.is_finite() && **bits & doubtful == 0);
     let mut trusted: Vec<f32> = trusted.map(|(value, _)| *value).collect();
     trusted.sort_by(f32::total_cmp);
@@ -49,23 +53,24 @@ fn trusted_range(map: &Map, maps: &Maps, doubtful: u32) -> Option<(f64, f64)> {
     (trusted.len() >= 50 && at(0.02) < at(0.98)).then(|| (at(0.02), at(0.98)))
 }
 
-/// The mean of all images.
+/// The mean of some images, evenly spread.
 fn mean_image(series: &Series) -> Array3<f32> {
-    let ([x, y, z], count, frames) = (series.spatial_shape(), series.voxel_count(), series.frames());
+    let ([x, y, z], count) = (series.spatial_shape(), series.voxel_count());
+    let frames: Vec<usize> = (0..series.frames()).step_by(series.frames().div_ceil(12)).collect();
     let mean = |voxel: usize| {
-        let sum: f64 = (0..frames).map(|frame| series.voxels().get_f64(frame * count + voxel)).sum();
-        (series.scaling().slope * sum / frames as f64 + series.scaling().intercept) as f32
+        let sum: f64 = frames.iter().map(|frame| series.voxels().get_f64(frame * count + voxel)).sum();
+        (series.scaling().slope * sum / frames.len() as f64 + series.scaling().intercept) as f32
     };
     let flat: Vec<f32> = (0..count).into_par_iter().map(mean).collect();
     Array3::from_shape_vec((x, y, z).f(), flat).expect("as many values as voxels")
 }
 
-/// Pictures of an earlier run's maps must not stand beside the maps of this one.
-pub(crate) fn remove_earlier(folder: &Path) -> Result<()> {
+/// Pictures of an earlier run's maps, and curves of these names, must not stand beside the maps of this one.
+pub(crate) fn remove_earlier(folder: &Path, curves: &[&str]) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let of_a_map = |stem: &std::ffi::OsStr| folder.with_file_name(stem).with_extension("json").exists();
-        let ours = path.file_stem().is_some_and(of_a_map);
+        let ours = path.file_stem().is_some_and(|stem| curves.iter().any(|known| stem == *known) || of_a_map(stem));
         if ours && path.extension().is_some_and(|ending| ending == "png") {
             std::fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
         }

@@ -451,7 +451,7 @@ fn into_rows(maps: Maps) -> Vec<Vec<u32>> {
 }
 
 /// Each status bit that occurs, with its meaning and the number of voxels that have it.
-fn count_bits(words: &[u32], meanings: &[(u32, String)]) -> Vec<(u32, String, usize)> {
+pub(crate) fn count_bits(words: &[u32], meanings: &[(u32, String)]) -> Vec<(u32, String, usize)> {
     let counts = words
         .par_chunks(1 << 16)
         .map(|words| {

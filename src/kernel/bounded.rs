@@ -137,6 +137,13 @@ impl Numbers for BoundedNumber<'_> {
     fn abs(self) -> Self {
         Self { value: self.value.abs(), ..self }
     }
+    fn floor(self) -> Self {
+        // Exact, but for a number whose bound reaches to the next whole one.
+        let value = self.value.floor();
+        let below = (self.value - self.error).floor();
+        let above = (self.value + self.error).floor();
+        Self { value, error: (value - below).max(above - value), ..self }
+    }
     fn sqrt(self) -> Self {
         let value = self.value.sqrt();
         // The root of the interval's ends: finite even at 0, where the derivative is not.

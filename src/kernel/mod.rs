@@ -14,6 +14,7 @@ use crate::maps::SettingValue;
 use crate::quantity::{Quantity, SignalKind};
 use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
+use bounded::{Bounded, BoundedWord};
 use lanes::Lanes;
 pub use runnable::{Runnable, Tile};
 
@@ -106,6 +107,13 @@ pub trait PreparedKernel: Send + Sync + Sized {
 
     /// The definition in code, for [`Lanes::WIDTH`] voxels at once.
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
+
+    /// The same for one voxel, with bounds on what 32-bit engines may lose. A kernel that is verified
+    /// otherwise spares the compiler that text.
+    fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
+        let mut scratch = vec![lanes.splat(0.0); self.scratch()];
+        self.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, words, 1));
+    }
 
     /// The same for GPUs.
     fn program(&self) -> Program;

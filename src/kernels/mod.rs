@@ -3,4 +3,5 @@
 mod arithmetic;
 pub mod concentration;
 pub mod descriptors;
+pub mod fit;
 pub mod t1;
