@@ -1,6 +1,7 @@
 //! What all T1 kernels give: rows, their standard errors and the status. `shaders/t1_results.wgsl` has the same names, order
 //! and guards.
 
+use crate::kernel::bounded::BoundedWord;
 use crate::kernel::lanes::{Lanes, Numbers};
 use crate::kernel::{Curve, Output, OutputKind, Rows};
 use crate::quantity::Quantity;
@@ -30,6 +31,20 @@ pub(super) fn outputs() -> Vec<Output> {
     outputs.push(float(Quantity::SSE));
     outputs.push(float(Quantity::R_SQUARED));
     outputs
+}
+
+/// Widens the bounds of a T1 that the samples hardly determine: where its minimum is flat to within rounding, devices may
+/// end anywhere in it. Such a voxel is marked as not identifiable; its values agree if they lie within one standard error of
+/// each other, and the standard errors, which only say that they are large, are not compared.
+pub(super) fn widen_vague(words: &mut [BoundedWord]) {
+    let bits = words[8].value as u32;
+    if bits & status::NOT_IDENTIFIABLE == 0 || words[1].value.is_nan() {
+        return;
+    }
+    for row in [0, 2, 4] {
+        words[row].error += words[row + 1].value;
+        words[row + 1].error = f64::MAX;
+    }
 }
 
 /// What a fit found, with the samples divided by `unit` (their largest magnitude, in units of the signal).
