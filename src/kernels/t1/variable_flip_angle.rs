@@ -6,6 +6,7 @@ use std::str::FromStr;
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
+use crate::kernel::bounded::{Bounded, BoundedWord};
 use crate::kernel::lanes::{Lanes, Table};
 use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
 use crate::maps::SettingValue;
@@ -260,6 +261,12 @@ impl PreparedKernel for PreparedVariableFlipAngle {
 
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
         vfa_reference::evaluate(&self.tables, lanes, &curve, scratch, rows);
+    }
+
+    fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
+        let mut scratch = vec![lanes.splat(0.0); self.scratch()];
+        self.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, words, 1));
+        results::widen_vague(words);
     }
 
     fn program(&self) -> Program {
