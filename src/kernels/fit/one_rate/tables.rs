@@ -128,8 +128,6 @@ pub(in super::super) struct DelayTables {
     pub(in super::super) knot_integrals: Table,
     /// Halvings that find a knot.
     pub(in super::super) halvings: usize,
-    /// A fraction of a step, for looking to either side of a kink.
-    pub(in super::super) aside: f64,
     /// The longest time there is: its rounding is what a knot's time may be off by.
     pub(in super::super) span: f64,
 }
