@@ -47,6 +47,7 @@ pub mod status_bit {
 }
 
 /// When the signal begins to rise: seconds after the first frame, as the map `onset` has them.
+#[expect(clippy::large_enum_variant, reason = "there is one per run")]
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum BrixOnset {

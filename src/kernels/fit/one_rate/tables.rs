@@ -334,7 +334,12 @@ fn dictionary(
 }
 
 /// Tables for delays of the voxels' own.
-pub(in super::super) fn delay_tables(settings: &PharmacokineticFit, t: &[f64], knots: Knots<'_>, own: bool) -> DelayTables {
+pub(in super::super) fn delay_tables(
+    settings: &PharmacokineticFit,
+    t: &[f64],
+    knots: Knots<'_>,
+    own: bool,
+) -> DelayTables {
     if !own {
         return DelayTables::default();
     }

@@ -78,14 +78,14 @@ pub(super) fn program(t: &Tables) -> Program {
     }));
     let steps = &t.steps;
     let input = &steps.input;
-    let steps_at = append(&mut input.first().copied().into_iter().chain(steps.steps.iter().enumerate().flat_map(
-        |(i, step)| [input[i + 1], steps.lengths[step.length], step.frame.map_or(-1.0, |frame| frame as f64)],
-    )));
+    let steps_at =
+        append(&mut input.first().copied().into_iter().chain(steps.steps.iter().enumerate().flat_map(|(i, step)| {
+            [input[i + 1], steps.lengths[step.length], step.frame.map_or(-1.0, |frame| frame as f64)]
+        })));
     let frame_times_at = append(&mut t.frame_times.iter().copied());
     let d = &t.delay;
-    let knots_at = append(
-        &mut (0..d.knot_times.len()).flat_map(|k| [d.knot_times[k], d.knot_values[k], d.knot_slopes[k]]),
-    );
+    let knots_at =
+        append(&mut (0..d.knot_times.len()).flat_map(|k| [d.knot_times[k], d.knot_values[k], d.knot_slopes[k]]));
     let nodes: &[f64] = if d.own { &d.nodes } else { &[0.0] };
     let nodes_at = append(&mut nodes.iter().copied());
     let per_delay = t.rates * (t.n / 4 + 5) + cells.fast.len() + 1;
@@ -123,7 +123,10 @@ pub(super) fn program(t: &Tables) -> Program {
     };
     Program {
         name: "two_rate_fit",
-        sources: &[include_str!("../../../../shaders/two_rate_fit.wgsl")],
+        sources: &[
+            include_str!("../../../../shaders/refinement.wgsl"),
+            include_str!("../../../../shaders/two_rate_fit.wgsl"),
+        ],
         entry_points: &ENTRY_POINTS[MOST_SEARCHES - searches..],
         workgroup_size: 64,
         constants: Vec::new(),
@@ -144,6 +147,7 @@ mod tests {
     fn shader() -> naga::Module {
         let text = concat!(
             include_str!("../../../../shaders/common.wgsl"),
+            include_str!("../../../../shaders/refinement.wgsl"),
             include_str!("../../../../shaders/two_rate_fit.wgsl")
         );
         naga::front::wgsl::parse_str(text).unwrap_or_else(|error| panic!("{}", error.emit_to_string(text)))
@@ -155,7 +159,8 @@ mod tests {
         let flags = naga::valid::ValidationFlags::all();
         let capabilities = naga::valid::Capabilities::empty();
         naga::valid::Validator::new(flags, capabilities).validate(&module).expect("a valid shader");
-        let (_, kind) = module.types.iter().find(|(_, kind)| kind.name.as_deref() == Some("Settings")).expect("settings");
+        let (_, kind) =
+            module.types.iter().find(|(_, kind)| kind.name.as_deref() == Some("Settings")).expect("settings");
         let naga::TypeInner::Struct { members, span } = &kind.inner else { panic!("settings are a struct") };
         assert_eq!(*span as usize, size_of::<ShaderSettings>());
         let offset = |name: &str| {

@@ -1,5 +1,7 @@
 //! The fit of one block of voxels: the dictionary's best cells, refined.
 
+#![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
+
 use super::super::convolution::{WEIGHTS, convolve, prepare, step_weights};
 use super::super::refinement::{DAMPING, Equations, Problem, Refined, Variables, refine};
 use super::exchange::{TwoRates, two_rates};
@@ -147,13 +149,7 @@ fn exchange_held<L: Lanes>(lanes: L, t: &Tables, exchange: L::F) -> L::M {
 impl<const P: usize, F> Exchange<'_, '_, F, P> {
     /// J R^-1 over the basis: J by the variables, from the derivatives by the parameters.
     #[inline(always)]
-    fn columns<L: Lanes<F = F>>(
-        &self,
-        lanes: L,
-        parameters: &[F; P],
-        two: &TwoRates<F>,
-        r: &[[F; P]; P],
-    ) -> [[F; P]; 5]
+    fn columns<L: Lanes<F = F>>(&self, lanes: L, parameters: &[F; P], two: &TwoRates<F>, r: &[[F; P]; P]) -> [[F; P]; 5]
     where
         F: crate::kernel::lanes::Numbers<Mask = L::M>,
     {
@@ -544,8 +540,9 @@ pub(super) fn fit<L: Lanes, const P: usize>(
 fn variation<L: Lanes, const P: usize>(lanes: L, t: &Tables, which: usize, parameters: &[L::F; P]) -> [L::F; P] {
     let [flow, exchange, plasma, space] = [parameters[0], parameters[1], parameters[2], parameters[3]];
     let transfer = flow * exchange / (flow + exchange);
-    // Almost no exchange is one compartment: its flow is what is transferred.
-    let alone = exchange.lt(lanes.splat(0.02) * flow);
+    // Plasma with almost no exchange is one compartment: its flow is what is transferred.
+    let duration = lanes.splat(t.frame_times[t.n - 1]);
+    let alone = exchange.lt(lanes.splat(0.02) * flow) & plasma.gt(lanes.splat(0.03) * transfer * duration);
     let volume = plasma + space;
     let mut next = *parameters;
     match which {

@@ -1,5 +1,7 @@
 //! From a fit to maps: parameters, standard errors, goodness, status.
 
+#![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
+
 use super::super::goodness::{goodness, invert, is_not_identifiable};
 use super::super::outputs::slot;
 use super::super::refinement::{Problem as _, Refined};
@@ -69,8 +71,8 @@ fn evaluate_within<L: Lanes, const P: usize>(
         }
     }
     let f: Refined<L::F, L::M, P> = fit(lanes, t, given, delay_free, samples.squares, &mut work);
-    let mut bits = lanes.bits(!finite, status::NON_FINITE_SAMPLE)
-        | lanes.bits(finite & !f.converged, status::NOT_CONVERGED);
+    let mut bits =
+        lanes.bits(!finite, status::NON_FINITE_SAMPLE) | lanes.bits(finite & !f.converged, status::NOT_CONVERGED);
 
     // Goodness and curves.
     let count = lanes.count(PARAMETERS.len());
