@@ -16,7 +16,7 @@ pub(super) const VARIATIONS: usize = 5;
 /// How often the search goes on from the best place, each time by as many turns.
 pub(super) const CONTINUATIONS: usize = 6;
 /// A sum of squares below this share of sum C^2, in 32 bits and in 64, leaves nothing to look for elsewhere.
-const PERFECT: (f64, f64) = (1e-12, 1e-20);
+const PERFECT: (f64, f64) = (1e-11, 1e-20);
 /// Parameters per turn shrink to this share of their distance from the lower bound at least, and grow by its reciprocal:
 /// on a bound of PS, v_p or v_e others lose their meaning, and a fit would stay there.
 const SMALLEST_SHARE: f64 = 0.1;
