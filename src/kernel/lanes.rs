@@ -59,6 +59,8 @@ pub trait Masks: Copy + BitAnd<Output = Self> + BitOr<Output = Self> + Not<Outpu
 pub trait Lanes: Copy {
     /// Voxels side by side.
     const WIDTH: usize;
+    /// The distance of 1 to the next number: of 32-bit floats unless told.
+    const EPSILON: f64 = f32::EPSILON as f64;
     /// Numbers.
     type F: Numbers<Mask = Self::M>;
     /// Truth values.
@@ -184,6 +186,7 @@ impl Masks for bool {
 
 impl Lanes for Double {
     const WIDTH: usize = 1;
+    const EPSILON: f64 = f64::EPSILON;
     type F = f64;
     type M = bool;
     type U = u32;

@@ -197,8 +197,9 @@ pub struct Program {
     pub name: &'static str,
     /// The kernel's WGSL in pieces, so that kernels can share some, to follow `shaders/common.wgsl` in this order.
     pub sources: &'static [&'static str],
-    /// Entry points, dispatched in this order over the same slab.
-    pub entry_points: &'static [&'static str],
+    /// Entry points, dispatched in this order over the same slab; one may come several times, to do a part of a long search
+    /// each time.
+    pub entry_points: Cow<'static, [&'static str]>,
     /// Voxels per workgroup: one thread each.
     pub workgroup_size: u32,
     /// Pipeline-overridable constants.

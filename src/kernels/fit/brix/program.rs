@@ -38,20 +38,7 @@ struct ShaderSettings {
 const STATE_WORDS: usize = 35;
 /// Turns of loops that one search may take: software Vulkan of Mesa 22.3.6 stops all loops after 65,535.
 const LOOP_TURNS: usize = 40_000;
-const MOST_SEARCHES: usize = 512;
 const REFINEMENTS: usize = STARTS + CONTINUATIONS;
-
-/// As many searches as there may be, the refinements, the end; a run takes the last of the searches.
-const ENTRY_POINTS: [&str; MOST_SEARCHES + REFINEMENTS + 1] = {
-    let mut names = ["search"; MOST_SEARCHES + REFINEMENTS + 1];
-    let mut i = 0;
-    while i < REFINEMENTS {
-        names[MOST_SEARCHES + i] = "refine";
-        i += 1;
-    }
-    names[MOST_SEARCHES + REFINEMENTS] = "finish";
-    names
-};
 
 pub(super) fn program(t: &Tables) -> Program {
     let mut values: Vec<f32> = Vec::new();
@@ -71,9 +58,10 @@ pub(super) fn program(t: &Tables) -> Program {
     let times_at = append(&mut t.times.iter().copied());
     let nodes_at = append(&mut t.nodes.iter().copied());
     let per_onset = RATES * (t.n / 4 + 5) + cells.fast.len() + 1;
-    let fewest = t.dictionaries.len().div_ceil(MOST_SEARCHES);
-    let onsets_per_search = (LOOP_TURNS.saturating_sub(3 * t.n) / per_onset).max(fewest).max(1);
+    let onsets_per_search = (LOOP_TURNS.saturating_sub(3 * t.n) / per_onset).max(1);
     let searches = t.dictionaries.len().div_ceil(onsets_per_search);
+    let names = [vec!["search"; searches], vec!["refine"; REFINEMENTS], vec!["finish"]];
+    let entry_points = names.concat();
     let settings = ShaderSettings {
         cells: cells.fast.len() as u32,
         onsets: t.dictionaries.len() as u32,
@@ -104,7 +92,7 @@ pub(super) fn program(t: &Tables) -> Program {
             include_str!("../../../../shaders/refinement.wgsl"),
             include_str!("../../../../shaders/brix_fit.wgsl"),
         ],
-        entry_points: &ENTRY_POINTS[MOST_SEARCHES - searches..],
+        entry_points: entry_points.into(),
         workgroup_size: 64,
         constants: Vec::new(),
         settings: bytemuck::bytes_of(&settings).to_vec(),

@@ -2,6 +2,7 @@
 
 mod bounded_linear;
 mod linear;
+mod program;
 mod reference;
 mod results;
 mod tables;
@@ -62,7 +63,7 @@ impl PreparedKernel for PreparedOneRate {
     }
 
     fn program(&self) -> Program {
-        todo!()
+        program::program(&self.tables)
     }
 
     fn with_frames(&self, frames: &[usize]) -> Option<Self> {

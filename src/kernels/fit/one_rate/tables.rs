@@ -11,7 +11,7 @@ use crate::kernel::lanes::{Double, Table};
 use crate::maps::SettingValue;
 
 /// Neighbouring rates of the dictionary, as a ratio: between them the sum of squares is close to a parabola.
-const RATIO: f64 = 1.6;
+const RATIO: f64 = 1.45;
 /// The same beyond the rates that shape a curve, where only the bounds still change anything.
 const OUTER_RATIO: f64 = 5.0;
 /// Rates below this share of 1 / duration shape no curve any more.
@@ -21,9 +21,9 @@ const FASTEST_SHARE: f64 = 30.0;
 /// The rates that are searched: 1/s.
 const LOWEST_RATE: f64 = 1e-7;
 const HIGHEST_RATE: f64 = 1e5;
-/// Delays of the dictionary are as far apart as half a frame, but within these: s.
+/// Delays of the dictionary are a frame or a whole part of one apart, within these: s.
 const FINEST_DELAY: f64 = 0.5;
-const COARSEST_DELAY: f64 = 2.0;
+const COARSEST_DELAY: f64 = 1.0;
 
 /// What a model has beside c_p (*) exp(-rate t).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,6 @@ pub struct Tables {
     pub(super) n: usize,
     /// Row of each frame in a curve: not all frames are left where samples are skipped.
     pub(super) row_of_frame: Vec<usize>,
-    pub(super) all_frames: usize,
     pub(super) slope: f64,
     pub(super) intercept: f64,
     pub(super) bounds: Bounds,
@@ -79,6 +78,8 @@ pub struct Tables {
     /// The rate at which both upper bounds meet.
     pub(super) corner: f64,
     pub(super) rates: Table,
+    /// Logarithms of the ratios of neighbouring rates.
+    pub(super) log_steps: Vec<f64>,
     /// One per delay that is searched; the first is that of a delay that isn't.
     pub(super) dictionaries: Vec<Dictionary>,
     /// From the first knot to the last frame; from knot to knot where the delay is a voxel's own.
@@ -105,7 +106,7 @@ pub(super) struct LinearTables {
     pub(super) second_on_first: f64,
 }
 
-/// What a voxel's own delay needs.
+/// What a voxel's own delay needs; shaders walk along the knots in any case.
 #[derive(Debug, Clone, Default)]
 pub(in super::super) struct DelayTables {
     /// Whether voxels have their own delay.
@@ -127,8 +128,8 @@ pub(in super::super) struct DelayTables {
     pub(in super::super) knot_integrals: Table,
     /// Halvings that find a knot.
     pub(in super::super) halvings: usize,
-    /// A fraction of a step, for looking to either side of a kink.
-    pub(in super::super) aside: f64,
+    /// The longest time there is: its rounding is what a knot's time may be off by.
+    pub(super) span: f64,
 }
 
 /// Decides everything that is shared by all voxels.
@@ -199,11 +200,11 @@ pub(super) fn build(
         companion,
         n: t.len(),
         row_of_frame: frames.to_vec(),
-        all_frames: times.len(),
         slope,
         intercept,
         corner: if model == Model::Patlak { -1.0 } else { bounds.flow.1 / bounds.volume.1 },
         bounds,
+        log_steps: rates.windows(2).map(|w| (w[1] / w[0]).ln()).collect(),
         rates: rates.into_iter().collect(),
         dictionaries,
         steps,
@@ -340,9 +341,6 @@ pub(in super::super) fn delay_tables(
     knots: Knots<'_>,
     own: bool,
 ) -> DelayTables {
-    if !own {
-        return DelayTables::default();
-    }
     let fitted = settings.delay.is_fitted();
     let (lower, upper) = settings.internal_bounds(Parameter::Delay);
     let shortest = |times: &[f64]| times.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
@@ -359,15 +357,15 @@ pub(in super::super) fn delay_tables(
     if first > last {
         (first, last) = (0.0, 0.0);
     }
-    let mut nodes = vec![first];
+    let mut nodes = if own { vec![first] } else { Vec::new() };
     let mut multiple = (first / step).floor() + 1.0;
-    while multiple * step < last {
+    while own && multiple * step < last {
         if multiple * step > first + 1e-6 * step {
             nodes.push(multiple * step);
         }
         multiple += 1.0;
     }
-    if last > first {
+    if own && last > first {
         nodes.push(last);
     }
     let count = knots.times.len();
@@ -389,7 +387,7 @@ pub(in super::super) fn delay_tables(
         knot_integrals: knots.integral(knots.times).into_iter().collect(),
         knot_values: knots.values.iter().copied().collect(),
         halvings: count.next_power_of_two().trailing_zeros() as usize + 1,
-        aside: 1e-3 * shortest(knots.times),
+        span: knots.times[count - 1].abs().max(knots.times[0].abs()).max(t[t.len() - 1]) + lower.abs().max(upper.abs()),
         knot_times: knots.times.iter().copied().collect(),
     }
 }
