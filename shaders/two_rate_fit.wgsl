@@ -42,41 +42,34 @@ struct Uniforms {
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
 
 const PARAMETERS: u32 = 5u;
+alias Vector = array<f32, 5>;
+alias Triangle = array<Vector, 5>;
+alias Flags = array<bool, 5>;
 const KINDS: u32 = 6u;
 const VARIATIONS: u32 = 5u;
 const TURNS: u32 = 8u;
 const NUMBERS_PER_CELL: u32 = 8u;
-const UNIT: f32 = 1.1920929e-7;
-const PERFECT: f32 = 1e-12;
-const NEGLIGIBLE: f32 = 1e-9;
-const NEGLIGIBLE_OF_ALL: f32 = 1.4e-15;
-const DAMPING: f32 = 1e-3;
-const RELAX: f32 = 0.1;
-const TIGHTEN: f32 = 8.0;
+const PERFECT: f32 = 1e-11;
 const SMALLEST_VOLUME: f32 = 1e-7;
 const CLOSEST: f32 = 1e-3;
 const SMALLEST_SHARE: f32 = 0.1;
 const NEARLY_NOTHING: f32 = 1e-6;
-const SMALLEST_DIAGONAL: f32 = 1e-12;
-const FAR: f32 = 4.2535296e37;
 const AT_BOUND: f32 = 2e-6;
-const SMALLEST_SUM: f32 = 1e-30;
-const DEPENDENT: f32 = 1e-5;
-const SCALES: array<f32, 5> = array<f32, 5>(100.0, 0.002, 0.05, 0.2, 1.0);
 const PARAMETER_SCALES: array<f32, 4> = array<f32, 4>(0.01, 0.002, 0.05, 0.2);
 
 // Words of state.
 const STATE_STARTS: u32 = 0u;
+const STATE_REFINED: u32 = 24u;
 const STATE_PARAMETERS: u32 = 24u;
 const STATE_TRIANGLE: u32 = 29u;
 const STATE_SSE: u32 = 54u;
-const STATE_TURNS: u32 = 55u;
-const STATE_CONVERGED: u32 = 56u;
-const STATE_SQUARES: u32 = 57u;
-const STATE_FINITE: u32 = 58u;
-const STATE_SEARCHES: u32 = 59u;
-const STATE_REFINEMENTS: u32 = 60u;
-const STATE_DAMPING: u32 = 61u;
+const STATE_DAMPING: u32 = 55u;
+const STATE_TURNS: u32 = 56u;
+const STATE_CONVERGED: u32 = 57u;
+const STATE_SQUARES: u32 = 58u;
+const STATE_FINITE: u32 = 59u;
+const STATE_SEARCHES: u32 = 60u;
+const STATE_REFINEMENTS: u32 = 61u;
 
 // Slots of the maps; src/kernels/fit/outputs.rs has the same.
 const SLOT_STANDARD_ERROR: u32 = 9u;
@@ -98,12 +91,8 @@ const STATUS_AT_UPPER_BOUND: u32 = 2048u;
 const STATUS_NOT_CONVERGED: u32 = 4096u;
 const STATUS_NOT_IDENTIFIABLE: u32 = 8192u;
 
-fn kept(word: u32, voxel: u32) -> f32 {
-    return bitcast<f32>(read_state(word, voxel));
-}
-
-fn keep(word: u32, voxel: u32, value: f32) {
-    write_state(word, voxel, bitcast<u32>(value));
+fn scales() -> Vector {
+    return Vector(100.0, 0.002, 0.05, 0.2, 1.0);
 }
 
 fn row_of(slot: u32) -> i32 {
@@ -113,20 +102,6 @@ fn row_of(slot: u32) -> i32 {
 // The sample as a concentration; `first` is the voxel's first sample.
 fn concentration(voxel: u32, frame: u32, first: f32) -> f32 {
     return first + uniforms.settings.slope * difference(voxel, frame);
-}
-
-// exp(-x) for x from 0 to 80, to 2 ulp: as `exp_f32` in the Rust text.
-fn exp_negative(x: f32) -> f32 {
-    let k = round(-x * 1.4426950);
-    let r = (-x - k * 0.693359375) - k * -2.1219444e-4;
-    var p = 1.9875691e-4;
-    p = p * r + 1.3981999e-3;
-    p = p * r + 8.333452e-3;
-    p = p * r + 4.1665796e-2;
-    p = p * r + 1.6666665e-1;
-    p = p * r + 0.5;
-    let mantissa = p * (r * r) + r + 1.0;
-    return mantissa * bitcast<f32>(u32(k + 127.0) << 23u);
 }
 
 // What a step does to a convolution and to its derivative by the rate; src/kernels/fit/convolution.rs.
@@ -242,19 +217,9 @@ fn two_rates(fp: f32, ps: f32, vp: f32, ve: f32) -> TwoRates {
     return TwoRates(fast, slow, fp * w_fast, fp * w_slow, by_fp, by_ps, by_vp, by_ve);
 }
 
-// The refinement's place: its best parameters and triangle so far, and what the last pass added up.
-var<private> best_parameters: array<f32, 5>;
-var<private> triangle: array<array<f32, 5>, 5>;
-var<private> best_sse: f32;
-var<private> best_damping: f32;
-var<private> best_rhs: array<f32, 5>;
-var<private> pass_sse: f32;
-var<private> pass_gram: array<array<f32, 5>, 5>;
-var<private> pass_rhs: array<f32, 5>;
-
 // Sums of a pass: columns J R^-1 over the basis, by basis function, and the delay's column apart.
 var<private> columns: array<vec4<f32>, 5>;
-var<private> delay_columns: array<f32, 5>;
+var<private> delay_columns: Vector;
 var<private> sum_gram: mat4x4<f32>;
 var<private> sum_delay_gram: vec4<f32>;
 var<private> sum_delay_delay: f32;
@@ -267,7 +232,7 @@ fn exchange_held(exchange: f32) -> bool {
 }
 
 // J R^-1 over the basis: J by the variables, from the derivatives by the parameters.
-fn make_columns(parameters: array<f32, 5>, two: TwoRates) {
+fn make_columns(parameters: Vector, two: TwoRates) {
     let flow = parameters[0];
     let exchange = parameters[1];
     let held = exchange_held(exchange);
@@ -278,7 +243,7 @@ fn make_columns(parameters: array<f32, 5>, two: TwoRates) {
     let by_reciprocal = exchange_squared * two.by_ps - flow_squared * two.by_fp;
     let by_second = by_transfer * two.by_ps;
     for (var k = 0u; k < 5u; k++) {
-        var j = array<f32, 5>(0.0, 0.0, 0.0, 0.0, 0.0);
+        var j = Vector(0.0, 0.0, 0.0, 0.0, 0.0);
         if k < 4u {
             j[0] = by_reciprocal[k];
             j[1] = by_second[k];
@@ -296,7 +261,7 @@ fn make_columns(parameters: array<f32, 5>, two: TwoRates) {
                 j[4] = -flow;
             }
         }
-        var row: array<f32, 5>;
+        var row: Vector;
         for (var i = 0u; i < 5u; i++) {
             var value = j[i];
             for (var m = 0u; m < i; m++) {
@@ -340,7 +305,7 @@ fn write_curves(voxel: u32, frame: u32, sample: f32, fitted: f32, valid: bool) {
 }
 
 // One pass over the samples; with `curves`, the fitted curve is written.
-fn equations(voxel: u32, first: f32, parameters: array<f32, 5>, curves: bool, valid: bool) {
+fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bool) {
     let two = two_rates(parameters[0], parameters[1], parameters[2], parameters[3]);
     make_columns(parameters, two);
     sum_sse = 0.0;
@@ -447,14 +412,7 @@ fn equations(voxel: u32, first: f32, parameters: array<f32, 5>, curves: bool, va
     pass_gram[4][4] = select(sum_delay_delay, 1.0, uniforms.settings.own == 0u);
 }
 
-// The variables that steps are taken in, at some parameters.
-struct Variables {
-    at: array<f32, 5>,
-    low: array<f32, 5>,
-    high: array<f32, 5>,
-}
-
-fn variables_at(parameters: array<f32, 5>) -> Variables {
+fn variables_at(parameters: Vector) -> Variables {
     let low = uniforms.settings.low;
     let high = uniforms.settings.high;
     let exchange = parameters[1];
@@ -462,18 +420,18 @@ fn variables_at(parameters: array<f32, 5>) -> Variables {
     var v: Variables;
     let reciprocal = 1.0 / parameters[0];
     let second = select(exchange / (1.0 + exchange * reciprocal), exchange, held);
-    v.at = array<f32, 5>(reciprocal, second, parameters[2], parameters[3], parameters[4]);
+    v.at = Vector(reciprocal, second, parameters[2], parameters[3], parameters[4]);
     let lowest = select(low.y / (1.0 + low.y * reciprocal), low.y, held);
-    v.low = array<f32, 5>(1.0 / high.x, lowest, low.z, low.w, uniforms.settings.delay_low);
+    v.low = Vector(1.0 / high.x, lowest, low.z, low.w, uniforms.settings.delay_low);
     v.high =
-        array<f32, 5>(1.0 / low.x, select(second + high.y, exchange, held), high.z, high.w, uniforms.settings.delay_high);
+        Vector(1.0 / low.x, select(second + high.y, exchange, held), high.z, high.w, uniforms.settings.delay_high);
     return v;
 }
 
 // The parameters after a step in the variables, within their bounds.
-fn moved(parameters: array<f32, 5>, step: array<f32, 5>) -> array<f32, 5> {
+fn moved(parameters: Vector, step: Vector) -> Vector {
     let v = variables_at(parameters);
-    var next: array<f32, 5>;
+    var next: Vector;
     let reciprocal = min(max(v.at[0] + step[0], v.low[0]), v.high[0]);
     next[0] = 1.0 / reciprocal;
     let second = v.at[1] + step[1];
@@ -496,206 +454,6 @@ fn moved(parameters: array<f32, 5>, step: array<f32, 5>) -> array<f32, 5> {
     let delay = parameters[4] + step[4];
     next[4] = select(parameters[4], min(max(delay, v.low[4]), v.high[4]), abs(step[4]) > 0.0);
     return next;
-}
-
-// Least squares |r d - rhs|^2 + damping |D d|^2 over the free variables, by Gram and Schmidt's modified process.
-fn damped(lengths: array<f32, 5>, rhs: array<f32, 5>, free: array<bool, 5>, damping: f32) -> array<f32, 5> {
-    var upper: array<array<f32, 5>, 5>;
-    var lower: array<array<f32, 5>, 5>;
-    var is_free = free;
-    var widths = lengths;
-    for (var j = 0u; j < PARAMETERS; j++) {
-        for (var i = 0u; i <= j; i++) {
-            upper[j][i] = select(0.0, triangle[i][j], is_free[j]);
-        }
-        lower[j][j] = max(select(1.0, sqrt(widths[j] * damping), is_free[j]), 1e-18);
-    }
-    var up = rhs;
-    var low: array<f32, 5>;
-    var factor: array<array<f32, 5>, 5>;
-    var values: array<f32, 5>;
-    for (var j = 0u; j < PARAMETERS; j++) {
-        var square = 0.0;
-        for (var i = 0u; i < PARAMETERS; i++) {
-            square = square + upper[j][i] * upper[j][i];
-        }
-        for (var i = 0u; i <= j; i++) {
-            square = square + lower[j][i] * lower[j][i];
-        }
-        let length = sqrt(square);
-        factor[j][j] = length;
-        let inverse = 1.0 / length;
-        for (var i = 0u; i < PARAMETERS; i++) {
-            upper[j][i] = upper[j][i] * inverse;
-            lower[j][i] = lower[j][i] * inverse;
-        }
-        for (var k = j + 1u; k < PARAMETERS; k++) {
-            var along = 0.0;
-            for (var i = 0u; i < PARAMETERS; i++) {
-                along = along + upper[j][i] * upper[k][i];
-            }
-            for (var i = 0u; i <= j; i++) {
-                along = along + lower[j][i] * lower[k][i];
-            }
-            factor[j][k] = along;
-            for (var i = 0u; i < PARAMETERS; i++) {
-                upper[k][i] = upper[k][i] - along * upper[j][i];
-                lower[k][i] = lower[k][i] - along * lower[j][i];
-            }
-        }
-        var along = 0.0;
-        for (var i = 0u; i < PARAMETERS; i++) {
-            along = along + upper[j][i] * up[i];
-        }
-        for (var i = 0u; i <= j; i++) {
-            along = along + lower[j][i] * low[i];
-        }
-        values[j] = along;
-        for (var i = 0u; i < PARAMETERS; i++) {
-            up[i] = up[i] - along * upper[j][i];
-            low[i] = low[i] - along * lower[j][i];
-        }
-    }
-    var step: array<f32, 5>;
-    for (var back = 0u; back < PARAMETERS; back++) {
-        let j = PARAMETERS - 1u - back;
-        var sum = values[j];
-        for (var k = j + 1u; k < PARAMETERS; k++) {
-            sum = sum - factor[j][k] * step[k];
-        }
-        step[j] = select(0.0, sum / factor[j][j], is_free[j]);
-    }
-    return step;
-}
-
-// The damped step within the box.
-fn step_within(held: array<bool, 5>, damping: f32) -> array<f32, 5> {
-    var v = variables_at(best_parameters);
-    var is_held = held;
-    var free: array<bool, 5>;
-    var lengths: array<f32, 5>;
-    for (var j = 0u; j < PARAMETERS; j++) {
-        var slope = 0.0;
-        var length = 0.0;
-        for (var i = 0u; i <= j; i++) {
-            slope = slope + triangle[i][j] * best_rhs[i];
-            length = length + triangle[i][j] * triangle[i][j];
-        }
-        lengths[j] = length;
-        let outwards = (v.at[j] <= v.low[j] && slope <= 0.0) || (v.at[j] >= v.high[j] && slope >= 0.0);
-        free[j] = !(is_held[j] || outwards);
-    }
-    var step = damped(lengths, best_rhs, free, damping);
-    var put: array<f32, 5>;
-    var beyond = false;
-    for (var j = 0u; j < PARAMETERS; j++) {
-        let to = v.at[j] + step[j];
-        let under = to < v.low[j];
-        let over = to > v.high[j];
-        let out = (under || over) && free[j];
-        beyond = beyond || out;
-        put[j] = select(0.0, select(v.high[j], v.low[j], under) - v.at[j], out);
-        free[j] = free[j] && !out;
-    }
-    if beyond {
-        var rest = best_rhs;
-        for (var i = 0u; i < PARAMETERS; i++) {
-            for (var j = i; j < PARAMETERS; j++) {
-                rest[i] = rest[i] - triangle[i][j] * put[j];
-            }
-        }
-        var others = damped(lengths, rest, free, damping);
-        for (var j = 0u; j < PARAMETERS; j++) {
-            step[j] = select(put[j], others[j], free[j]);
-        }
-    }
-    return step;
-}
-
-// From the start to the floor of its valley; leaves best_parameters, best_sse and triangle. Gives the number of turns, negative
-// if the floor wasn't reached.
-fn refine_from(voxel: u32, first: f32, start: array<f32, 5>, held: array<bool, 5>, squares: f32, begin: f32) -> i32 {
-    let negligible = squares * NEGLIGIBLE_OF_ALL;
-    var scales = SCALES;
-    for (var i = 0u; i < PARAMETERS; i++) {
-        for (var j = 0u; j < PARAMETERS; j++) {
-            triangle[i][j] = select(0.0, 1.0 / scales[i], i == j);
-        }
-    }
-    best_parameters = start;
-    best_sse = FAR;
-    // Roundings may raise the sum of squares, but not step after step.
-    var lowest = FAR;
-    var trial = start;
-    best_damping = begin;
-    for (var turn = 0u; turn < TURNS; turn++) {
-        equations(voxel, first, trial, false, false);
-        let tolerance = lowest * (1.0 + 4.0 * UNIT) + squares * (0.25 * UNIT * UNIT);
-        let better = pass_sse <= tolerance || turn == 0u;
-        if better {
-            // Cholesky's factor of the Gram matrix, transposed, and the right-hand side by its inverse.
-            var u: array<array<f32, 5>, 5>;
-            for (var i = 0u; i < PARAMETERS; i++) {
-                var square = pass_gram[i][i];
-                var value = pass_rhs[i];
-                for (var k = 0u; k < i; k++) {
-                    square = square - u[k][i] * u[k][i];
-                    value = value - u[k][i] * best_rhs[k];
-                }
-                square = max(max(square, pass_gram[i][i] * (16.0 * UNIT)), 1e-30);
-                u[i][i] = sqrt(square);
-                let inverse = 1.0 / u[i][i];
-                for (var j = i + 1u; j < PARAMETERS; j++) {
-                    var sum = pass_gram[i][j];
-                    for (var k = 0u; k < i; k++) {
-                        sum = sum - u[k][i] * u[k][j];
-                    }
-                    u[i][j] = sum * inverse;
-                }
-                best_rhs[i] = value * inverse;
-            }
-            for (var i = 0u; i < PARAMETERS; i++) {
-                for (var j = i; j < PARAMETERS; j++) {
-                    var sum = 0.0;
-                    for (var k = i; k <= j; k++) {
-                        sum = sum + u[i][k] * triangle[k][j];
-                    }
-                    triangle[i][j] = select(sum, max(sum, SMALLEST_DIAGONAL / scales[i]), i == j);
-                }
-            }
-            best_parameters = trial;
-            best_sse = pass_sse;
-            lowest = min(lowest, best_sse);
-        }
-        if turn > 0u {
-            best_damping = select(min(best_damping * TIGHTEN, 1e4), max(best_damping * RELAX, UNIT * UNIT), better);
-        }
-        var step = step_within(held, best_damping);
-        var promised = 0.0;
-        for (var i = 0u; i < PARAMETERS; i++) {
-            var sum = 0.0;
-            for (var j = i; j < PARAMETERS; j++) {
-                sum = sum + triangle[i][j] * step[j];
-            }
-            promised = promised + sum * (best_rhs[i] + best_rhs[i] - sum);
-        }
-        if better && abs(promised) <= best_sse * NEGLIGIBLE + negligible {
-            return i32(turn) + 1;
-        }
-        trial = moved(best_parameters, step);
-    }
-    return -i32(TURNS);
-}
-
-fn keep_refined(voxel: u32) {
-    for (var i = 0u; i < PARAMETERS; i++) {
-        keep(STATE_PARAMETERS + i, voxel, best_parameters[i]);
-        for (var j = i; j < PARAMETERS; j++) {
-            keep(STATE_TRIANGLE + 5u * i + j, voxel, triangle[i][j]);
-        }
-    }
-    keep(STATE_SSE, voxel, best_sse);
-    keep(STATE_DAMPING, voxel, best_damping);
 }
 
 // The delay that isn't fitted, and whether it is.
@@ -809,14 +567,15 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
 // Another start from where a search ended: curves that are alike have valleys that are far apart. 0: the same transfer by
 // the highest flow through hardly any plasma; 1: by a flow that is extracted almost entirely; 2: a small space beside one
 // compartment; 3: a slow uptake beside it; 4: that compartment alone.
-fn variation(voxel: u32, which: u32) -> array<f32, 5> {
+fn variation(voxel: u32, which: u32) -> Vector {
     let flow = kept(STATE_PARAMETERS, voxel);
     let exchange = kept(STATE_PARAMETERS + 1u, voxel);
     let plasma = kept(STATE_PARAMETERS + 2u, voxel);
     let space = kept(STATE_PARAMETERS + 3u, voxel);
     let transfer = flow * exchange / (flow + exchange);
-    // Almost no exchange is one compartment: its flow is what is transferred.
-    let alone = exchange < 0.02 * flow;
+    // Plasma with almost no exchange is one compartment: its flow is what is transferred.
+    let duration = tables[uniforms.settings.frame_times_at + uniforms.slab.frames - 1u];
+    let alone = exchange < 0.02 * flow && plasma > 0.03 * transfer * duration;
     let volume = plasma + space;
     var next = vec4<f32>(flow, exchange, plasma, space);
     if which == 0u {
@@ -834,7 +593,7 @@ fn variation(voxel: u32, which: u32) -> array<f32, 5> {
         next = vec4<f32>(select(transfer, flow, alone), 0.0, select(volume, plasma, alone), space);
     }
     next = min(max(next, uniforms.settings.low), uniforms.settings.high);
-    return array<f32, 5>(next.x, next.y, next.z, next.w, kept(STATE_PARAMETERS + 4u, voxel));
+    return Vector(next.x, next.y, next.z, next.w, kept(STATE_PARAMETERS + 4u, voxel));
 }
 
 @compute @workgroup_size(64)
@@ -848,13 +607,13 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     let first = uniforms.settings.slope * first_sample(voxel) + uniforms.settings.intercept;
     let squares = kept(STATE_SQUARES, voxel);
     let delay = given_delay(voxel);
-    let held = array<bool, 5>(false, false, false, false, delay.y == 0.0);
+    let held = Flags(false, false, false, false, delay.y == 0.0);
     if round >= KINDS && round < KINDS + VARIATIONS {
         let before = kept(STATE_SSE, voxel);
         if before <= squares * PERFECT {
             return;
         }
-        let turns = refine_from(voxel, first, variation(voxel, round - KINDS), held, squares, DAMPING);
+        let turns = refine_from(voxel, first, variation(voxel, round - KINDS), held, squares, DAMPING, TURNS);
         if best_sse < before {
             keep_refined(voxel);
             write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
@@ -867,11 +626,11 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
         if read_state(STATE_CONVERGED, voxel) == 1u {
             return;
         }
-        var start: array<f32, 5>;
+        var start: Vector;
         for (var i = 0u; i < PARAMETERS; i++) {
             start[i] = kept(STATE_PARAMETERS + i, voxel);
         }
-        let turns = refine_from(voxel, first, start, held, squares, kept(STATE_DAMPING, voxel));
+        let turns = refine_from(voxel, first, start, held, squares, kept(STATE_DAMPING, voxel), TURNS);
         keep_refined(voxel);
         write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
         write_state(STATE_TURNS, voxel, read_state(STATE_TURNS, voxel) + u32(abs(turns)));
@@ -907,8 +666,8 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
         flow_found * tables[at + 7u],
     );
     let inside = min(max(raw, uniforms.settings.low), uniforms.settings.high);
-    let start = array<f32, 5>(inside.x, inside.y, inside.z, inside.w, start_delay);
-    let turns = refine_from(voxel, first, start, held, squares, DAMPING);
+    let start = Vector(inside.x, inside.y, inside.z, inside.w, start_delay);
+    let turns = refine_from(voxel, first, start, held, squares, DAMPING, TURNS);
     if round == 0u || best_sse < before {
         keep_refined(voxel);
         write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
@@ -917,7 +676,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     write_state(STATE_TURNS, voxel, counted + u32(abs(turns)));
 }
 
-// N ln(x / y) for positive numbers near each other, too: `log` near 1 is only good to 2^-21.
+// Writes the goodness of the fit; gives the residual's variance, and whether the zero curve is the better model.
 fn write_goodness(voxel: u32, valid: bool, first: f32, squares: f32, sse: f32, free: f32) -> vec2<f32> {
     let frames = uniforms.slab.frames;
     let n = f32(frames);
@@ -993,27 +752,7 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
             triangle[i][4] = select(0.0, 1.0, i == 4u);
         }
     }
-    var inverse: array<array<f32, 5>, 5>;
-    var regular = true;
-    for (var j = 0u; j < PARAMETERS; j++) {
-        var length = 0.0;
-        for (var i = 0u; i <= j; i++) {
-            length = length + triangle[i][j] * triangle[i][j];
-        }
-        let independent = triangle[j][j] > DEPENDENT * sqrt(length) && triangle[j][j] > 1e-18;
-        regular = regular && independent;
-        let diagonal = 1.0 / select(1.0, triangle[j][j], independent);
-        inverse[j][j] = diagonal;
-        for (var back = 0u; back < j; back++) {
-            let i = j - 1u - back;
-            var sum = 0.0;
-            for (var k = i; k < j; k++) {
-                sum = sum + inverse[i][k] * triangle[k][j];
-            }
-            inverse[i][j] = -(sum * diagonal);
-        }
-    }
-
+    let regular = invert_triangle();
     let flow = best_parameters[0];
     let exchange = best_parameters[1];
     let held = exchange_held(exchange);
@@ -1046,7 +785,7 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
     var bound_bits = BOUND_BITS;
     var unclear = false;
     for (var q = 0u; q < 6u; q++) {
-        var gradient = array<f32, 5>(first_of[q], second_of[q], 0.0, 0.0, 0.0);
+        var gradient = Vector(first_of[q], second_of[q], 0.0, 0.0, 0.0);
         if q == 2u || q == 3u {
             gradient[q] = 1.0;
         }
@@ -1057,7 +796,7 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
         for (var j = 0u; j < PARAMETERS; j++) {
             var element = 0.0;
             for (var i = 0u; i <= j; i++) {
-                element = element + gradient[i] * inverse[i][j];
+                element = element + gradient[i] * inverse_triangle[i][j];
             }
             squared = squared + element * element;
         }

@@ -5,8 +5,8 @@ mod support;
 
 use ndarray::Array4;
 use perfuse::input_function::Fluid;
-use perfuse::kernels::fit::{Delay, Model};
-use perfuse::{Engine, InputFunction, Maps, PharmacokineticFit, RunOptions, Series, TimeAxis};
+use perfuse::kernels::fit::{Delay, FitCurves, Method, Model, Parameter};
+use perfuse::{Engine, InputFunction, Maps, PharmacokineticFit, RunOptions, Series, TimeAxis, status};
 use rayon::prelude::*;
 use support::oracle::Random;
 use support::pharmacokinetic_oracle::{
@@ -251,4 +251,100 @@ fn a_free_delay_is_found_with_the_rest() {
 fn hard_curves_with_a_delay_have_their_global_minimum() {
     let failures: usize = MODELS.into_iter().map(|model| descend(model, Some((-4.0, 8.0)), 1, 48, 40)).sum();
     assert_eq!(failures, 0);
+}
+
+/// Every model, noise of several sizes, on every engine here: maps within what `verify` allows, and the same in any order.
+#[test]
+fn engines_agree_with_the_definition() {
+    for (i, model) in MODELS.into_iter().enumerate() {
+        for (delay, method) in
+            [(None, Method::Nonlinear), (Some((-4.0, 8.0)), Method::Nonlinear), (None, Method::Linear)]
+        {
+            let mut random = Random::new(9000 + i as u64);
+            let mut group = hard(model, SAMPLINGS[i % 3], delay, 70, &mut random);
+            group.fit = group.fit.clone().method(method).curves(FitCurves::Both);
+            for engine in support::engines() {
+                let verification = engine.verify(&group.fit, &group.series, &RunOptions::new()).expect("a run");
+                let failed: usize = verification.maps.iter().map(|map| map.failures).sum();
+                // A free delay may have floors of the same depth: one may be found here and another there.
+                let allowed = if delay.is_some() { group.cases.len() } else { 0 };
+                println!("{} {method:?} delay {} on {}: {failed} failed", model.name(), delay.is_some(), engine.name());
+                assert!(failed <= allowed, "{} {method:?} {delay:?}\n{verification}", model.name());
+                assert_eq!(verification.maps.last().map(|map| map.id.as_str()), Some("status"));
+            }
+        }
+    }
+}
+
+#[test]
+fn neighbours_change_nothing() {
+    let mut random = Random::new(77);
+    for delay in [None, Some((-4.0, 8.0))] {
+        let group = hard(Truth::ExtendedTofts, Sampling::Even, delay, 70, &mut random);
+        let design = Design { times_s: group.cases[0].times_s.clone(), aif: group.cases[0].aif.clone() };
+        let turned: Vec<Case> = group.cases.iter().rev().cloned().collect();
+        let turned = Group::new(Truth::ExtendedTofts, &design, turned, delay.is_some());
+        for engine in support::engines() {
+            let (maps, other) = (engine.run(&group.fit, &group.series), engine.run(&turned.fit, &turned.series));
+            let (maps, other) = (maps.expect("a run"), other.expect("a run"));
+            for id in ["ktrans", "ve", "vp", "sse", "iterations", "ktrans_se"] {
+                let (map, other) = (maps.get(id).expect("a map"), other.get(id).expect("a map"));
+                for i in 0..70 {
+                    let (a, b) = (map[[i, 0, 0]], other[[69 - i, 0, 0]]);
+                    assert!(a.to_bits() == b.to_bits(), "{id} of case {i}: {a} and {b}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_linear_method_is_close_on_fine_noise_free_curves() {
+    let mut random = Random::new(5);
+    for model in MODELS {
+        let mut design = Design::random(&mut random, Sampling::Even);
+        let last = *design.times_s.last().expect("times");
+        design.times_s = (0..=(last / 0.5) as usize).map(|i| 0.5 * i as f64).collect();
+        let cases = (0..40).map(|_| design.case(model, None, &mut random)).collect();
+        let mut group = Group::new(model, &design, cases, false);
+        group.fit = group.fit.method(Method::Linear);
+        for (engine, found) in [group.definition(), group.on(&Engine::cpu())].into_iter().enumerate() {
+            let worst = worst(&group, &found);
+            println!("{} linear, engine {engine}: {:.2e}", model.name(), worst.deviation);
+            assert!(
+                worst.deviation < 0.1,
+                "{} {:?} {:?}",
+                model.name(),
+                group.cases[worst.case].parameters,
+                found[worst.case]
+            );
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_fitted_is_refused_in_words() {
+    let times = TimeAxis::uniform(5.0, 20).expect("times");
+    let samples = Array4::<f32>::zeros((1, 1, 1, 20));
+    let series = Series::from_array(samples.view(), times).expect("a series");
+    let knots: Vec<f64> = (0..20).map(|i| 5.0 * f64::from(i)).collect();
+    let values: Vec<f64> = knots.iter().map(|t| t * (-t / 20.0).exp()).collect();
+    let input =
+        |end: usize, fluid| InputFunction::new(knots[..end].to_vec(), values[..end].to_vec(), fluid).expect("one");
+    let refused = |fit: PharmacokineticFit, words: &str| {
+        let error = Engine::cpu().run(&fit, &series).expect_err("refused").to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    let tofts = |input| PharmacokineticFit::new(Model::Tofts, input);
+    refused(tofts(input(20, Fluid::Blood)), "in_plasma");
+    refused(tofts(input(15, Fluid::Plasma)), "95 s");
+    refused(tofts(input(20, Fluid::Plasma)).bounds(Parameter::Ktrans, 2.0, 1.0), "bounds of ktrans");
+    refused(tofts(input(20, Fluid::Plasma)).method(Method::Linear).delay(Delay::Free), "linear");
+    refused(tofts(input(20, Fluid::Plasma)).delay(Delay::Fixed(200.0)), "after the last frame");
+    // A voxel of zeros isn't enhancing, and has no v_e.
+    let maps = Engine::cpu().run(&tofts(input(20, Fluid::Plasma)), &series).expect("a run");
+    assert_eq!(maps.get("ktrans").expect("a map")[[0, 0, 0]], 0.0);
+    assert!(maps.get("ve").expect("a map")[[0, 0, 0]].is_nan());
+    let bits = status::NOT_ENHANCING | status::AT_LOWER_BOUND | status::NOT_IDENTIFIABLE;
+    assert_eq!(maps.status()[[0, 0, 0]] & bits, bits);
 }

@@ -27,7 +27,10 @@ fn main() {
 }
 
 fn tables(data: &std::path::Path) -> Result<(), Failed> {
-    let rows = agreement::all(&Engine::cpu(), data)?;
+    let mut rows = agreement::all(&Engine::cpu(), data)?;
+    if let Ok(device) = std::env::var("PERFUSE_TEST_DEVICE") {
+        rows.extend(agreement::all(&Engine::named(&device)?, data)?);
+    }
     println!("{} values", rows.iter().map(|row| row.cases).sum::<usize>());
     let mut missed = Vec::new();
     for row in &rows {

@@ -15,7 +15,7 @@ use crate::quantity::{Quantity, SignalKind};
 use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
 use bounded::{Bounded, BoundedWord};
-use lanes::Lanes;
+use lanes::{Double, Lanes};
 pub use runnable::{Runnable, Tile};
 
 /// Samples whose difference from the voxel's first one is not below this (2^40) in magnitude count as not finite: 32-bit
@@ -115,7 +115,15 @@ pub trait PreparedKernel: Send + Sync + Sized {
         self.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, words, 1));
     }
 
-    /// The same for GPUs.
+    /// Whether an engine's rows of one voxel agree with the definition's, row by row and the status last; labels and bits as
+    /// numbers. `None`, unless a kernel says otherwise: then they are compared within the bounds of
+    /// [`evaluate_bounded`](Self::evaluate_bounded). For kernels that search, and whose results have no such bounds.
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>> {
+        let _ = (curve, engine, definition);
+        None
+    }
+
+    /// The definition for GPUs.
     fn program(&self) -> Program;
 
     /// The kernel for a curve of which only these frames are left (the others hold samples that are not finite and are to
@@ -197,8 +205,9 @@ pub struct Program {
     pub name: &'static str,
     /// The kernel's WGSL in pieces, so that kernels can share some, to follow `shaders/common.wgsl` in this order.
     pub sources: &'static [&'static str],
-    /// Entry points, dispatched in this order over the same slab.
-    pub entry_points: &'static [&'static str],
+    /// Entry points, dispatched in this order over the same slab; one may come several times, to do a part of a long search
+    /// each time.
+    pub entry_points: Cow<'static, [&'static str]>,
     /// Voxels per workgroup: one thread each.
     pub workgroup_size: u32,
     /// Pipeline-overridable constants.

@@ -49,7 +49,9 @@ pub trait Runnable: Send + Sync {
     fn evaluate_double(&self, curve: Curve<'_, Double>) -> Vec<f64>;
     /// The same with bounds on what 32-bit engines may lose.
     fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>) -> Vec<BoundedWord>;
-    /// The same for a tile of voxels in f32, by the widest vector instructions that there are.
+    /// [`PreparedKernel::judge`].
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>>;
+    /// [`PreparedKernel::evaluate`] for a tile of voxels in f32, by the widest vector instructions that there are.
     fn evaluate_tile(&self, tile: &mut Tile<'_>);
 }
 
@@ -93,6 +95,10 @@ impl<P: PreparedKernel + 'static> Runnable for P {
         let mut words = vec![BoundedWord::default(); PreparedKernel::rows(self) + 1];
         PreparedKernel::evaluate_bounded(self, lanes, curve, &mut words);
         words
+    }
+
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>> {
+        PreparedKernel::judge(self, curve, engine, definition)
     }
 
     fn evaluate_tile(&self, tile: &mut Tile<'_>) {

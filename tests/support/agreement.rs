@@ -326,13 +326,13 @@ fn qiba(engine: &Engine, data: &Path) -> Result<Vec<Row>> {
         let converted = engine.run_with(&conversion, &series, &options)?;
         let series = Series::from_curves(&converted, "concentration")?;
         let maps = engine.run_with(&PharmacokineticFit::new(Model::Tofts, input.clone()), &series, &options)?;
-        for (id, name, peer) in [("ktrans", "ktrans_per_min", 0.84), ("ve", "ve", 0.86)] {
+        for (id, name, least) in [("ktrans", "ktrans_per_min", 0.8), ("ve", "ve", 0.8)] {
             let values = inside(&maps, id, &VoxelMap::open(folder.join(format!("{truth}_{name}.nii.gz")))?, &mask)?;
             if noisy {
-                // A voxel without an answer counts as none: concordance is of those that have one.
+                // Of the voxels that have a value; DCEMRI.jl reaches 0.84 and 0.86.
                 let valid: Vec<_> = values.iter().copied().filter(|(found, _)| found.is_finite()).collect();
-                let set = format!("QIBA v6 Tofts, noisy ({} of {} voxels have a value)", valid.len(), values.len());
-                rows.push(at_least(&set, id, valid.len(), "concordance", concordance(&valid), peer));
+                let set = format!("QIBA v6 Tofts, noisy (DCEMRI.jl: Ktrans 0.84, ve 0.86), of {} voxels", values.len());
+                rows.push(at_least(&set, id, valid.len(), "concordance", concordance(&valid), least));
             } else {
                 let set = "QIBA v6 Tofts, noise-free";
                 rows.push(at_least(set, id, values.len(), "concordance", concordance(&values), 0.9999));
@@ -360,7 +360,8 @@ fn pkmodeling(engine: &Engine, data: &Path) -> Result<Vec<Row>> {
         let artery = Mask::open(folder.join(format!("{name}_aif_mask.nii.gz")))?;
         let input = InputFunction::from_mask(&convert(1.6)?, &artery, Average::Mean, Fluid::Blood)?
             .function
-            .in_plasma(Haematocrit::new(0.45)?)?;
+            .in_plasma(Haematocrit::new(0.45)?)?
+            .refined(0.5)?;
         let region = Mask::open(folder.join(format!("{name}_roi_mask.nii.gz")))?;
         // The input function ends with the series: the tissue may only come later.
         let fit = PharmacokineticFit::new(Model::ExtendedTofts, input).delay(Delay::Free).bounds(
@@ -371,8 +372,8 @@ fn pkmodeling(engine: &Engine, data: &Path) -> Result<Vec<Row>> {
         let maps = engine.run_with(&fit, &convert(1.434)?, &RunOptions::new().mask(&region))?;
         for (id, file, tolerance) in [
             ("ktrans", "truth_ktrans_per_min", Tolerance::new(0.0, 0.06, "")),
-            ("ve", "truth_ve", Tolerance::new(0.0, 0.06, "")),
-            ("vp", "truth_vp", Tolerance::new(0.0025, 0.06, "")),
+            ("ve", "truth_ve", Tolerance::new(0.0, 0.03, "")),
+            ("vp", "truth_vp", Tolerance::new(0.002, 0.0, "")),
         ] {
             let truth = VoxelMap::open(folder.join(format!("{file}.nii.gz")))?;
             let values = inside(&maps, id, &truth, &region)?;

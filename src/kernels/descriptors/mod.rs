@@ -21,6 +21,7 @@ use crate::maps::SettingValue;
 use crate::quantity::{Quantity, SignalKind};
 use crate::series::VoxelMap;
 
+pub(crate) use baseline::automatic as automatic_baseline;
 pub use outputs::MapSelection;
 pub use tables::Tables;
 

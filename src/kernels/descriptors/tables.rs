@@ -708,9 +708,9 @@ pub(super) fn program(t: &Tables) -> Program {
         name: "descriptors",
         sources: &[include_str!("../../../shaders/descriptors.wgsl")],
         entry_points: if t.needs_own_onset && t.onset == Onset::Saturating {
-            &["saturating_onset", "descriptors"]
+            Cow::Borrowed(&["saturating_onset", "descriptors"])
         } else {
-            &["descriptors"]
+            Cow::Borrowed(&["descriptors"])
         },
         workgroup_size: 64,
         constants: Vec::new(),

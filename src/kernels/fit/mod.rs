@@ -8,6 +8,7 @@
 //! Beside the common status bits ([`crate::status`]) fits say which parameter is at which bound: [`status_bit`].
 
 mod axis;
+pub mod brix;
 mod convolution;
 mod goodness;
 mod model;

@@ -7,6 +7,8 @@
 //! orthogonalisation. Steps go in variables in which the curve is closer to linear than in the parameters; parameters that
 //! a bound holds leave the step, and those that a step would take beyond one are put on it and the others solved again.
 
+#![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
+
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
 
 /// Normal equations of the residual at some parameters, in the columns J R^-1.

@@ -335,7 +335,7 @@ impl PreparedKernel for PreparedRecovery {
         Program {
             name: "t1_recovery",
             sources: SOURCES,
-            entry_points: &["t1_recovery"],
+            entry_points: std::borrow::Cow::Borrowed(&["t1_recovery"]),
             workgroup_size: 64,
             constants: Vec::new(),
             settings: bytemuck::bytes_of(&settings).to_vec(),

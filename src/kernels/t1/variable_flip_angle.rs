@@ -300,7 +300,7 @@ impl PreparedKernel for PreparedVariableFlipAngle {
         Program {
             name: "t1_vfa",
             sources: SOURCES,
-            entry_points: &["t1_vfa"],
+            entry_points: std::borrow::Cow::Borrowed(&["t1_vfa"]),
             workgroup_size: 64,
             constants: Vec::new(),
             settings: bytemuck::bytes_of(&settings).to_vec(),

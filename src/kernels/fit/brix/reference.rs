@@ -1,5 +1,7 @@
 //! The fit of one block of voxels: the dictionary's best cell, refined, then from the intervals beside it.
 
+#![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
+
 use super::super::refinement::{DAMPING, Equations, Problem, Refined, Variables, refine};
 use super::tables::{RATES, Tables};
 use crate::kernel::Curve;
@@ -208,14 +210,7 @@ struct Start<F> {
 }
 
 #[inline(never)]
-fn search<L: Lanes>(
-    lanes: L,
-    t: &Tables,
-    which: usize,
-    open: L::M,
-    work: &mut Work<'_, L::F>,
-    best: &mut Start<L::F>,
-) {
+fn search<L: Lanes>(lanes: L, t: &Tables, which: usize, open: L::M, work: &mut Work<'_, L::F>, best: &mut Start<L::F>) {
     lanes.within(
         #[inline(always)]
         || search_within(lanes, t, which, open, work, best),

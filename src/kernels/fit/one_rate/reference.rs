@@ -395,7 +395,7 @@ fn point_at<L: Lanes, const OWN: bool>(
 /// A valley of the dictionary.
 #[derive(Clone, Copy)]
 struct Valley<F> {
-    /// Minus the sum of squares that is explained where its floor is expected.
+    /// Minus the sum of squares that its best entry explains; between delays, the sum of squares expected at its floor.
     value: F,
     /// How much deeper the floor may lie than the entry.
     depth: F,
@@ -468,10 +468,6 @@ fn valleys_of<L: Lanes>(
                 companion_squares: xx,
             };
             value = solve(lanes, t, &normal, true).excess - projection * projection;
-            if t.delay.own {
-                // Delays differ in what the companion explains.
-                value = value - alone * alone * xx;
-            }
             share = one;
             along = projection;
         }
@@ -497,11 +493,10 @@ fn valleys_of<L: Lanes>(
         }
         // The entry before is a valley if neither neighbour lies lower.
         let valley = before.le(value) & before.lt(before_that) & share_before.gt(zero);
-        let eighth = lanes.splat(0.125);
+        let quarter = lanes.splat(0.25);
         let rise = lanes.select(value.lt(far), value - before, zero);
         let fall = lanes.select(before_that.lt(far), before_that - before, zero);
-        let depth = eighth * (rise + fall);
-        let mut floor = before;
+        let depth = quarter * (rise + fall);
         // The vertex of the parabola through the three, in the logarithm of the rate; none where the sum has a kink.
         if k > 1 && k < t.rates.len() && t.corner != t.rates[k - 1] {
             let (below, above) = (t.log_steps[k - 2], t.log_steps[k - 1]);
@@ -513,20 +508,18 @@ fn valleys_of<L: Lanes>(
             let factor = one + shift * (one + lanes.splat(0.5) * shift);
             let near = curved & shift.abs().lt(lanes.splat(RATIO_LOGARITHM));
             rate_before = lanes.select(near, factor * rate_before, rate_before);
-            let drop = slope * slope * lanes.splat(0.25 / (below + above)) / lanes.select(curved, bend, one);
-            floor = lanes.select(near, before - drop, before);
         }
-        let first = valley & floor.lt(best[0].value);
-        let second = valley & !first & floor.lt(best[1].value);
+        let first = valley & before.lt(best[0].value);
+        let second = valley & !first & before.lt(best[1].value);
         let displaced = best[0];
         best[1] = Valley {
-            value: lanes.select(first, displaced.value, lanes.select(second, floor, best[1].value)),
+            value: lanes.select(first, displaced.value, lanes.select(second, before, best[1].value)),
             depth: lanes.select(first, displaced.depth, lanes.select(second, depth, best[1].depth)),
             rate: lanes.select(first, displaced.rate, lanes.select(second, rate_before, best[1].rate)),
             delay: lanes.select(first, displaced.delay, lanes.select(second, delay, best[1].delay)),
         };
         best[0] = Valley {
-            value: lanes.select(first, floor, best[0].value),
+            value: lanes.select(first, before, best[0].value),
             depth: lanes.select(first, depth, best[0].depth),
             rate: lanes.select(first, rate_before, best[0].rate),
             delay: lanes.select(first, delay, best[0].delay),
@@ -586,6 +579,10 @@ pub(super) fn fit<L: Lanes>(
                 let alone = xc * lanes.splat(dictionary.inverse_squares);
                 valleys(lanes, t, j, alone, work.c, &mut at_delay);
                 here = at_delay[0];
+                // Delays may differ by less than neighbouring rates do: one step of the rate tells.
+                let p = evaluate_point::<L, true>(lanes, t, here.rate, here.delay, zero, alone, None, work);
+                let drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
+                here.value = (p.sse - drop).max(lanes.splat(0.1) * p.sse);
             }
             let node = lanes.splat(t.delay.nodes.get(j.max(1) - 1).copied().unwrap_or(0.0));
             let near = (node - given_delay).abs().le(lanes.splat(t.delay.reach)) & lanes.mask(j > 0);
@@ -604,7 +601,8 @@ pub(super) fn fit<L: Lanes>(
     }
     // Whether the second valley may be the deeper one.
     let noise = lanes.splat(1e-6) * best[0].value.abs();
-    let rival = best[1].value.lt(far) & (best[1].value - best[1].depth - noise).lt(best[0].value);
+    let close = (best[1].value - best[1].depth - noise).lt(best[0].value) | lanes.mask(own);
+    let rival = best[1].value.lt(far) & close;
     let starts = [best[0], choose(lanes, rival, &best[1], &best[0])];
 
     let (lowest, highest) = (t.rates.at(lanes, 0), t.rates.at(lanes, t.rates.len() - 1));

@@ -106,7 +106,7 @@ pub(super) struct LinearTables {
     pub(super) second_on_first: f64,
 }
 
-/// What a voxel's own delay needs.
+/// What a voxel's own delay needs; shaders walk along the knots in any case.
 #[derive(Debug, Clone, Default)]
 pub(in super::super) struct DelayTables {
     /// Whether voxels have their own delay.
@@ -341,9 +341,6 @@ pub(in super::super) fn delay_tables(
     knots: Knots<'_>,
     own: bool,
 ) -> DelayTables {
-    if !own {
-        return DelayTables::default();
-    }
     let fitted = settings.delay.is_fitted();
     let (lower, upper) = settings.internal_bounds(Parameter::Delay);
     let shortest = |times: &[f64]| times.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
@@ -360,15 +357,15 @@ pub(in super::super) fn delay_tables(
     if first > last {
         (first, last) = (0.0, 0.0);
     }
-    let mut nodes = vec![first];
+    let mut nodes = if own { vec![first] } else { Vec::new() };
     let mut multiple = (first / step).floor() + 1.0;
-    while multiple * step < last {
+    while own && multiple * step < last {
         if multiple * step > first + 1e-6 * step {
             nodes.push(multiple * step);
         }
         multiple += 1.0;
     }
-    if last > first {
+    if own && last > first {
         nodes.push(last);
     }
     let count = knots.times.len();

@@ -43,21 +43,7 @@ struct ShaderSettings {
 const STATE_WORDS: usize = 62;
 /// Turns of loops that one search may take: software Vulkan of Mesa 22.3.6 stops all loops after 65,535.
 const LOOP_TURNS: usize = 40_000;
-/// More searches than any series needs: with this many, one delay each.
-const MOST_SEARCHES: usize = 64;
 const REFINEMENTS: usize = KINDS + VARIATIONS + CONTINUATIONS;
-
-/// As many searches as there may be, the refinements, the end; a run takes the last of the searches.
-const ENTRY_POINTS: [&str; MOST_SEARCHES + REFINEMENTS + 1] = {
-    let mut names = ["search"; MOST_SEARCHES + REFINEMENTS + 1];
-    let mut i = 0;
-    while i < REFINEMENTS {
-        names[MOST_SEARCHES + i] = "refine";
-        i += 1;
-    }
-    names[MOST_SEARCHES + REFINEMENTS] = "finish";
-    names
-};
 
 pub(super) fn program(t: &Tables) -> Program {
     let mut values: Vec<f32> = Vec::new();
@@ -89,9 +75,10 @@ pub(super) fn program(t: &Tables) -> Program {
     let nodes: &[f64] = if d.own { &d.nodes } else { &[0.0] };
     let nodes_at = append(&mut nodes.iter().copied());
     let per_delay = t.rates * (t.n / 4 + 5) + cells.fast.len() + 1;
-    let fewest = t.dictionaries.len().div_ceil(MOST_SEARCHES);
-    let delays_per_search = (LOOP_TURNS.saturating_sub(3 * t.n) / per_delay).max(fewest).max(1);
+    let delays_per_search = (LOOP_TURNS.saturating_sub(3 * t.n) / per_delay).max(1);
     let searches = t.dictionaries.len().div_ceil(delays_per_search);
+    let names = [vec!["search"; searches], vec!["refine"; REFINEMENTS], vec!["finish"]];
+    let entry_points = names.concat();
     let settings = ShaderSettings {
         rates: t.rates as u32,
         cells: cells.fast.len() as u32,
@@ -123,8 +110,11 @@ pub(super) fn program(t: &Tables) -> Program {
     };
     Program {
         name: "two_rate_fit",
-        sources: &[include_str!("../../../../shaders/two_rate_fit.wgsl")],
-        entry_points: &ENTRY_POINTS[MOST_SEARCHES - searches..],
+        sources: &[
+            include_str!("../../../../shaders/refinement.wgsl"),
+            include_str!("../../../../shaders/two_rate_fit.wgsl"),
+        ],
+        entry_points: entry_points.into(),
         workgroup_size: 64,
         constants: Vec::new(),
         settings: bytemuck::bytes_of(&settings).to_vec(),
@@ -144,6 +134,7 @@ mod tests {
     fn shader() -> naga::Module {
         let text = concat!(
             include_str!("../../../../shaders/common.wgsl"),
+            include_str!("../../../../shaders/refinement.wgsl"),
             include_str!("../../../../shaders/two_rate_fit.wgsl")
         );
         naga::front::wgsl::parse_str(text).unwrap_or_else(|error| panic!("{}", error.emit_to_string(text)))

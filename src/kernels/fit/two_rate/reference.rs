@@ -1,5 +1,7 @@
 //! The fit of one block of voxels: the dictionary's best cells, refined.
 
+#![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
+
 use super::super::convolution::{WEIGHTS, convolve, prepare, step_weights};
 use super::super::refinement::{DAMPING, Equations, Problem, Refined, Variables, refine};
 use super::exchange::{TwoRates, two_rates};
@@ -14,7 +16,7 @@ pub(super) const VARIATIONS: usize = 5;
 /// How often the search goes on from the best place, each time by as many turns.
 pub(super) const CONTINUATIONS: usize = 6;
 /// A sum of squares below this share of sum C^2, in 32 bits and in 64, leaves nothing to look for elsewhere.
-const PERFECT: (f64, f64) = (1e-12, 1e-20);
+const PERFECT: (f64, f64) = (1e-11, 1e-20);
 /// Parameters per turn shrink to this share of their distance from the lower bound at least, and grow by its reciprocal:
 /// on a bound of PS, v_p or v_e others lose their meaning, and a fit would stay there.
 const SMALLEST_SHARE: f64 = 0.1;
@@ -538,8 +540,9 @@ pub(super) fn fit<L: Lanes, const P: usize>(
 fn variation<L: Lanes, const P: usize>(lanes: L, t: &Tables, which: usize, parameters: &[L::F; P]) -> [L::F; P] {
     let [flow, exchange, plasma, space] = [parameters[0], parameters[1], parameters[2], parameters[3]];
     let transfer = flow * exchange / (flow + exchange);
-    // Almost no exchange is one compartment: its flow is what is transferred.
-    let alone = exchange.lt(lanes.splat(0.02) * flow);
+    // Plasma with almost no exchange is one compartment: its flow is what is transferred.
+    let duration = lanes.splat(t.frame_times[t.n - 1]);
+    let alone = exchange.lt(lanes.splat(0.02) * flow) & plasma.gt(lanes.splat(0.03) * transfer * duration);
     let volume = plasma + space;
     let mut next = *parameters;
     match which {

@@ -1,5 +1,7 @@
 //! From a fit to maps: parameters, standard errors, goodness, status.
 
+#![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
+
 use super::super::goodness::{goodness, invert, is_not_identifiable};
 use super::super::outputs::slot;
 use super::super::refinement::{Problem as _, Refined};
