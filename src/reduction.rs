@@ -65,7 +65,7 @@ impl<'a> Reductions<'a> {
                 }
                 deviations.truncate(kept);
             }
-            let median = median_of_non_negative(&deviations)?;
+            let median = median_of_many(&deviations)?;
             Some(median * self.series.scaling().slope.abs())
         })
     }
@@ -295,57 +295,62 @@ fn baseline_deviations(series: &Series, frames: std::ops::Range<usize>, start: u
     }
 }
 
-/// How many values fall into each of 2^16 bins; NaN into none.
-fn histogram(values: &[f32], bin: impl Fn(u32) -> Option<usize> + Sync) -> Vec<u64> {
-    let share = values.len().div_ceil(rayon::current_num_threads()).max(1 << 16);
-    let count = |values: &[f32]| {
-        let mut counts = vec![0u64; 1 << 16];
-        for value in values.iter().filter(|value| !value.is_nan()) {
-            if let Some(bin) = bin(value.to_bits()) {
-                counts[bin] += 1;
-            }
-        }
-        counts
-    };
-    let add = |mut a: Vec<u64>, b: Vec<u64>| {
-        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-        a
-    };
-    values.par_chunks(share).map(count).reduce_with(add).unwrap_or_else(|| vec![0; 1 << 16])
-}
+/// Values that stand for all in the first guess at a median.
+const SAMPLE: usize = 1 << 12;
 
-/// The median (the mean of the middle two) of numbers that are not negative; NaN are left out.
-///
-/// Two counting passes over the halves of the bit pattern, which orders such numbers as their values: exact, and much
-/// faster than selecting within a large array.
-fn median_of_non_negative(values: &[f32]) -> Option<f64> {
-    let upper = histogram(values, |bits| Some((bits >> 16) as usize));
-    let total: u64 = upper.iter().sum();
+/// The median (the mean of the middle two) of numbers; NaN are left out. Exact: a sample brackets it, one pass counts what
+/// lies below the bracket and collects what lies in it, and the rank is found among the collected few. Should the bracket
+/// have missed, everything is collected.
+fn median_of_many(values: &[f32]) -> Option<f64> {
+    let step = values.len().div_ceil(SAMPLE).max(1);
+    let mut sample: Vec<f32> = values.iter().copied().step_by(step).filter(|value| !value.is_nan()).collect();
+    sample.sort_unstable_by(f32::total_cmp);
+    // Four standard errors of the sample's median to either side of it.
+    let margin = 2 * sample.len().isqrt() + 1;
+    let middle = sample.len() / 2;
+    let low = middle.checked_sub(margin).map_or(f32::NEG_INFINITY, |i| sample[i]);
+    let high = sample.get(middle + margin).copied().unwrap_or(f32::INFINITY);
+    let (total, below, collected) = bracketed(values, low, high);
     if total == 0 {
         return None;
     }
-    // The rank-th smallest value, counted from 0.
-    let at = |rank: u64| {
-        let mut before = 0;
-        let bin = upper.iter().position(|n| {
-            let found = before + n > rank;
-            if !found {
-                before += n;
-            }
-            found
-        })?;
-        let lower = histogram(values, |bits| ((bits >> 16) as usize == bin).then_some((bits & 0xffff) as usize));
-        let low = lower.iter().position(|n| {
-            let found = before + n > rank;
-            if !found {
-                before += n;
-            }
-            found
-        })?;
-        Some(f64::from(f32::from_bits((bin as u32) << 16 | low as u32)))
+    let (first, last) = ((total - 1) / 2, total / 2);
+    if first >= below && last < below + collected.len() {
+        return Some(middle_two(collected, first - below, last - below));
+    }
+    let (_, _, all) = bracketed(values, f32::NEG_INFINITY, f32::INFINITY);
+    Some(middle_two(all, first, last))
+}
+
+/// How many numbers there are, how many of them lie below a bracket, and those that lie in it.
+fn bracketed(values: &[f32], low: f32, high: f32) -> (usize, usize, Vec<f32>) {
+    let count = |values: &[f32]| {
+        let (mut total, mut below, mut kept) = (0, 0, 0);
+        let mut collected = vec![0.0; values.len()];
+        for value in values {
+            total += usize::from(!value.is_nan());
+            below += usize::from(*value < low);
+            collected[kept] = *value;
+            kept += usize::from((*value >= low) & (*value <= high));
+        }
+        collected.truncate(kept);
+        (total, below, collected)
     };
-    let middle = at((total - 1) / 2)?;
-    if total % 2 == 1 { Some(middle) } else { Some((middle + at(total / 2)?) / 2.0) }
+    let join = |(total, below, mut collected): (usize, usize, Vec<f32>), next: (usize, usize, Vec<f32>)| {
+        collected.extend(next.2);
+        (total + next.0, below + next.1, collected)
+    };
+    values.par_chunks(BLOCK).map(count).reduce(|| (0, 0, Vec::new()), join)
+}
+
+/// The mean of the numbers of two ranks, of which the second is the first or the next.
+fn middle_two(mut values: Vec<f32>, first: usize, last: usize) -> f64 {
+    let (_, lower, above) = values.select_nth_unstable_by(first, f32::total_cmp);
+    let lower = f64::from(*lower);
+    if first == last {
+        return lower;
+    }
+    (lower + f64::from(above.iter().copied().fold(f32::INFINITY, f32::min))) / 2.0
 }
 
 fn median(values: &mut [f64]) -> Option<f64> {
@@ -369,12 +374,12 @@ mod tests {
 
     #[test]
     fn medians_are_exact() {
-        assert_eq!(median_of_non_negative(&[3.0, f32::NAN, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median_of_non_negative(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
-        assert_eq!(median_of_non_negative(&[f32::NAN]), None);
+        assert_eq!(median_of_many(&[3.0, f32::NAN, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median_of_many(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
+        assert_eq!(median_of_many(&[f32::NAN]), None);
         assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), Some(2.5));
         let many: Vec<f32> = (0..100_001).map(|i| ((i * 7919) % 100_001) as f32 * 0.37).collect();
-        assert_eq!(median_of_non_negative(&many), Some(f64::from(50_000.0f32 * 0.37)));
+        assert_eq!(median_of_many(&many), Some(f64::from(50_000.0f32 * 0.37)));
     }
 
     #[test]
