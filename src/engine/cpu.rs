@@ -1,8 +1,8 @@
 //! The CPU engine: the reference text in 32-bit lanes, over all cores.
 //!
 //! A series lies frame by frame, so the samples of a voxel are far apart. A tile of neighbouring voxels is copied row by
-//! row into working memory that stays in the cache, as differences from the first sample, and sixteen voxels of it at a
-//! time go through the kernel.
+//! row into working memory that stays in the cache, and sixteen or thirty-two voxels of it at a time go through the
+//! kernel. Samples of 8 and 16 bits are copied as such, others as differences from the first sample.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::RunOptions;
 use super::raw_rows::{RawRows, outside_words, overwrite_outside};
 use crate::error::Result;
-use crate::kernel::{LARGEST_DIFFERENCE, Runnable, Tile};
+use crate::kernel::{LARGEST_DIFFERENCE, Runnable, Samples, Tile};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series, Voxels};
 
@@ -39,7 +39,8 @@ pub(super) fn run(
         row.resize(count, 0);
     }
     let level = Level::new();
-    let tile = tile_voxels(series.frames());
+    let short = series.voxels().sample_bytes() <= 2;
+    let tile = tile_voxels(series.frames(), if short { 2 } else { 4 });
     let outside_words = outside_words(kernel.outputs());
     let done = AtomicUsize::new(0);
     let mut tasks: Vec<Vec<&mut [u32]>> = (0..count.div_ceil(TASK)).map(|_| Vec::with_capacity(row_count)).collect();
@@ -49,7 +50,7 @@ pub(super) fn run(
         }
     }
     tasks.into_par_iter().enumerate().try_for_each_init(
-        || Workspace::new(series.frames(), tile, row_count, kernel.extra().len()),
+        || Workspace::new(series.frames(), tile, short, row_count, kernel.extra().len()),
         |workspace, (index, mut rows)| {
             options.cancel.check()?;
             let mask = options.mask.map(Mask::flat);
@@ -83,8 +84,8 @@ pub(super) fn level_name() -> &'static str {
     "scalar"
 }
 
-fn tile_voxels(frames: usize) -> usize {
-    (TILE_BYTES / (4 * frames) / WIDTH * WIDTH).clamp(WIDTH, 1024)
+fn tile_voxels(frames: usize, sample_bytes: usize) -> usize {
+    (TILE_BYTES / (sample_bytes * frames) / WIDTH * WIDTH).clamp(WIDTH, 2048)
 }
 
 struct Task<'a> {
@@ -96,7 +97,11 @@ struct Task<'a> {
 
 struct Workspace {
     tile: usize,
+    /// Empty where there are 16-bit samples.
     differences: Vec<f32>,
+    /// Samples of 8 and 16 bits; unsigned ones of 16 bits are shifted by 2^15.
+    short: Vec<i16>,
+    narrow: bool,
     first: Vec<f32>,
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     finite: Vec<f32>,
@@ -105,10 +110,12 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn new(frames: usize, tile: usize, rows: usize, layers: usize) -> Self {
+    fn new(frames: usize, tile: usize, short: bool, rows: usize, layers: usize) -> Self {
         Self {
             tile,
-            differences: vec![0.0; frames * tile],
+            differences: vec![0.0; if short { 0 } else { frames * tile }],
+            short: vec![0; if short { frames * tile } else { 0 }],
+            narrow: false,
             first: vec![0.0; tile],
             finite: vec![1.0; tile],
             extra: vec![0.0; layers * tile],
@@ -138,7 +145,12 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
             level,
             stride: tile,
             length,
-            differences: &workspace.differences,
+            samples: if workspace.short.is_empty() {
+                Samples::Differences(&workspace.differences)
+            } else {
+                Samples::Short(&workspace.short)
+            },
+            narrow: workspace.narrow,
             first: &workspace.first,
             finite: &workspace.finite,
             extra: &workspace.extra,
@@ -178,6 +190,25 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
             }
         }};
     }
+    macro_rules! load_short {
+        ($samples:expr, $to_i16:expr) => {{
+            for (to, from) in workspace.first.iter_mut().zip(&$samples[start..start + length]) {
+                *to = f32::from(*from);
+            }
+            let (mut lowest, mut highest) = (i16::MAX, i16::MIN);
+            for t in 0..frames {
+                let row = &$samples[t * count + start..][..length];
+                let to = &mut workspace.short[t * tile..][..length];
+                for i in 0..length {
+                    let sample = $to_i16(row[i]);
+                    to[i] = sample;
+                    lowest = lowest.min(sample);
+                    highest = highest.max(sample);
+                }
+            }
+            workspace.narrow = i32::from(highest) - i32::from(lowest) < 1 << 15;
+        }};
+    }
     // Types whose samples may be unusable: their voxels go through the kernel as constants, and are refused by it.
     macro_rules! load_checked {
         ($samples:expr, $difference:expr) => {{
@@ -206,10 +237,10 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
         }};
     }
     match series.voxels() {
-        Voxels::U8(v) => load!(v, |x: u8, first: u8| (i32::from(x) - i32::from(first)) as f32),
-        Voxels::I8(v) => load!(v, |x: i8, first: i8| (i32::from(x) - i32::from(first)) as f32),
-        Voxels::U16(v) => load!(v, |x: u16, first: u16| (i32::from(x) - i32::from(first)) as f32),
-        Voxels::I16(v) => load!(v, |x: i16, first: i16| (i32::from(x) - i32::from(first)) as f32),
+        Voxels::U8(v) => load_short!(v, |x: u8| i16::from(x)),
+        Voxels::I8(v) => load_short!(v, |x: i8| i16::from(x)),
+        Voxels::U16(v) => load_short!(v, |x: u16| (x ^ 0x8000) as i16),
+        Voxels::I16(v) => load_short!(v, |x: i16| x),
         Voxels::U32(v) => load!(v, |x: u32, first: u32| (i64::from(x) - i64::from(first)) as f32),
         Voxels::I32(v) => load!(v, |x: i32, first: i32| (i64::from(x) - i64::from(first)) as f32),
         Voxels::U64(v) => load_checked!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f32),
