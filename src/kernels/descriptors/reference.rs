@@ -160,7 +160,7 @@ pub(super) fn evaluate<L: Lanes>(
         bits = bits | l.bits(valid & !usable & onset_known, status::GLOBAL_ONSET_USED);
         onset_known = onset_known | usable;
         if let Some(row) = t.row(slot::ONSET_SE) {
-            let (error, known) = onset::piecewise_linear_error(t, l, e, &half_rise, own);
+            let (error, known) = onset::piecewise_linear_error(t, l, e, &half_rise, own, usable);
             rows.set(row, error, known & usable);
             bits = bits | l.bits(usable & !known, status::NOT_IDENTIFIABLE);
         }
@@ -298,8 +298,8 @@ pub(super) fn evaluate<L: Lanes>(
 
     // Ratios of early and late samples.
     if let Some(row) = t.row(slot::SIGNAL_ENHANCEMENT_RATIO) {
-        let (early, early_inside) = value_at(t, l, e, onset_time + l.splat(t.ratio_times.0));
-        let (late, late_inside) = value_at(t, l, e, onset_time + l.splat(t.ratio_times.1));
+        let (early, early_inside) = value_at(t, l, e, onset_time + l.splat(t.ratio_times.0), timed);
+        let (late, late_inside) = value_at(t, l, e, onset_time + l.splat(t.ratio_times.1), timed);
         let divisible = late.abs().gt(zero);
         let inside = early_inside & late_inside;
         past_end = past_end | (timed & !inside);
@@ -510,18 +510,12 @@ pub(super) fn last_upward_crossings<L: Lanes, const N: usize>(
     if !wanted.any() {
         return [(zero, wanted); N];
     }
-    {
-        // The last sample at or below a level, of those before the peak.
-        for i in 0..t.n - 1 {
-            let index = t.index.at(l, i);
-            let before_peak = peak.frame.gt(index);
-            if !before_peak.any() {
-                break;
-            }
-            let height = l.select(before_peak, e[i], l.splat(f64::from(f32::MAX)));
-            for (frame, level) in frames.iter_mut().zip(levels) {
-                *frame = l.select(height.le(level), index, *frame);
-            }
+    // The last sample at or below a level, of those before the peak.
+    for i in 0..l.largest(peak.frame, wanted) {
+        let index = t.index.at(l, i);
+        let height = l.select(peak.frame.gt(index), e[i], l.splat(f64::from(f32::MAX)));
+        for (frame, level) in frames.iter_mut().zip(levels) {
+            *frame = l.select(height.le(level), index, *frame);
         }
     }
     let mut crossings = [(zero, wanted); N];
@@ -532,7 +526,13 @@ pub(super) fn last_upward_crossings<L: Lanes, const N: usize>(
         let rise = l.gather(&e[1..], index) - below;
         let upward = found & rise.gt(zero);
         let part = (level - below) / l.select(upward, rise, l.splat(1.0));
-        *crossing = (l.lookup(&t.u, index) + l.lookup(&t.dt, index) * part, upward);
+        // Looking times up takes long; where frames are even, they follow from the index.
+        let time = if t.even {
+            (index + part) * l.splat(t.spacing)
+        } else {
+            l.lookup(&t.u, index) + l.lookup(&t.dt, index) * part
+        };
+        *crossing = (time, upward);
     }
     crossings
 }
@@ -567,19 +567,14 @@ fn first_downward_crossing<L: Lanes>(
     (time + step * (above - level) / l.select(downward, fall, l.splat(1.0)), downward)
 }
 
-/// The enhancement at a time, linear between samples; not inside after the last frame.
+/// The enhancement at a time, linear between samples, of voxels that are wanted; not inside after the last frame.
 #[inline(always)]
-fn value_at<L: Lanes>(t: &Tables, l: L, e: &[L::F], time: L::F) -> (L::F, L::M) {
+fn value_at<L: Lanes>(t: &Tables, l: L, e: &[L::F], time: L::F, wanted: L::M) -> (L::F, L::M) {
     let mut value = e[0];
-    for i in 0..t.n - 1 {
-        let reached = time.ge(t.u.at(l, i));
-        if !reached.any() {
-            break;
-        }
-        if time.lt(t.u.at(l, i + 1)).any() || i + 2 == t.n {
-            let along = e[i] + (e[i + 1] - e[i]) * ((time - t.u.at(l, i)) * t.inv_dt.at(l, i));
-            value = l.select(reached, along, value);
-        }
+    let span = l.span(&t.u, time, wanted);
+    for i in span.start.min(t.n - 2)..span.end.min(t.n - 1) {
+        let along = e[i] + (e[i + 1] - e[i]) * ((time - t.u.at(l, i)) * t.inv_dt.at(l, i));
+        value = l.select(time.ge(t.u.at(l, i)), along, value);
     }
     (value, time.le(t.u.at(l, t.n - 1)))
 }
@@ -649,11 +644,17 @@ fn curve_type<L: Lanes>(
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let half_width = l.splat(t.early_half_width);
+    if !known.any() {
+        return (l.bits(known, 0), known);
+    }
     let (mut count, mut sum, mut shared) = (zero, zero, zero);
-    let mut nearest = e[0];
-    let mut distance = (target - t.u.at(l, 0)).abs();
-    let mut nearest_is_late = l.mask(t.late_first == 0);
-    for i in 0..t.n {
+    // From the last frame before the early samples to the first one after them.
+    let start = l.span(&t.u, target - half_width, known).start;
+    let end = (l.span(&t.u, target + half_width, known).end + 1).min(t.n);
+    let mut nearest = e[start];
+    let mut distance = (target - t.u.at(l, start)).abs();
+    let mut nearest_is_late = l.mask(start >= t.late_first);
+    for i in start..end {
         let away = (target - t.u.at(l, i)).abs();
         let inside = away.le(half_width);
         count = count + l.select(inside, one, zero);

@@ -32,18 +32,22 @@ pub(super) fn applies(t: &Tables) -> bool {
 
 #[inline(always)]
 pub(super) fn scan<L: ShortLanes>(t: &Tables, l: L, curve: ShortCurve<'_>, out: &mut [L::F]) {
-    if t.needs_slope && t.slope_window == 3 {
-        scan_windows::<L, 2>(t, l, curve, out);
-    } else if t.needs_slope {
-        scan_windows::<L, 1>(t, l, curve, out);
-    } else {
-        scan_windows::<L, 0>(t, l, curve, out);
+    match (t.needs_slope, t.slope_window) {
+        (false, _) => scan_windows::<L, 0, false>(t, l, curve, out),
+        (true, 3) if !t.needs_slope_window => scan_windows::<L, 2, false>(t, l, curve, out),
+        (true, 3) => scan_windows::<L, 2, true>(t, l, curve, out),
+        (true, _) => scan_windows::<L, 1, true>(t, l, curve, out),
     }
 }
 
-/// `STEP` frames lie from a window's first to its last sample; 0 without windows.
+/// `STEP` frames lie from a window's first to its last sample; 0 without windows, whose number is kept if `NUMBER`.
 #[inline(always)]
-fn scan_windows<L: ShortLanes, const STEP: usize>(t: &Tables, l: L, curve: ShortCurve<'_>, out: &mut [L::F]) {
+fn scan_windows<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
+    t: &Tables,
+    l: L,
+    curve: ShortCurve<'_>,
+    out: &mut [L::F],
+) {
     let falls = t.sign < 0.0;
     let mut sum = l.long(l.short_splat(0));
     for i in t.first_segment..t.b {
@@ -52,12 +56,14 @@ fn scan_windows<L: ShortLanes, const STEP: usize>(t: &Tables, l: L, curve: Short
     let mut frame = l.short_splat(t.b as i16);
     let mut highest = height(l, curve, falls, t.b);
     sum = l.long_add(sum, l.long(highest));
-    let mut pair = l.short_splat(i16::MIN);
-    let mut previous = highest;
-    let mut before_previous = height(l, curve, falls, t.b - 1);
-    // The steepest window so far, and the one up to the highest sample so far.
-    let first_slope = if STEP == 1 { highest - before_previous } else { l.short_splat(i16::MIN) };
-    let (mut steepest, mut window) = (first_slope, l.short_splat(0));
+    let lowest = l.short_splat(i16::MIN);
+    let (mut pair, mut previous) = (lowest, highest);
+    // The steepest window so far, and the one up to the highest sample so far; the first counts whatever the peak.
+    let last_baseline = height(l, curve, falls, t.b - 1);
+    let mut before_previous = last_baseline;
+    let mut steepest =
+        if STEP > 0 && t.b - 1 + STEP < t.n { height(l, curve, falls, t.b - 1 + STEP) - last_baseline } else { lowest };
+    let mut window = l.short_splat(0);
     let (mut slope, mut best) = (steepest, window);
     for i in t.b + 1..t.n {
         let here = height(l, curve, falls, i);
@@ -68,13 +74,13 @@ fn scan_windows<L: ShortLanes, const STEP: usize>(t: &Tables, l: L, curve: Short
         sum = l.long_add(sum, l.long(here));
         if STEP > 0 {
             let this = here - if STEP == 1 { previous } else { before_previous };
-            let better = l.short_greater(this, steepest);
+            if NUMBER {
+                let better = l.short_greater(this, steepest);
+                window = l.short_select(better, l.short_splat((i - (t.b - 1) - STEP) as i16), window);
+                best = l.short_select(higher, window, best);
+            }
             steepest = l.short_max(this, steepest);
-            window = l.short_select(better, l.short_splat((i - (t.b - 1) - STEP) as i16), window);
-            // The first window counts whatever the peak.
-            let taken = if i == t.b - 1 + STEP { better } else { higher };
-            slope = l.short_select(taken, steepest, slope);
-            best = l.short_select(taken, window, best);
+            slope = l.short_select(higher, steepest, slope);
             before_previous = previous;
         }
         previous = here;

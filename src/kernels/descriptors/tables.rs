@@ -80,6 +80,8 @@ pub struct Tables {
     pub(super) slope_window: usize,
     /// Frames lie equally far apart, but for the rounding of their times.
     pub(super) even: bool,
+    /// The mean distance of frames.
+    pub(super) spacing: f64,
     /// Weights of the slope of each window from the last baseline frame on, `slope_window` each: whole numbers, to be
     /// multiplied by the unit, for even frames.
     pub(super) slope_weights: Table,
@@ -119,6 +121,8 @@ pub struct Tables {
     pub(super) needs_slope: bool,
     /// A map needs the enhancement of all frames.
     pub(super) needs_samples: bool,
+    /// The steepest window itself is asked for, not only its slope.
+    pub(super) needs_slope_window: bool,
     /// The mean enhancement of the steepest window is asked for.
     pub(super) needs_slope_mean: bool,
     pub(super) needs_weights: bool,
@@ -158,6 +162,7 @@ impl Tables {
         let last = u[self.n - 1];
         let spacing = (last - u[0]) / (self.n - 1) as f64;
         self.even = u.iter().enumerate().all(|(i, t)| (t - u[0] - i as f64 * spacing).abs() <= 1e-13 * last);
+        self.spacing = spacing;
         self.set_integrals(&u, spacing);
         let (w, start) = (self.slope_window, self.b - 1);
         let (even_weights, even_unit) = even_slope_weights(w, spacing);
@@ -353,6 +358,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         subframe: settings.peak_reading == PeakReading::Subframe,
         slope_window: settings.slope_window,
         even: false,
+        spacing: 0.0,
         slope_weights: Table::default(),
         slope_unit: 0.0,
         slope_times: Table::default(),
@@ -382,6 +388,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         needs_half_rise: needs_own_onset && settings.onset == Onset::PiecewiseLinear,
         needs_slope: asks(&[slot::MAX_SLOPE, slot::MAX_SLOPE_TIME])
             || (needs_own_onset && settings.onset == Onset::Intersection),
+        needs_slope_window: asks(&[slot::MAX_SLOPE_TIME]) || (needs_own_onset && settings.onset == Onset::Intersection),
         needs_samples: settings.peak_reading == PeakReading::Subframe
             || (needs_own_onset && settings.onset != Onset::PiecewiseLinear)
             || fractions.clone().any(|slot| plan.slots[slot] >= 0)
