@@ -816,6 +816,7 @@ fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid:
     let from_onset = (*s).late_from_onset != 0u;
     let start = onset_time + (*s).late_from;
     let e_last = e_at(last);
+    let from_peak = (*s).even != 0u && !from_onset;
     var count = 0.0;
     var sx = 0.0;
     var sxx = 0.0;
@@ -826,12 +827,22 @@ fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid:
         if inside {
             let x = tables[(*s).to_end_at + i];
             let y = e_at(i) - e_last;
-            count += 1.0;
-            sx += x;
-            sxx += x * x;
             sy += y;
             sxy += x * y;
+            if !from_peak {
+                count += 1.0;
+                sx += x;
+                sxx += x * x;
+            }
         }
+    }
+    if from_peak {
+        // Sums of the first whole numbers and of their squares; the area's unit is half the distance of frames.
+        count = f32(last + 1u - peak.frame);
+        let pairs = count * (count - 1.0);
+        let spacing = 2.0 * (*s).area_unit;
+        sx = pairs * (*s).area_unit;
+        sxx = pairs * (count + count - 1.0) * (spacing * spacing * (1.0 / 6.0));
     }
     let known = select(valid, onset_known, from_onset) && count >= 2.0;
     let determinant = pick(known, count * sxx - sx * sx, 1.0);

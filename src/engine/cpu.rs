@@ -19,8 +19,8 @@ use crate::series::{Mask, Series, Voxels};
 
 /// Voxels that a thread takes at once.
 const TASK: usize = 1 << 13;
-/// Working memory of a tile: half of a small second-level cache.
-const TILE_BYTES: usize = 192 << 10;
+/// Samples and results of a tile: a part of the second-level cache.
+const TILE_BYTES: usize = 320 << 10;
 /// The most voxels side by side: a tile is a multiple of it.
 const WIDTH: usize = 32;
 
@@ -40,7 +40,7 @@ pub(super) fn run(
     }
     let level = Level::new();
     let short = series.voxels().sample_bytes() <= 2;
-    let tile = tile_voxels(series.frames(), if short { 2 } else { 4 });
+    let tile = tile_voxels(series.frames() * if short { 2 } else { 4 } + row_count * 4);
     let outside_words = outside_words(kernel.outputs());
     let done = AtomicUsize::new(0);
     let mut tasks: Vec<Vec<&mut [u32]>> = (0..count.div_ceil(TASK)).map(|_| Vec::with_capacity(row_count)).collect();
@@ -84,8 +84,10 @@ pub(super) fn level_name() -> &'static str {
     "scalar"
 }
 
-fn tile_voxels(frames: usize, sample_bytes: usize) -> usize {
-    (TILE_BYTES / (sample_bytes * frames) / WIDTH * WIDTH).clamp(WIDTH, 2048)
+/// Equal tiles that make up a task.
+fn tile_voxels(voxel_bytes: usize) -> usize {
+    let tiles = TASK.div_ceil(WIDTH).min((TASK * voxel_bytes).div_ceil(TILE_BYTES));
+    TASK.div_ceil(tiles).next_multiple_of(WIDTH)
 }
 
 struct Task<'a> {
@@ -96,7 +98,11 @@ struct Task<'a> {
 }
 
 struct Workspace {
-    tile: usize,
+    /// Voxels of a tile.
+    length: usize,
+    /// Numbers from one row of a tile to the next: more than its voxels, so that rows don't all lie in the same few lines of
+    /// the fastest cache.
+    stride: usize,
     /// Empty where there are 16-bit samples.
     differences: Vec<f32>,
     /// Samples of 8 and 16 bits; unsigned ones of 16 bits are shifted by 2^15.
@@ -110,25 +116,27 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn new(frames: usize, tile: usize, short: bool, rows: usize, layers: usize) -> Self {
+    fn new(frames: usize, length: usize, short: bool, rows: usize, layers: usize) -> Self {
+        let stride = length + WIDTH;
         Self {
-            tile,
-            differences: vec![0.0; if short { 0 } else { frames * tile }],
-            short: vec![0; if short { frames * tile } else { 0 }],
+            length,
+            stride,
+            differences: vec![0.0; if short { 0 } else { frames * stride }],
+            short: vec![0; if short { frames * stride } else { 0 }],
             narrow: false,
-            first: vec![0.0; tile],
-            finite: vec![1.0; tile],
-            extra: vec![0.0; layers * tile],
-            words: vec![0; rows * tile],
+            first: vec![0.0; stride],
+            finite: vec![1.0; stride],
+            extra: vec![0.0; layers * stride],
+            words: vec![0; rows * stride],
         }
     }
 }
 
 fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mut Workspace, rows: &mut [&mut [u32]]) {
-    let tile = workspace.tile;
+    let stride = workspace.stride;
     let voxels = rows[0].len();
-    for begin in (0..voxels).step_by(tile) {
-        let length = tile.min(voxels - begin);
+    for begin in (0..voxels).step_by(workspace.length) {
+        let length = workspace.length.min(voxels - begin);
         let first_voxel = task.start + begin;
         let inside = task.mask.map(|mask| &mask[first_voxel..first_voxel + length]);
         if inside.is_some_and(|inside| inside.iter().all(|label| *label == 0)) {
@@ -139,11 +147,11 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
         }
         dispatch!(level, _simd => load_tile(task.series, first_voxel, length, workspace));
         for (layer, values) in kernel.extra().iter().enumerate() {
-            workspace.extra[layer * tile..][..length].copy_from_slice(&values[first_voxel..][..length]);
+            workspace.extra[layer * stride..][..length].copy_from_slice(&values[first_voxel..][..length]);
         }
         kernel.evaluate_tile(&mut Tile {
             level,
-            stride: tile,
+            stride,
             length,
             samples: if workspace.short.is_empty() {
                 Samples::Differences(&workspace.differences)
@@ -158,7 +166,7 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
             words: &mut workspace.words,
         });
         for (row, out) in rows.iter_mut().enumerate() {
-            out[begin..begin + length].copy_from_slice(&workspace.words[row * tile..][..length]);
+            out[begin..begin + length].copy_from_slice(&workspace.words[row * stride..][..length]);
         }
         if let Some(inside) = inside {
             for (row, word) in rows.iter_mut().zip(task.outside_words) {
@@ -174,7 +182,7 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
 fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Workspace) {
     let count = series.voxel_count();
     let frames = series.frames();
-    let tile = workspace.tile;
+    let stride = workspace.stride;
     macro_rules! load {
         ($samples:expr, $difference:expr) => {{
             let first = &$samples[start..start + length];
@@ -183,7 +191,7 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
             }
             for t in 0..frames {
                 let row = &$samples[t * count + start..][..length];
-                let to = &mut workspace.differences[t * tile..][..length];
+                let to = &mut workspace.differences[t * stride..][..length];
                 for i in 0..length {
                     to[i] = $difference(row[i], first[i]);
                 }
@@ -198,7 +206,7 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
             let (mut lowest, mut highest) = (i16::MAX, i16::MIN);
             for t in 0..frames {
                 let row = &$samples[t * count + start..][..length];
-                let to = &mut workspace.short[t * tile..][..length];
+                let to = &mut workspace.short[t * stride..][..length];
                 for i in 0..length {
                     let sample = $to_i16(row[i]);
                     to[i] = sample;
@@ -218,7 +226,7 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
                 *finite = f32::from(u8::from(first.is_finite()));
             }
             for t in 0..frames {
-                let row = &workspace.differences[t * tile..][..length];
+                let row = &workspace.differences[t * stride..][..length];
                 for i in 0..length {
                     workspace.finite[i] = if row[i].abs() < limit { workspace.finite[i] } else { 0.0 };
                 }
@@ -226,7 +234,7 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
             if workspace.finite[..length].iter().any(|finite| *finite == 0.0) {
                 for t in 0..frames {
                     for i in 0..length {
-                        let x = &mut workspace.differences[t * tile + i];
+                        let x = &mut workspace.differences[t * stride + i];
                         *x = if workspace.finite[i] == 0.0 { 0.0 } else { *x };
                     }
                 }

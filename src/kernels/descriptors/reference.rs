@@ -602,18 +602,28 @@ fn late_slope<L: Lanes>(
         Some(after) => onset_time + l.splat(after),
         None => zero,
     };
+    let from_peak = t.even && t.late_from.is_none();
     for i in t.b..t.n {
         let inside = match t.late_from {
             Some(_) => start.le(t.u.at(l, i)),
             None => peak.frame.le(t.index.at(l, i)),
         };
         let x = t.to_end.at(l, i);
-        let y = e[i] - e[last];
-        count = count + l.select(inside, one, zero);
-        sx = sx + l.select(inside, x, zero);
-        sxx = sxx + l.select(inside, x * x, zero);
-        sy = sy + l.select(inside, y, zero);
-        sxy = sxy + l.select(inside, x * y, zero);
+        let y = l.select(inside, e[i] - e[last], zero);
+        sy = sy + y;
+        sxy = sxy + x * y;
+        if !from_peak {
+            count = count + l.select(inside, one, zero);
+            sx = sx + l.select(inside, x, zero);
+            sxx = sxx + l.select(inside, x * x, zero);
+        }
+    }
+    if from_peak {
+        // Sums of the first whole numbers and of their squares.
+        count = l.count(t.n) - peak.frame;
+        let pairs = count * (count - one);
+        sx = pairs * l.splat(t.spacing / 2.0);
+        sxx = pairs * (count + count - one) * l.splat(t.spacing * t.spacing / 6.0);
     }
     let known = match t.late_from {
         Some(_) => onset_known,
