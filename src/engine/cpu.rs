@@ -29,6 +29,17 @@ pub(super) fn run(
     kernel: &dyn Runnable,
     series: &Series,
     options: &RunOptions<'_>,
+    rows: Vec<Vec<u32>>,
+) -> Result<RawRows> {
+    run_at(Level::new(), kernel, series, options, rows)
+}
+
+/// The same with the vector instructions of a level.
+fn run_at(
+    level: Level,
+    kernel: &dyn Runnable,
+    series: &Series,
+    options: &RunOptions<'_>,
     mut rows: Vec<Vec<u32>>,
 ) -> Result<RawRows> {
     let start = Instant::now();
@@ -38,7 +49,6 @@ pub(super) fn run(
     for row in &mut rows {
         row.resize(count, 0);
     }
-    let level = Level::new();
     let short = series.voxels().sample_bytes() <= 2;
     let tile = tile_voxels(series.frames() * if short { 2 } else { 4 } + row_count * 4);
     let outside_words = outside_words(kernel.outputs());
@@ -255,5 +265,51 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
         Voxels::I64(v) => load_checked!(v, |x: i64, first: i64| (i128::from(x) - i128::from(first)) as f32),
         Voxels::F32(v) => load_checked!(v, |x: f32, first: f32| x - first),
         Voxels::F64(v) => load_checked!(v, |x: f64, first: f64| (x - first) as f32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::prepare;
+    use crate::kernels::descriptors::Descriptors;
+    use crate::time::TimeAxis;
+
+    /// What this machine has, and what it would have without its widest vectors.
+    fn levels() -> Vec<Level> {
+        let level = Level::new();
+        #[cfg(target_arch = "x86_64")]
+        let narrower = [level.as_avx2().map(Level::Avx2), level.as_sse4_2().map(Level::Sse4_2)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let narrower: [Option<Level>; 0] = [];
+        [level, Level::baseline()].into_iter().chain(narrower.into_iter().flatten()).collect()
+    }
+
+    #[test]
+    fn every_level_of_vector_instructions_gives_the_same() {
+        let (voxels, frames) = (5_000, 40);
+        // Contrast arrives in frames 8 to 15 and fills slowly, in two voxels of three; noise from a congruential generator.
+        let mut state = 1u32;
+        let mut curve = |voxel: usize, frame: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let risen = frame.saturating_sub(8 + voxel % 8) as f64 / (1 + voxel % 13) as f64;
+            let height = if voxel.is_multiple_of(3) { 0.0 } else { 300.0 };
+            (500.0 + height * (1.0 - (-risen).exp()) + f64::from(state >> 24) / 8.0) as i16
+        };
+        let samples: Vec<i16> = (0..frames * voxels).map(|i| curve(i % voxels, i / voxels)).collect();
+        let times = TimeAxis::uniform(3.0, frames).expect("even times");
+        let floats: Vec<f32> = samples.iter().map(|sample| f32::from(*sample) + 0.25).collect();
+        let shape = [voxels, 1, 1, frames];
+        let short = Series::from_voxels(samples, shape, times.clone()).expect("fits");
+        let float = Series::from_voxels(floats, shape, times).expect("fits");
+        for series in [short, float] {
+            let options = RunOptions::new();
+            let (kernel, _) = prepare(&Descriptors::new(), &series, &options).expect("fits");
+            let run = |level| run_at(level, kernel.as_ref(), &series, &options, Vec::new()).expect("runs").rows;
+            let widest = run(levels()[0]);
+            for level in &levels()[1..] {
+                assert!(widest == run(*level), "{level:?}");
+            }
+        }
     }
 }
