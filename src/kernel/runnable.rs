@@ -6,7 +6,7 @@ use std::fmt;
 use fearless_simd::{Level, dispatch};
 
 use super::bounded::{Bounded, BoundedWord};
-use super::lanes::{Double, Lanes as _, Numbers as _, Wide};
+use super::lanes::{Double, Numbers as _, Wide};
 use super::short::{ShortCurve, ShortLanes};
 use super::{Curve, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
@@ -103,8 +103,7 @@ impl<P: PreparedKernel + 'static> Runnable for P {
 
     fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>) -> Vec<BoundedWord> {
         let mut words = vec![BoundedWord::default(); PreparedKernel::rows(self) + 1];
-        let mut scratch = vec![lanes.splat(0.0); self.scratch()];
-        self.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut words, 1));
+        PreparedKernel::evaluate_bounded(self, lanes, curve, &mut words);
         words
     }
 
