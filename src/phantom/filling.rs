@@ -305,9 +305,7 @@ impl FillingPhantom {
             base: mask(&|i| base[i]),
             arrival_s: Array3::from_shape_vec((nx, ny, nz).f(), flat).expect("one arrival per voxel"),
             origin_voxel: match self.pattern {
-                Pattern::Centrifugal | Pattern::FromBase => {
-                    Some(grid.voxel(origins[0]).map(|v| v as f64))
-                }
+                Pattern::Centrifugal | Pattern::FromBase => Some(grid.voxel(origins[0]).map(|v| v as f64)),
                 _ => None,
             },
             span_s: if span_s.is_finite() { span_s.max(0.0) } else { 0.0 },
@@ -353,7 +351,8 @@ impl FillingPhantom {
         let middle = grid.voxel(innermost);
         let column = |i: usize| -> f64 {
             let v = grid.voxel(i);
-            ((v[0] as f64 - middle[0] as f64) * grid.size_mm[0]).hypot((v[1] as f64 - middle[1] as f64) * grid.size_mm[1])
+            ((v[0] as f64 - middle[0] as f64) * grid.size_mm[0])
+                .hypot((v[1] as f64 - middle[1] as f64) * grid.size_mm[1])
         };
         let widest: f64 = lesion().map(column).fold(0.0, f64::max);
         // The lowest voxel below the innermost point.
@@ -477,7 +476,8 @@ mod tests {
 
     #[test]
     fn patterns_begin_where_they_should() {
-        let make = |pattern| FillingPhantom::ellipsoid([9.0, 7.0, 8.0], [1.0, 1.0, 1.5]).pattern(pattern).build().unwrap();
+        let make =
+            |pattern| FillingPhantom::ellipsoid([9.0, 7.0, 8.0], [1.0, 1.0, 1.5]).pattern(pattern).build().unwrap();
         let earliest = |phantom: &FillingPhantomSeries| {
             let mut best = ([0; 3], f32::INFINITY);
             for ((x, y, z), t) in phantom.arrival_s.indexed_iter() {

@@ -86,3 +86,86 @@ impl Cell {
         Ok((phantom, report))
     }
 }
+
+/// What the analysis made of one phantom.
+#[derive(Debug)]
+pub struct Outcome {
+    pub cell: Cell,
+    pub phantom: FillingPhantomSeries,
+    pub report: FillingReport,
+}
+
+impl Cell {
+    pub fn outcome(&self, engine: &Engine, seed: u64) -> Result<Outcome> {
+        let (phantom, report) = self.report(engine, seed)?;
+        Ok(Outcome { cell: *self, phantom, report })
+    }
+
+    /// Chooses the speed such that the arrivals span so many median standard errors of an arrival.
+    pub fn set_span(&mut self, errors: f64) -> Result<()> {
+        // σ_T at this contrast to noise, spacing and time constant, and the span per unit of slowness.
+        self.speed = 0.2;
+        let (phantom, report) = self.report(&Engine::cpu(), 1)?;
+        self.speed *= phantom.span_s / (errors * report.arrival_se_s);
+        Ok(())
+    }
+}
+
+impl Outcome {
+    /// The direction in question: from the base if there is one.
+    fn direction(&self) -> perfuse::analysis::filling::report::Direction {
+        self.report.from_base.unwrap_or(self.report.outward)
+    }
+
+    pub fn sign(&self) -> i32 {
+        self.direction().sign
+    }
+
+    pub fn true_sign(&self) -> i32 {
+        if self.cell.pattern == Pattern::Centripetal { -1 } else { 1 }
+    }
+
+    pub fn index(&self) -> f64 {
+        self.direction().arrival.value
+    }
+
+    /// The index from the centre where the one in question is from the base.
+    pub fn other_index(&self) -> f64 {
+        self.report.centrifugality.value
+    }
+
+    pub fn span_over_error(&self) -> f64 {
+        self.phantom.span_s / self.report.arrival_se_s
+    }
+
+    /// The origin is the true one to two voxels, or none is claimed.
+    pub fn origin_is_right_or_none(&self) -> bool {
+        match (&self.report.origin, self.phantom.origin_voxel) {
+            (Err(_), _) => true,
+            (Ok(origin), Some(truth)) => {
+                (0..3).map(|a| (origin.voxel[a] - truth[a]).powi(2)).sum::<f64>().sqrt() <= 2.0
+            }
+            // A surface isn't a point.
+            (Ok(_), None) => false,
+        }
+    }
+
+    /// Speed over the true one; NaN if none is claimed.
+    pub fn speed_ratio(&self) -> f64 {
+        self.report.speed.as_ref().map_or(f64::NAN, |speed| 1.0 / speed.slowness_s_per_mm.abs() / self.cell.speed)
+    }
+
+    pub fn speed_is_right(&self) -> bool {
+        (self.speed_ratio() - 1.0).abs() <= 0.15
+    }
+
+    /// Relative standard error of the slowness.
+    pub fn slowness_error(&self) -> f64 {
+        let speed = self.report.speed.as_ref();
+        speed.map_or(f64::INFINITY, |speed| speed.slowness_se_s_per_mm / speed.slowness_s_per_mm.abs())
+    }
+
+    pub fn slowness_is_precise(&self) -> bool {
+        self.slowness_error() <= 0.05
+    }
+}

@@ -7,7 +7,7 @@
 //! since within a small lesion the empirical one of residuals sums to nothing.
 
 /// Voxels that pairs are formed of, at most.
-const MOST_POINTS: usize = 1500;
+const MOST_POINTS: usize = 1000;
 
 /// Variance of `sum w_i r_i` for the residuals r at these positions (mm), their covariance falling with distance.
 /// Bins are `bin_mm` wide.

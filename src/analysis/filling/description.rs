@@ -103,10 +103,7 @@ fn speed(facts: &Facts<'_>) -> String {
         return "Front speed: undetermined.".into();
     };
     let Some(median) = speed.median_mm_per_s else {
-        return format!(
-            "Front speed: undetermined (at least {:.2} mm/s, no upper bound).",
-            speed.interval_mm_per_s[0]
-        );
+        return format!("Front speed: undetermined (at least {:.2} mm/s, no upper bound).", speed.interval_mm_per_s[0]);
     };
     let [low, high] = speed.interval_mm_per_s;
     let [change_low, change_high] = speed.slowness_change_interval;
@@ -134,6 +131,8 @@ fn extent(facts: &Facts<'_>) -> String {
     let span = facts.span_s.map_or(String::new(), |span| format!("; 90 % of it begin within {span:.0} s"));
     format!(
         "Enhancement: {part}, {:.0} % of {:.2} mL ({low:.0} to {high:.0} %), of these {:.2} mL below the common level to the end{course}{span}.",
-        100.0 * extent.enhancing_fraction, extent.lesion_ml, extent.partly_ml
+        100.0 * extent.enhancing_fraction,
+        extent.lesion_ml,
+        extent.partly_ml
     )
 }

@@ -79,9 +79,8 @@ impl Uncertainty<'_> {
     /// The spread of D from the correlogram of what a trend along the distance leaves.
     fn tissue_error(&self, distances: &[f64]) -> f64 {
         let n = distances.len() as f64;
-        let centred = |values: &[f64]| -> Vec<f64> {
-            mid_ranks(values).into_iter().map(|r| (2.0 * r + 1.0) / n - 1.0).collect()
-        };
+        let centred =
+            |values: &[f64]| -> Vec<f64> { mid_ranks(values).into_iter().map(|r| (2.0 * r + 1.0) / n - 1.0).collect() };
         let along = centred(distances);
         let mut residuals = centred(self.arrival_s);
         take_out_trend(&along, &mut residuals);

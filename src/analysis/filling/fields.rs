@@ -36,11 +36,21 @@ pub(super) mod quantities {
     }
 
     pub(crate) fn normalised_radius() -> Quantity {
-        own("normalised_radius", "r", Unit::Dimensionless, "1 - depth / largest depth: 0 innermost, towards 1 at the rim")
+        own(
+            "normalised_radius",
+            "r",
+            Unit::Dimensionless,
+            "1 - depth / largest depth: 0 innermost, towards 1 at the rim",
+        )
     }
 
     pub(crate) fn base_distance() -> Quantity {
-        own("base_distance", "d_B", Unit::Other("mm".into()), "length of the shortest path inside the lesion from its base")
+        own(
+            "base_distance",
+            "d_B",
+            Unit::Other("mm".into()),
+            "length of the shortest path inside the lesion from its base",
+        )
     }
 
     pub(crate) fn smoothed_arrival() -> Quantity {
@@ -115,7 +125,8 @@ pub(super) fn maps(
     record.warnings = series.warnings().to_vec();
     let outside = words.len() - lesion.count();
     if outside > 0 {
-        let meaning = status::MEANINGS.iter().find(|(bit, _)| *bit == status::OUTSIDE_MASK).map_or("", |(_, text)| *text);
+        let meaning =
+            status::MEANINGS.iter().find(|(bit, _)| *bit == status::OUTSIDE_MASK).map_or("", |(_, text)| *text);
         record.status_counts.insert(0, (status::OUTSIDE_MASK, meaning.into(), outside));
     }
     let words = Array3::from_shape_vec((nx, ny, nz).f(), words).expect("one word per voxel");

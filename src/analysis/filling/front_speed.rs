@@ -84,11 +84,8 @@ impl Sample<'_> {
             .fields
             .par_iter()
             .map(|field| {
-                let sum: f64 = voxels
-                    .iter()
-                    .zip(weights)
-                    .map(|(i, w)| w * f64::from(field[*i]) * self.error_s[*i])
-                    .sum();
+                let sum: f64 =
+                    voxels.iter().zip(weights).map(|(i, w)| w * f64::from(field[*i]) * self.error_s[*i]).sum();
                 sum * sum
             })
             .sum();

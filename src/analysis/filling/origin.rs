@@ -57,10 +57,8 @@ pub(super) fn find(
     };
     let found = components(&|_| 0.0);
     let Some(main) = found.first() else { return Err(NoOrigin::TooFewVoxels) };
-    let further: Vec<&Component> = found[1..]
-        .iter()
-        .filter(|other| other.voxels.len() as f64 >= FURTHER * main.voxels.len() as f64)
-        .collect();
+    let further: Vec<&Component> =
+        found[1..].iter().filter(|other| other.voxels.len() as f64 >= FURTHER * main.voxels.len() as f64).collect();
 
     let drawn: Vec<Vec<Component>> = (0..draws.min(MOST_DRAWS))
         .into_par_iter()
@@ -76,9 +74,9 @@ pub(super) fn find(
             .iter()
             .map(|components| {
                 let largest = &components[..origins.len().min(components.len())];
-                let misses = origins.iter().map(|origin| {
-                    largest.iter().map(|c| apart(c.centroid_mm, *origin)).fold(f64::INFINITY, f64::min)
-                });
+                let misses = origins
+                    .iter()
+                    .map(|origin| largest.iter().map(|c| apart(c.centroid_mm, *origin)).fold(f64::INFINITY, f64::min));
                 misses.fold(0.0, f64::max)
             })
             .collect();

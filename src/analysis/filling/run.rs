@@ -16,6 +16,7 @@ use super::fields::{self, Field, quantities};
 use super::front_speed::Sample;
 use super::lesion::Lesion;
 use super::noise::NoiseFields;
+use super::origin;
 use super::report::{Direction, Extent, FillingReport, FrontSpeed, Index, Origin, Path};
 use super::settings::{FillingPattern, Rim};
 use super::shells::{self, Source};
@@ -24,7 +25,6 @@ use super::smooth::{Smoother, cosine, gradient};
 use super::somers::{Time, somers_d};
 use super::statistics::{median, quantile};
 use super::times::{self, FillingTimes};
-use super::origin;
 
 /// Voxels that uncertainty and speed are computed from, at most, evenly spread.
 const MOST_SAMPLED: usize = 6000;
@@ -70,11 +70,9 @@ impl FillingPattern {
         let times = times::measure(self, engine, &curves, options)?;
         options.cancel.check()?;
         let noise = NoiseFields::new(times::residuals(&times, &curves, self.direction()), times.frames);
-        let used: Vec<usize> =
-            (0..lesion.count()).filter(|n| self.rim == Rim::Used || !lesion.rim[*n]).collect();
+        let used: Vec<usize> = (0..lesion.count()).filter(|n| self.rim == Rim::Used || !lesion.rim[*n]).collect();
         let known: Vec<usize> = used.iter().copied().filter(|n| times.arrival(*n).is_some()).collect();
-        let sampled: Vec<usize> =
-            known.iter().copied().step_by(known.len().div_ceil(MOST_SAMPLED).max(1)).collect();
+        let sampled: Vec<usize> = known.iter().copied().step_by(known.len().div_ceil(MOST_SAMPLED).max(1)).collect();
         let simulated = equal_arrivals(self, engine, &curves, &times, &sampled, options)?;
         options.cancel.check()?;
         let here = Measurement::new(self, lesion, &times, &noise, &used, &known, &sampled, &simulated);
@@ -100,9 +98,9 @@ impl FillingPattern {
         );
         options.cancel.check()?;
         let origin_mm = origin.as_ref().ok().map(|origin| path_from_origin(lesion, origin, &affine));
-        let from_origin = origin_mm.as_ref().map(|distance| here.value(distance, known.iter().copied(), |n| {
-            Some(Time::Known(times.arrival_s[n]))
-        }));
+        let from_origin = origin_mm
+            .as_ref()
+            .map(|distance| here.value(distance, known.iter().copied(), |n| Some(Time::Known(times.arrival_s[n]))));
 
         let source = Source {
             lesion,
@@ -112,7 +110,8 @@ impl FillingPattern {
             used: &used,
             sample_voxels: &sampled,
         };
-        let make_shells = |distance: &[f64]| shells::build(&source, distance, self.shells, &here.sample(&pick(distance, &sampled)));
+        let make_shells =
+            |distance: &[f64]| shells::build(&source, distance, self.shells, &here.sample(&pick(distance, &sampled)));
         let depth_shells = make_shells(&outward_mm);
         let base_shells = base.as_ref().map_or(Vec::new(), |base| make_shells(&base.distance_mm));
         let speed = [
@@ -281,10 +280,8 @@ impl<'a> Measurement<'a> {
         voxels: impl Iterator<Item = usize>,
         time: impl Fn(usize) -> Option<Time>,
     ) -> f64 {
-        let (along, times): (Vec<f64>, Vec<Time>) = voxels
-            .filter(|n| distance_mm[*n].is_finite())
-            .filter_map(|n| Some((distance_mm[n], time(n)?)))
-            .unzip();
+        let (along, times): (Vec<f64>, Vec<Time>) =
+            voxels.filter(|n| distance_mm[*n].is_finite()).filter_map(|n| Some((distance_mm[n], time(n)?))).unzip();
         somers_d(&along, &times).unwrap_or(f64::NAN)
     }
 
@@ -357,9 +354,8 @@ impl<'a> Measurement<'a> {
         let fills: Vec<bool> =
             counts.iter().map(|(all, enhancing)| *enhancing as f64 >= FEWEST_ENHANCING * *all as f64).collect();
         let distance = pick(distance_mm, self.sampled);
-        let voxels: Vec<usize> = (0..self.sampled.len())
-            .filter(|i| distance[*i].is_finite() && fills[shell(self.sampled[*i])])
-            .collect();
+        let voxels: Vec<usize> =
+            (0..self.sampled.len()).filter(|i| distance[*i].is_finite() && fills[shell(self.sampled[*i])]).collect();
         let middles: Vec<f64> =
             (0..fills.len()).filter(|s| fills[*s]).map(|s| 0.5 * (bounds[s] + bounds[s + 1])).collect();
         self.sample(&distance).speed(&voxels, path, &middles)
@@ -455,9 +451,8 @@ impl Affine {
 
     fn of_box(&self, point_mm: [f64; 3]) -> ([f64; 3], [f64; 3]) {
         let voxel: [f64; 3] = std::array::from_fn(|a| point_mm[a] / self.size_mm[a] + self.corner[a] as f64);
-        let world = self.rows.map(|row| {
-            (row[0] * voxel[0] + row[1] * voxel[1] + row[2] * voxel[2] + row[3]) * self.unit_mm
-        });
+        let world =
+            self.rows.map(|row| (row[0] * voxel[0] + row[1] * voxel[1] + row[2] * voxel[2] + row[3]) * self.unit_mm);
         (voxel, world)
     }
 
@@ -504,7 +499,8 @@ fn all_fields(lesion: &Lesion, times: &FillingTimes, base_mm: Option<&[f64]>) ->
     let smooth: Vec<f64> = (0..count).map(|n| if weights[n] > 0.0 { smooth[n] } else { f64::NAN }).collect();
     let gradients: Vec<Option<[f64; 3]>> = (0..count).map(|n| gradient(lesion, &smooth, n)).collect();
     let along = |distance: &[f64]| -> Vec<f64> {
-        let even = Smoother::new(lesion, distance.iter().map(|d| f64::from(u8::from(d.is_finite()))).collect(), width_mm);
+        let even =
+            Smoother::new(lesion, distance.iter().map(|d| f64::from(u8::from(d.is_finite()))).collect(), width_mm);
         let smooth = even.smooth(lesion, |n| distance[n]);
         (0..count)
             .map(|n| gradients[n].zip(gradient(lesion, &smooth, n)).and_then(|(a, b)| cosine(a, b)).unwrap_or(f64::NAN))

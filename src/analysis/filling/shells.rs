@@ -52,11 +52,8 @@ pub(super) fn build(source: &Source<'_>, distance_mm: &[f64], shells: usize, sam
             let volume_mm3 = members.len() as f64 * volume;
             let enhancing = members.iter().filter(|n| source.times.enhances(**n)).count();
             let quartiles = |time: &dyn Fn(usize) -> f64| {
-                let times: Vec<f64> = members
-                    .iter()
-                    .map(|n| time(*n))
-                    .map(|t| if t.is_finite() { t } else { f64::INFINITY })
-                    .collect();
+                let times: Vec<f64> =
+                    members.iter().map(|n| time(*n)).map(|t| if t.is_finite() { t } else { f64::INFINITY }).collect();
                 [0.25, 0.5, 0.75].map(|q| quantile(&times, q).unwrap_or(f64::NAN))
             };
             Shell {

@@ -117,9 +117,9 @@ mod tests {
     use ndarray::Array3;
 
     use super::*;
+    use crate::Geometry;
     use crate::series::{Mask, Series};
     use crate::time::TimeAxis;
-    use crate::Geometry;
 
     fn block() -> Lesion {
         let shape = [9, 8, 5, 2];

@@ -87,9 +87,8 @@ pub(super) fn measure(
     };
     let times = curves.times().seconds();
     let end = times[frames - 1];
-    let [arrival_s, plateau, tau_s] =
-        [Quantity::FRONT_ARRIVAL, Quantity::FITTED_PLATEAU, Quantity::RISE_TIME_CONSTANT]
-            .map(|quantity| column(&first, quantity));
+    let [arrival_s, plateau, tau_s] = [Quantity::FRONT_ARRIVAL, Quantity::FITTED_PLATEAU, Quantity::RISE_TIME_CONSTANT]
+        .map(|quantity| column(&first, quantity));
     let (arrival_s, plateau, tau_s) = (arrival_s?, plateau?, tau_s?);
     let reached: Vec<f64> = (0..arrival_s.len())
         .map(|i| plateau[i] * -(-(end - arrival_s[i]) / tau_s[i]).exp_m1())

@@ -158,7 +158,7 @@ impl PreparedKernel for PreparedFillingTime {
     }
 
     fn scratch(&self) -> usize {
-        3 * self.tables.n
+        2 * self.tables.n
     }
 
     #[inline(always)]

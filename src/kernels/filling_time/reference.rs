@@ -14,7 +14,7 @@ use super::tables::{FEWEST_AFTER, LOG_TAU_SD, TAUS, Tables};
 const TINY: f64 = 1e-30;
 
 /// The rows of the output.
-mod row {
+pub(super) mod row {
     pub(super) const ARRIVAL: usize = 0;
     pub(super) const ARRIVAL_SE: usize = 1;
     pub(super) const BASELINE: usize = 2;
@@ -53,28 +53,22 @@ struct After<L: Lanes> {
 }
 
 #[inline(always)]
-pub(super) fn evaluate<L: Lanes>(
-    t: &Tables,
-    l: L,
-    curve: &Curve<'_, L>,
-    scratch: &mut [L::F],
-    rows: &mut Rows<'_, L>,
-) {
+pub(super) fn evaluate<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let scale = l.splat(t.scale);
     let valid = curve.finite;
     let mut bits = l.bits(!valid, status::NON_FINITE_SAMPLE);
-    let (y, rest) = scratch.split_at_mut(t.n);
-    let (sums, rise) = rest.split_at_mut(t.n);
+    let (y, rise) = scratch.split_at_mut(t.n);
     let sign = l.splat(t.sign);
-    let mut sum = zero;
     for i in 0..t.n {
         y[i] = curve.difference(i) * sign;
-        sum = sum + y[i];
-        sums[i] = sum;
     }
-    let (y, sums) = (&*y, &*sums);
+    let y = &*y;
+    let mut total = zero;
+    for i in 0..t.m {
+        total = total + y[i];
+    }
 
     // The front: a grid of time constants first.
     let (mut best, mut best_gain) = (zero, zero);
@@ -85,7 +79,7 @@ pub(super) fn evaluate<L: Lanes>(
         for k in 0..t.m - 1 {
             rise[k] = t.rho.at(l, j * (t.n - 1) + k);
         }
-        let there = best_break(t, l, y, sums, rise, t.taus.at(l, j));
+        let there = best_break(t, l, y, total, rise, t.taus.at(l, j));
         arrival_after = l.select(previous_was_best, there.arrival, arrival_after);
         let better = there.found & there.gain.gt(best_gain);
         arrival_before = l.select(better, previous, arrival_before);
@@ -116,7 +110,7 @@ pub(super) fn evaluate<L: Lanes>(
             for k in 0..t.m - 1 {
                 rise[k] = one_minus_exp(l, t.dt.at(l, k) / tau);
             }
-            let there = best_break(t, l, y, sums, rise, tau);
+            let there = best_break(t, l, y, total, rise, tau);
             arrival = there.arrival;
             found = there.found & valid;
         }
@@ -148,13 +142,15 @@ pub(super) fn evaluate<L: Lanes>(
         & highest_e.ge(noise * l.splat(t.enhancement_threshold))
         & pair.gt(noise * l.splat(3.0));
     bits = bits | l.bits(valid & !enhancing, status::NOT_ENHANCING);
-    bits = bits | l.bits(enhancing & lowest, status::AT_LOWER_BOUND) | l.bits(enhancing & highest, status::AT_UPPER_BOUND);
+    bits =
+        bits | l.bits(enhancing & lowest, status::AT_LOWER_BOUND) | l.bits(enhancing & highest, status::AT_UPPER_BOUND);
 
     let (error, known) = arrival_error(t, l, rise, arrival, tau, &front, noise);
     bits = bits | l.bits(enhancing & !known, status::NOT_IDENTIFIABLE);
     rows.set(row::ARRIVAL, arrival + l.splat(t.t0), enhancing);
     rows.set(row::ARRIVAL_SE, error, enhancing & known);
-    let baseline = l.splat(t.slope) * curve.first + l.splat(t.intercept) + l.splat(t.direction) * scale * front.constant;
+    let baseline =
+        l.splat(t.slope) * curve.first + l.splat(t.intercept) + l.splat(t.direction) * scale * front.constant;
     rows.set(row::BASELINE, baseline, valid);
     rows.set(row::PLATEAU, front.plateau * scale, enhancing);
     rows.set(row::TAU, tau, enhancing);
@@ -204,11 +200,11 @@ fn join<L: Lanes>(l: L, a: After<L>, rho: L::F, y: L::F) -> After<L> {
 /// Before it a constant, after it a line in w that meets the constant at the break point. If the line's own crossing lies
 /// between the frames, both sides are free; else the break point is frame k.
 #[inline(always)]
-fn candidate<L: Lanes>(t: &Tables, l: L, sums: &[L::F], a: After<L>, rho: L::F, k: usize) -> (L::F, L::F, L::M) {
+fn candidate<L: Lanes>(t: &Tables, l: L, sum_before: L::F, a: After<L>, rho: L::F, k: usize) -> (L::F, L::F, L::M) {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let before = l.count(k + 1);
-    let constant = sums[k] * l.splat(1.0 / (k + 1) as f64);
+    let constant = sum_before / before;
     // before * after / all.
     let weight = before * a.count * l.splat(1.0 / t.m as f64);
     let rise = a.mean_y - constant;
@@ -228,17 +224,19 @@ fn candidate<L: Lanes>(t: &Tables, l: L, sums: &[L::F], a: After<L>, rho: L::F, 
 
 /// The best break point for one time constant; `rho` holds 1 - exp(-dt / tau) of every step.
 #[inline(always)]
-fn best_break<L: Lanes>(t: &Tables, l: L, y: &[L::F], sums: &[L::F], rho: &[L::F], tau: L::F) -> Break<L> {
+fn best_break<L: Lanes>(t: &Tables, l: L, y: &[L::F], total: L::F, rho: &[L::F], tau: L::F) -> Break<L> {
     let zero = l.splat(0.0);
+    let mut before = total;
     let mut a = nothing_after(l);
     let (mut gain, mut time, mut w) = (zero, zero, zero);
     let mut found = l.mask(false);
     for k in (1..t.m - 1).rev() {
         a = join(l, a, rho[k], y[k + 1]);
+        before = before - y[k + 1];
         if k + 1 + FEWEST_AFTER > t.m {
             continue;
         }
-        let (gain_here, w_here, usable) = candidate(t, l, sums, a, rho[k], k);
+        let (gain_here, w_here, usable) = candidate(t, l, before, a, rho[k], k);
         // From late to early: of equals, the earliest.
         let better = usable & gain_here.ge(gain);
         gain = l.select(better, gain_here, gain);

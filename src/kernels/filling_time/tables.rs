@@ -219,11 +219,70 @@ pub(super) fn program(tables: &Tables) -> Program {
     Program {
         name: "filling_time",
         source: include_str!("../../../shaders/filling_time.wgsl"),
-        entry_points: &["fit_front", "cross_level"],
+        entry_points: &["search_time_constant", "filling_time"],
         workgroup_size: 64,
         constants: Vec::new(),
         settings: bytemuck::bytes_of(&settings).to_vec(),
         tables: Cow::Owned(packed),
-        state_words: 3,
+        state_words: 4,
+    }
+}
+
+#[cfg(all(test, feature = "gpu"))]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+    use crate::engine::gpu::text;
+    use crate::status;
+
+    fn module() -> naga::Module {
+        text::kernel(include_str!("../../../shaders/filling_time.wgsl"))
+    }
+
+    #[test]
+    fn settings_are_the_same_in_both_texts() {
+        macro_rules! fields {
+            ($($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!(ShaderSettings, $field) as u32)),*] };
+        }
+        let (fields, size) = text::layout(&module(), "Settings");
+        let expected = fields![
+            frames_used tau_count dt_at taus_at rho_at has_level half_window fewest_after t0 log_tau_first log_tau_step
+            log_tau_information slope intercept scale sign direction enhancement_threshold level padding
+        ];
+        assert_eq!(fields, expected);
+        assert_eq!(size as usize, size_of::<ShaderSettings>());
+    }
+
+    #[test]
+    fn constants_are_the_same_in_both_texts() {
+        let constants = text::constants(&module());
+        let expected = [
+            ("ROW_ARRIVAL", super::super::reference::row::ARRIVAL as u32),
+            ("ROW_ARRIVAL_SE", super::super::reference::row::ARRIVAL_SE as u32),
+            ("ROW_BASELINE", super::super::reference::row::BASELINE as u32),
+            ("ROW_PLATEAU", super::super::reference::row::PLATEAU as u32),
+            ("ROW_TAU", super::super::reference::row::TAU as u32),
+            ("ROW_NOISE", super::super::reference::row::NOISE as u32),
+            ("ROW_CROSSING", super::super::reference::row::CROSSING as u32),
+            ("ROW_CROSSING_SE", super::super::reference::row::CROSSING_SE as u32),
+            ("NON_FINITE_SAMPLE", status::NON_FINITE_SAMPLE),
+            ("NOT_ENHANCING", status::NOT_ENHANCING),
+            ("AT_LOWER_BOUND", status::AT_LOWER_BOUND),
+            ("AT_UPPER_BOUND", status::AT_UPPER_BOUND),
+            ("NOT_IDENTIFIABLE", status::NOT_IDENTIFIABLE),
+            ("CENSORED", status::CENSORED),
+        ];
+        for (name, value) in expected {
+            assert_eq!(constants.get(name), Some(&value), "{name}");
+        }
+        assert_eq!(constants.len(), expected.len());
+    }
+
+    #[test]
+    fn entry_points_have_the_workgroup_size_that_the_program_says() {
+        let module = module();
+        let expected = [("search_time_constant", [64, 1, 1]), ("filling_time", [64, 1, 1])];
+        assert_eq!(text::entry_points(&module), expected);
     }
 }
