@@ -71,6 +71,7 @@
 //! | [`kernel`] | the contract, for writing a kernel |
 //! | [`reduction`] | sums over the whole series that kernels start from |
 
+pub mod analysis;
 pub mod engine;
 mod error;
 mod geometry;
