@@ -85,6 +85,8 @@ mod quantity;
 pub mod reduction;
 #[cfg(feature = "render")]
 pub mod render;
+#[cfg(feature = "render")]
+pub mod report;
 mod series;
 pub mod status;
 mod time;

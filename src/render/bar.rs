@@ -80,7 +80,7 @@ impl DarkScale<'_> {
             .collect();
         let text = |text: &str| Line::plain(text, 15.0, Weight::Regular);
         // An empty name leaves its place free, so that bars stand alike.
-        canvas.text(&text(self.name), left, top + 2.0, Align::Start, dark::INK);
+        canvas.text(&text("").with_symbol(self.name), left, top + 2.0, Align::Start, dark::INK);
         let unit = [ticks.factor().unwrap_or_default(), ticks::unit(self.unit)].join(" ");
         if !unit.trim().is_empty() {
             canvas.text(&text(&format!("in {}", unit.trim())), left, top + 21.0, Align::Start, dark::FAINT_INK);

@@ -124,9 +124,9 @@ impl Planes {
             }
             None => mean.map(|at| at.round() as usize),
         };
-        // Unless told: as much around the lesion as half of its longest side, and 15 mm at least.
+        // Unless told: as much around the lesion as half of its longest side, and 20 mm at least.
         let longest = (0..3).map(|a| (high[a] - low[a]) as f64 * mm[a]).fold(0.0, f64::max);
-        let view = choice.view.unwrap_or(View::Lesion { margin_mm: (0.5 * longest).max(15.0) });
+        let view = choice.view.unwrap_or(View::Lesion { margin_mm: (0.5 * longest).max(20.0) });
         let window: [Range<usize>; 3] = match view {
             View::Whole => shape.map(|n| 0..n),
             View::Lesion { margin_mm } if margin_mm >= 0.0 => std::array::from_fn(|a| {
@@ -275,6 +275,11 @@ impl Panel {
         voxel
     }
 
+    /// All voxels shown, row by row.
+    pub(super) fn voxels(&self) -> impl Iterator<Item = [usize; 3]> + '_ {
+        self.window[1].clone().flat_map(move |up| self.window[0].clone().map(move |across| self.voxel(across, up)))
+    }
+
     /// Where a point given in voxels (0 is the middle of the first one) is drawn.
     pub(super) fn point(&self, across: f64, up: f64) -> (f32, f32) {
         let place = |i: usize, at: f64, pixels: u32| {
@@ -296,8 +301,7 @@ impl Panel {
     /// Colours every voxel.
     pub(super) fn paint(&self, canvas: &mut Canvas, color: impl Fn([usize; 3]) -> [u8; 3]) {
         let [across, up] = &self.window;
-        let colors: Vec<[u8; 3]> =
-            up.clone().flat_map(|v| across.clone().map(move |u| (u, v))).map(|(u, v)| color(self.voxel(u, v))).collect();
+        let colors: Vec<[u8; 3]> = self.voxels().map(color).collect();
         let columns = Sampling::new(0..across.len(), self.size.0, self.flipped[0]);
         let rows = Sampling::new(0..up.len(), self.size.1, self.flipped[1]);
         for y in 0..self.size.1 {

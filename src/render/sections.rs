@@ -10,7 +10,7 @@ use super::picture::Picture;
 use super::planes::dark::{FAINT_INK, GROUND, INK};
 use super::planes::{Choice, Plane, Planes, View, draw_mark, draw_outline};
 use super::text::{Line, Weight};
-use super::tile::underlay_window;
+use super::tile::grey_window;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::quantity::Quantity;
@@ -74,7 +74,7 @@ impl<'a> Sections<'a> {
     /// Takes title and symbol from a quantity.
     pub fn quantity(mut self, quantity: &Quantity) -> Self {
         self.title = plain_name(quantity);
-        self.symbol = quantity.symbol.replace('_', "");
+        self.symbol = quantity.symbol.to_string();
         self
     }
 
@@ -159,13 +159,16 @@ impl<'a> Sections<'a> {
             .iter()
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(f64::from(*v)), h.max(f64::from(*v))));
         let (low, high) = self.range.resolve(&mut finite)?;
-        let grey = self.underlay.map(|values| (values, underlay_window(values)));
-
         let limit = (self.width - 2 * MARGIN - SIDE - GAP, (0.6 * f64::from(self.width)) as u32);
         let mut planes = Planes::new(&self.choice, self.lesion, &self.geometry, limit)?;
         let bar_height = (planes.height as f32 - 40.0 - 2.0 * TRIANGLE).clamp(110.0, 220.0).round();
         let body = planes.height.max((44.0 + 2.0 * TRIANGLE + bar_height) as u32);
         planes.shift(MARGIN + (limit.0.saturating_sub(planes.width)) / 2, MARGIN + HEAD + (body - planes.height) / 2);
+        let grey = self.underlay.map(|values| {
+            let mut shown: Vec<f32> = planes.panels.iter().flat_map(|panel| panel.voxels().map(|v| values[v])).collect();
+            shown.retain(|value| value.is_finite());
+            (values, grey_window(&mut shown))
+        });
         let mut canvas = Canvas::of_color(self.width, MARGIN + HEAD + body + MARGIN, GROUND)?;
         let room = (self.width - 2 * MARGIN) as f32;
         if let Some(line) = Line::wrap(&self.title, 17.0, Weight::SemiBold, room, 1).first() {

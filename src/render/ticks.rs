@@ -1,16 +1,16 @@
 //! Round numbers on axes, and numbers in words.
 
 /// Positions and texts of an axis.
-pub(super) struct Ticks {
-    pub(super) values: Vec<f64>,
-    pub(super) labels: Vec<String>,
+pub(crate) struct Ticks {
+    pub(crate) values: Vec<f64>,
+    pub(crate) labels: Vec<String>,
     /// The power of ten that the labels leave out; 0 for none.
-    pub(super) exponent: i32,
+    pub(crate) exponent: i32,
 }
 
 impl Ticks {
     /// Round numbers within a range, about `wanted` of them.
-    pub(super) fn new(low: f64, high: f64, wanted: usize) -> Self {
+    pub(crate) fn new(low: f64, high: f64, wanted: usize) -> Self {
         let span = high - low;
         if !(span.is_finite() && span > 0.0) {
             return Self { values: Vec::new(), labels: Vec::new(), exponent: 0 };
@@ -36,7 +36,7 @@ impl Ticks {
     }
 
     /// The same for times: steps that a clock has, and `m:ss` where the range reaches two minutes.
-    pub(super) fn seconds(low: f64, high: f64, wanted: usize) -> Self {
+    pub(crate) fn seconds(low: f64, high: f64, wanted: usize) -> Self {
         let span = high - low;
         if !(span.is_finite() && span > 0.0) || clock_style(high) == ClockStyle::Seconds {
             return Self::new(low, high, wanted);
@@ -54,14 +54,14 @@ impl Ticks {
     }
 
     /// `×10⁵`, or nothing.
-    pub(super) fn factor(&self) -> Option<String> {
+    pub(crate) fn factor(&self) -> Option<String> {
         (self.exponent != 0).then(|| format!("×10{}", raised(self.exponent)))
     }
 }
 
 /// How times are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClockStyle {
+pub(crate) enum ClockStyle {
     /// `95 s`.
     Seconds,
     /// `1:35`.
@@ -69,12 +69,12 @@ pub(super) enum ClockStyle {
 }
 
 /// Seconds up to two minutes, then minutes and seconds.
-pub(super) fn clock_style(longest_s: f64) -> ClockStyle {
+pub(crate) fn clock_style(longest_s: f64) -> ClockStyle {
     if longest_s < 120.0 { ClockStyle::Seconds } else { ClockStyle::Minutes }
 }
 
 /// A time in a style, with so many decimals, without a unit.
-pub(super) fn clock(seconds: f64, style: ClockStyle, decimals: usize) -> String {
+pub(crate) fn clock(seconds: f64, style: ClockStyle, decimals: usize) -> String {
     match style {
         ClockStyle::Seconds => minus(&format!("{seconds:.decimals$}")),
         ClockStyle::Minutes => {
@@ -104,7 +104,7 @@ fn raised(number: i32) -> String {
 }
 
 /// A number with about three significant digits, for sentences and legends.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if !value.is_finite() {
         return "none".into();
     }
@@ -122,7 +122,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// A count with thin groups of three digits: `12 345`.
-pub(super) fn count(value: usize) -> String {
+pub(crate) fn count(value: usize) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (i, c) in digits.chars().enumerate() {
@@ -135,7 +135,7 @@ pub(super) fn count(value: usize) -> String {
 }
 
 /// A unit as printed: `a.u./s^2` with a raised 2, nothing for pure numbers.
-pub(super) fn unit(text: &str) -> String {
+pub(crate) fn unit(text: &str) -> String {
     if text == "1" || text == "label" {
         return String::new();
     }

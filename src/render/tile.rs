@@ -34,8 +34,12 @@ pub(super) fn percentile(values: &mut [f32], percent: f64) -> f64 {
 
 /// The darkest and the lightest value of a grey image.
 pub(super) fn underlay_window(values: ArrayView3<'_, f32>) -> (f32, f32) {
-    let mut finite: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
-    let (low, high) = (percentile(&mut finite, 1.0) as f32, percentile(&mut finite, 99.5) as f32);
+    grey_window(&mut values.iter().copied().filter(|v| v.is_finite()).collect::<Vec<f32>>())
+}
+
+/// The same for finite values, which are reordered.
+pub(super) fn grey_window(finite: &mut [f32]) -> (f32, f32) {
+    let (low, high) = (percentile(finite, 1.0) as f32, percentile(finite, 99.5) as f32);
     if high > low { (low, high) } else { (low, low + low.abs().max(1.0)) }
 }
 

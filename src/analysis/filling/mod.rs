@@ -14,6 +14,7 @@
 //! | `report.rs`, `description.rs`, `fields.rs` | how it is told: numbers, words, maps |
 
 mod correlogram;
+mod csv;
 mod description;
 mod direction;
 pub mod distance;

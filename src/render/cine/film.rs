@@ -23,7 +23,7 @@ use crate::render::ticks::{self, ClockStyle, Ticks, clock, clock_style};
 use crate::series::Series;
 
 const MARGIN: u32 = 18;
-const HEAD: u32 = 36;
+const HEAD: u32 = 46;
 const SIDE: u32 = 128;
 const GAP: u32 = 18;
 /// The mean curve of the lesion, and the labels of the time axis below it.
@@ -352,8 +352,7 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn panel_voxels(panel: &Panel, series: &Series) -> Vec<usize> {
-    let [across, up] = panel.window.clone();
-    up.flat_map(|v| across.clone().map(move |u| (u, v))).map(|(u, v)| flat_index(series, panel.voxel(u, v))).collect()
+    panel.voxels().map(|voxel| flat_index(series, voxel)).collect()
 }
 
 fn grey_window(cine: &Cine<'_>, planes: &Planes) -> Result<(f64, f64)> {

@@ -140,6 +140,12 @@ impl<'a> Cine<'a> {
         }
     }
 
+    /// Other baseline frames, counted from 0, the end excluded.
+    pub fn baseline_frames(mut self, frames: FrameRange<usize>) -> Self {
+        self.baseline = frames;
+        self
+    }
+
     /// Which way contrast agent moves the samples (up unless told).
     pub fn polarity(mut self, polarity: Polarity) -> Self {
         self.polarity = polarity;
@@ -170,7 +176,7 @@ impl<'a> Cine<'a> {
         self
     }
 
-    /// How much is shown (the lesion and half of its longest side around it, 15 mm at least, unless told).
+    /// How much is shown (the lesion and half of its longest side around it, 20 mm at least, unless told).
     pub fn view(mut self, view: View) -> Self {
         self.choice.view = Some(view);
         self
