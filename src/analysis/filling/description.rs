@@ -105,7 +105,8 @@ fn speed(facts: &Facts<'_>) -> String {
     let Some(median) = speed.median_mm_per_s else {
         return format!("Front speed: undetermined (at least {:.2} mm/s, no upper bound).", speed.interval_mm_per_s[0]);
     };
-    let [low, high] = speed.interval_mm_per_s;
+    let [low, high] = speed.interval_mm_per_s.map(three_digits);
+    let median = three_digits(median);
     let [change_low, change_high] = speed.slowness_change_interval;
     let trend = match speed.trend {
         SpeedTrend::Decelerating => "decelerating",
@@ -113,8 +114,14 @@ fn speed(facts: &Facts<'_>) -> String {
         SpeedTrend::Undetermined => "trend undetermined",
     };
     format!(
-        "Apparent front speed: {median:.2} mm/s ({low:.2} to {high:.2}), {trend} on its way (slowness changes by {change_low:+.2} to {change_high:+.2} s/mm per mm)."
+        "Apparent front speed: {median} mm/s ({low} to {high}), {trend} on its way (slowness changes by {change_low:+.2} to {change_high:+.2} s/mm per mm)."
     )
+}
+
+/// Three digits: slow fronts move hundredths of a millimetre per second.
+fn three_digits(value: f64) -> String {
+    let decimals = if value > 0.0 { (2.0 - value.log10().floor()).clamp(0.0, 6.0) as usize } else { 2 };
+    format!("{value:.decimals$}")
 }
 
 fn extent(facts: &Facts<'_>) -> String {

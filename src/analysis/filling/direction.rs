@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use super::correlogram::variance_of_sum;
 use super::report::Index;
+use super::simulation::EqualFilling;
 use super::somers::{Time, somers_d};
 use super::statistics::{student_critical, student_two_sided};
 
@@ -33,8 +34,8 @@ pub(super) struct Uncertainty<'a> {
     /// Draws of the noise at these voxels, of unit variance.
     pub(super) fields: &'a [Vec<f32>],
     pub(super) degrees_of_freedom: f64,
-    /// Arrivals fitted to the lesion's mean curve with each voxel's height and noise, several times over.
-    pub(super) simulated_s: &'a [Vec<f64>],
+    /// Fits to the lesion's mean curve with each voxel's height and noise, several times over.
+    pub(super) simulated: &'a [EqualFilling],
     pub(super) confidence: f64,
     pub(super) bin_mm: f64,
 }
@@ -91,13 +92,23 @@ impl Uncertainty<'_> {
 
     /// The mean D of arrivals fitted to curves that all begin at once.
     fn bias(&self, distances: &[f64]) -> f64 {
+        self.simulated_mean(distances, |filling, i| {
+            Some(filling.arrival_s[i]).filter(|t| t.is_finite()).map(Time::Known)
+        })
+    }
+
+    /// The mean D of the level crossings of curves that all begin at once, each as high as its voxel.
+    pub(super) fn level_of_equal_filling(&self, distances: &[f64]) -> f64 {
+        self.simulated_mean(distances, |filling, i| filling.crossing[i])
+    }
+
+    fn simulated_mean(&self, distances: &[f64], time: impl Fn(&EqualFilling, usize) -> Option<Time> + Sync) -> f64 {
         let values: Vec<f64> = self
-            .simulated_s
+            .simulated
             .par_iter()
-            .filter_map(|arrivals| {
-                let known: Vec<usize> = (0..arrivals.len()).filter(|i| arrivals[*i].is_finite()).collect();
-                let along: Vec<f64> = known.iter().map(|i| distances[*i]).collect();
-                let times: Vec<Time> = known.iter().map(|i| Time::Known(arrivals[*i])).collect();
+            .filter_map(|filling| {
+                let known = (0..distances.len()).filter_map(|i| Some((distances[i], time(filling, i)?)));
+                let (along, times): (Vec<f64>, Vec<Time>) = known.unzip();
                 somers_d(&along, &times)
             })
             .collect();

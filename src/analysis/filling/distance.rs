@@ -160,7 +160,9 @@ pub fn geodesic(grid: Grid, inside: impl Fn(usize) -> bool, sources: &[(usize, f
     };
     for (source, start) in sources.iter().filter(|(source, _)| inside(*source)) {
         let centre = grid.voxel(*source);
-        let reach: [usize; 3] = std::array::from_fn(|axis| (straight_mm / grid.size_mm[axis]).floor() as usize);
+        let reach: [usize; 3] = std::array::from_fn(|axis| {
+            ((straight_mm / grid.size_mm[axis]).floor().min(grid.shape[axis] as f64)) as usize
+        });
         let range = |axis: usize| {
             centre[axis].saturating_sub(reach[axis])..=(centre[axis] + reach[axis]).min(grid.shape[axis] - 1)
         };

@@ -1,12 +1,14 @@
 //! The apparent speed of the front: slowness along a distance, averaged before it is inverted.
 //!
 //! 1 / |grad T| voxel by voxel is biased low, since noise makes every gradient longer. Here a parabola T(d) is fitted to the
-//! filling times of many voxels; its slope is the slowness, with a sign; its curvature tells whether the front slows down.
+//! filling times of many voxels; its slope is the slowness, with a sign; its curvature tells whether the front slows down. What
+//! the same fit gives for a lesion that fills everywhere at once is taken off ([`super::simulation`]).
 
 use rayon::prelude::*;
 
 use super::correlogram::variance_of_sum;
 use super::report::{FrontSpeed, Path, SpeedAt, SpeedTrend};
+use super::simulation::EqualFilling;
 use super::statistics::{median, quantile, student_critical};
 
 /// Rounds of weighting down what lies far off the parabola.
@@ -18,6 +20,8 @@ pub(super) struct Sample<'a> {
     pub(super) distance_mm: &'a [f64],
     pub(super) arrival_s: &'a [f64],
     pub(super) error_s: &'a [f64],
+    /// Fits to curves that all begin at once: what they give as slowness is a bias.
+    pub(super) simulated: &'a [EqualFilling],
     pub(super) positions: &'a [[f64; 3]],
     /// Draws of the noise at these voxels, of unit variance.
     pub(super) fields: &'a [Vec<f32>],
@@ -40,13 +44,13 @@ pub(super) struct Parabola {
 
 impl Sample<'_> {
     /// Fits a polynomial of this degree (1 or 2) in the distance to these voxels.
-    pub(super) fn fit(&self, voxels: &[usize], degree: usize) -> Option<Parabola> {
+    fn fit(&self, arrival_s: &[f64], voxels: &[usize], degree: usize) -> Option<Parabola> {
         let n = voxels.len();
         if n < 5 * (degree + 1) {
             return None;
         }
         let along: Vec<f64> = voxels.iter().map(|i| self.distance_mm[*i]).collect();
-        let times: Vec<f64> = voxels.iter().map(|i| self.arrival_s[*i]).collect();
+        let times: Vec<f64> = voxels.iter().map(|i| arrival_s[*i]).collect();
         let middle = median(&along)?;
         let basis: Vec<Vec<f64>> =
             (0..=degree).map(|power| along.iter().map(|d| (d - middle).powi(power as i32)).collect()).collect();
@@ -94,25 +98,43 @@ impl Sample<'_> {
         (squares / self.fields.len() as f64).max(if tissue.is_finite() { tissue } else { 0.0 }).sqrt()
     }
 
+    /// What fits to curves that all begin at once give: slope and half of the curvature at a distance, on average.
+    fn bias(&self, voxels: &[usize], degree: usize, at_mm: f64) -> (f64, f64) {
+        let fits: Vec<(f64, f64)> = self
+            .simulated
+            .par_iter()
+            .filter_map(|filling| {
+                let known: Vec<usize> = voxels.iter().copied().filter(|i| filling.arrival_s[*i].is_finite()).collect();
+                let fit = self.fit(&filling.arrival_s, &known, degree)?;
+                let half_curvature = fit.coefficients.get(2).copied().unwrap_or(0.0);
+                Some((fit.coefficients[1] + 2.0 * (at_mm - fit.middle) * half_curvature, half_curvature))
+            })
+            .collect();
+        let n = fits.len().max(1) as f64;
+        (fits.iter().map(|f| f.0).sum::<f64>() / n, fits.iter().map(|f| f.1).sum::<f64>() / n)
+    }
+
     /// Slowness over these voxels with its standard error, in s/mm, by a straight line.
     pub(super) fn slowness(&self, voxels: &[usize]) -> Option<(f64, f64)> {
-        let line = self.fit(voxels, 1)?;
-        Some((line.coefficients[1], self.error(voxels, &line.rows[1], &line.residuals)))
+        let line = self.fit(self.arrival_s, voxels, 1)?;
+        let (bias, _) = self.bias(voxels, 1, line.middle);
+        Some((line.coefficients[1] - bias, self.error(voxels, &line.rows[1], &line.residuals)))
     }
 
     /// The speed along this distance; `at_mm`: where it is listed.
     pub(super) fn speed(&self, voxels: &[usize], path: Path, at_mm: &[f64]) -> Option<FrontSpeed> {
-        let parabola = self.fit(voxels, 2)?;
+        let parabola = self.fit(self.arrival_s, voxels, 2)?;
+        let (slope_bias, half_curvature_bias) = self.bias(voxels, 2, parabola.middle);
         let critical = student_critical(1.0 - self.confidence, self.degrees_of_freedom);
         let slope_at = |distance: f64| {
             let x = 2.0 * (distance - parabola.middle);
-            let value = parabola.coefficients[1] + x * parabola.coefficients[2];
+            let value = parabola.coefficients[1] - slope_bias + x * (parabola.coefficients[2] - half_curvature_bias);
             let weights: Vec<f64> =
                 parabola.rows[1].iter().zip(&parabola.rows[2]).map(|(one, two)| one + x * two).collect();
             (value, self.error(voxels, &weights, &parabola.residuals))
         };
         let (slowness, error) = slope_at(parabola.middle);
-        let curvature = 2.0 * parabola.coefficients[2];
+        let curvature = 2.0 * (parabola.coefficients[2] - half_curvature_bias);
         let curvature_error = 2.0 * self.error(voxels, &parabola.rows[2], &parabola.residuals);
         let half = critical * curvature_error;
         let change = [curvature - half, curvature + half];
@@ -139,6 +161,7 @@ impl Sample<'_> {
             explained: parabola.explained,
             slowness_s_per_mm: slowness,
             slowness_se_s_per_mm: error,
+            slowness_bias_s_per_mm: slope_bias,
             median_mm_per_s: determined.then(|| 1.0 / slowness.abs()),
             interval_mm_per_s: speed_interval(slowness, critical * error),
             slowness_change_s_per_mm2: curvature,

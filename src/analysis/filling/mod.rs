@@ -20,6 +20,8 @@ mod direction;
 pub mod distance;
 mod fields;
 mod front_speed;
+#[cfg(feature = "nifti")]
+mod json;
 mod lesion;
 mod noise;
 mod origin;

@@ -50,7 +50,11 @@ pub struct Direction {
     pub arrival_censored: f64,
     /// Of the crossing of the common level, voxels that don't reach it as censored. Without interval.
     pub level: f64,
-    /// The sign of the direction if the arrival's interval leaves out 0 and the level crossing has the same sign; else 0.
+    /// What the level crossing would give if all voxels began at once, each as high as it is: where enhancement falls towards
+    /// the rim, a common level is crossed later there without any front.
+    pub level_of_equal_filling: f64,
+    /// The sign of the direction if the arrival's interval leaves out 0 and the level crossing, beyond what equal filling
+    /// gives, has the same sign; else 0.
     pub sign: i32,
 }
 
@@ -213,6 +217,8 @@ pub struct FrontSpeed {
     pub slowness_s_per_mm: f64,
     /// Its standard error.
     pub slowness_se_s_per_mm: f64,
+    /// What equal filling would give as slowness there, from contrast to noise that changes along the distance; taken off.
+    pub slowness_bias_s_per_mm: f64,
     /// 1 / |slowness| in mm/s; `None` if the interval of the slowness includes 0.
     pub median_mm_per_s: Option<f64>,
     /// The interval of the speed by inversion; infinite above where that of the slowness includes 0.

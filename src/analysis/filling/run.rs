@@ -20,7 +20,7 @@ use super::origin;
 use super::report::{Direction, Extent, FillingReport, FrontSpeed, Index, Origin, Path};
 use super::settings::{FillingPattern, Rim};
 use super::shells::{self, Source};
-use super::simulation::equal_arrivals;
+use super::simulation::{EqualFilling, equal_filling};
 use super::smooth::{Smoother, cosine, gradient};
 use super::somers::{Time, somers_d};
 use super::statistics::{median, quantile};
@@ -30,7 +30,8 @@ use super::times::{self, FillingTimes};
 const MOST_SAMPLED: usize = 6000;
 /// Shells of which fewer voxels enhance don't tell a speed: those that would be late are missing.
 const FEWEST_ENHANCING: f64 = 0.5;
-/// Paths are straight so far around their source, in voxels.
+/// Paths from a base are straight so far around each of its voxels, in voxels. From the origin, which is one, they are as far
+/// as it can be seen.
 const STRAIGHT_VOXELS: f64 = 6.0;
 /// Enhancement is progressive if the last tenth of the frames lies higher than the tenth before by so many standard errors.
 const PROGRESSIVE: f64 = 3.0;
@@ -73,7 +74,7 @@ impl FillingPattern {
         let used: Vec<usize> = (0..lesion.count()).filter(|n| self.rim == Rim::Used || !lesion.rim[*n]).collect();
         let known: Vec<usize> = used.iter().copied().filter(|n| times.arrival(*n).is_some()).collect();
         let sampled: Vec<usize> = known.iter().copied().step_by(known.len().div_ceil(MOST_SAMPLED).max(1)).collect();
-        let simulated = equal_arrivals(self, engine, &curves, &times, &sampled, options)?;
+        let simulated = equal_filling(self, engine, &curves, &times, &sampled, options)?;
         options.cancel.check()?;
         let here = Measurement::new(self, lesion, &times, &noise, &used, &known, &sampled, &simulated);
 
@@ -233,7 +234,7 @@ struct Measurement<'a> {
     used: &'a [usize],
     known: &'a [usize],
     sampled: &'a [usize],
-    simulated: &'a [Vec<f64>],
+    simulated: &'a [EqualFilling],
     positions: Vec<[f64; 3]>,
     arrival_s: Vec<f64>,
     error_s: Vec<f64>,
@@ -253,7 +254,7 @@ impl<'a> Measurement<'a> {
         used: &'a [usize],
         known: &'a [usize],
         sampled: &'a [usize],
-        simulated: &'a [Vec<f64>],
+        simulated: &'a [EqualFilling],
     ) -> Self {
         let own = noise.at(sampled);
         let draws = (0..settings.draws).map(|draw| own.draw(settings.seed.wrapping_add(draw as u64))).collect();
@@ -300,8 +301,8 @@ impl<'a> Measurement<'a> {
         };
         let reachable = self.known.iter().filter(|n| distance_mm[**n].is_finite()).count();
         let d = self.value(distance_mm, self.known.iter().copied(), arrival);
-        let index = if reachable < FEWEST_VOXELS || d.is_nan() {
-            nothing_known(reachable)
+        let (index, level_of_equal_filling) = if reachable < FEWEST_VOXELS || d.is_nan() {
+            (nothing_known(reachable), f64::NAN)
         } else {
             let uncertainty = Uncertainty {
                 positions: &self.positions,
@@ -309,18 +310,20 @@ impl<'a> Measurement<'a> {
                 error_s: &self.error_s,
                 fields: &self.draws,
                 degrees_of_freedom: self.degrees_of_freedom,
-                simulated_s: self.simulated,
+                simulated: self.simulated,
                 confidence: self.settings.confidence,
                 bin_mm: self.bin_mm,
             };
-            uncertainty.index(d, &pick(distance_mm, self.sampled), reachable)
+            let distances = pick(distance_mm, self.sampled);
+            (uncertainty.index(d, &distances, reachable), uncertainty.level_of_equal_filling(&distances))
         };
         let level = self.value(distance_mm, self.used.iter().copied(), crossing);
-        let agree = f64::from(index.determined_sign()) * level > 0.0;
+        let agree = f64::from(index.determined_sign()) * (level - level_of_equal_filling) > 0.0;
         Direction {
             arrival: index,
             arrival_censored: self.value(distance_mm, self.used.iter().copied(), or_censored),
             level,
+            level_of_equal_filling,
             sign: if agree { index.determined_sign() } else { 0 },
         }
     }
@@ -330,6 +333,7 @@ impl<'a> Measurement<'a> {
             distance_mm,
             arrival_s: &self.arrival_s,
             error_s: &self.error_s,
+            simulated: self.simulated,
             positions: &self.positions,
             fields: &self.draws,
             degrees_of_freedom: self.degrees_of_freedom,
@@ -414,12 +418,12 @@ fn base_distance(base: &Mask, series: &Series, lesion: &Lesion) -> Result<Base> 
     }
     let sources: Vec<(usize, f64)> =
         (0..lesion.count()).filter(|n| touches[*n]).map(|n| (lesion.voxels[n], 0.0)).collect();
-    Ok(Base { distance_mm: paths(lesion, &sources), touches })
+    let straight_mm = STRAIGHT_VOXELS * lesion.grid.voxel_volume_mm3().cbrt();
+    Ok(Base { distance_mm: paths(lesion, &sources, straight_mm), touches })
 }
 
 /// Lengths of the paths inside the lesion from these places of its box.
-fn paths(lesion: &Lesion, sources: &[(usize, f64)]) -> Vec<f64> {
-    let straight_mm = STRAIGHT_VOXELS * lesion.grid.voxel_volume_mm3().cbrt();
+fn paths(lesion: &Lesion, sources: &[(usize, f64)], straight_mm: f64) -> Vec<f64> {
     let distance = geodesic(lesion.grid, |i| lesion.number[i].is_some(), sources, straight_mm);
     lesion.voxels.iter().map(|i| distance[*i]).collect()
 }
@@ -427,7 +431,7 @@ fn paths(lesion: &Lesion, sources: &[(usize, f64)]) -> Vec<f64> {
 fn path_from_origin(lesion: &Lesion, origin: &Origin, affine: &Affine) -> Vec<f64> {
     let point = affine.in_box(origin.voxel);
     let nearest = origin::nearest_voxel(lesion, point);
-    paths(lesion, &[(lesion.voxels[nearest], 0.0)])
+    paths(lesion, &[(lesion.voxels[nearest], 0.0)], f64::INFINITY)
 }
 
 /// From the box's millimetres to voxels of the series and to the world.

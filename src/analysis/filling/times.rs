@@ -35,6 +35,8 @@ pub(super) struct FillingTimes {
     pub(super) reference_plateau: f64,
     /// The common level above each voxel's constant, in the unit of the samples.
     pub(super) level: f64,
+    /// Frames on either side of a crossing that its line goes through.
+    pub(super) half_window: usize,
     /// The run whose record tells how the times came about.
     pub(super) run: Maps,
 }
@@ -96,9 +98,10 @@ pub(super) fn measure(
         .collect();
     let reference_plateau = quantile(&reached, 0.5).unwrap_or(f64::NAN);
     let level = settings.level.unwrap_or(0.5 * reference_plateau);
+    let half_window = half_window(&mean, times, frames);
     // Without an enhancing voxel there is no level to cross.
     let (run, crossing_s, crossing_se_s) = if level.is_finite() && level > 0.0 {
-        let kernel = kernel.level(level).crossing_half_window(half_window(&mean, times, frames));
+        let kernel = kernel.level(level).crossing_half_window(half_window);
         let run = engine.run_with(&kernel, curves, options)?;
         let crossing = column(&run, Quantity::LEVEL_CROSSING)?;
         let error = column(&run, Quantity::LEVEL_CROSSING_SE)?;
@@ -120,6 +123,7 @@ pub(super) fn measure(
         frames,
         reference_plateau,
         level,
+        half_window,
         run,
     })
 }
