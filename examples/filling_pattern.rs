@@ -392,10 +392,9 @@ fn summary(
     text += &format!("series     {name}: {x} x {y} x {z} voxels, {t} frames\n");
     text += &format!("lesion     {} voxels, {:.2} mL\n", case.lesion.voxel_count(), report.extent.lesion_ml);
     let words = &report.description;
-    for sentence in [&words.origin, &words.direction, &words.speed, &words.extent] {
-        let (topic, rest) = sentence.split_once(": ").unwrap_or(("", sentence));
-        let topic = topic.split_whitespace().last().unwrap_or("").to_lowercase();
-        text += &format!("{:<10} {rest}\n", topic.chars().take(10).collect::<String>());
+    let topics = ["origin", "direction", "speed", "extent"];
+    for (topic, sentence) in topics.into_iter().zip([&words.origin, &words.direction, &words.speed, &words.extent]) {
+        text += &format!("{topic:<10} {sentence}\n");
     }
     text += &format!("{:<10} {}\n", "note", words.caution);
     text += &format!("seconds    {}\n", support::summary::seconds(stages.iter().copied()));

@@ -118,6 +118,7 @@ fn the_page_has_every_measure_and_loads_nothing() {
     close("Common level (a.u.)", report.level);
     let speed = report.speed.as_ref().unwrap();
     close("Slowness (s/mm)", speed.slowness_s_per_mm);
+    assert_eq!(report.outward.sign, 1);
     if let Some(median) = speed.median_mm_per_s {
         close("Apparent front speed (mm/s)", median);
     }
