@@ -94,6 +94,8 @@ mod quantity;
 pub mod reduction;
 #[cfg(feature = "render")]
 pub mod render;
+#[cfg(feature = "render")]
+pub mod report;
 mod series;
 mod special;
 pub mod status;

@@ -283,7 +283,7 @@ impl Engine {
         Ok(names.zip(values).collect())
     }
 
-    fn in_pool<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn in_pool<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.pool {
             Some(pool) => pool.install(work),
             None => work(),

@@ -1,0 +1,134 @@
+//! Maps of the analysis on the series' grid, so that they are written like any other maps.
+
+use ndarray::{Array3, ShapeBuilder};
+
+use crate::error::Result;
+use crate::maps::{Map, MapData, Maps, SettingValue};
+use crate::quantity::{Quantity, SignalKind, Unit};
+use crate::series::Series;
+use crate::status;
+
+use super::lesion::Lesion;
+use super::times::FillingTimes;
+
+/// A map of the lesion's voxels.
+pub(super) struct Field {
+    pub(super) quantity: Quantity,
+    pub(super) values: Vec<f64>,
+}
+
+/// The quantities that only this analysis has.
+pub(super) mod quantities {
+    use super::{Quantity, Unit};
+
+    /// A quantity of the analysis: identifier, symbol, unit, definition.
+    fn own(id: &'static str, symbol: &'static str, unit: Unit, definition: &'static str) -> Quantity {
+        Quantity::new(id, None, symbol, unit, definition)
+    }
+
+    pub(crate) fn depth() -> Quantity {
+        own(
+            "depth",
+            "d",
+            Unit::Other("mm".into()),
+            "Euclidean distance from the voxel's centre to the nearest centre of a voxel outside the lesion",
+        )
+    }
+
+    pub(crate) fn normalised_radius() -> Quantity {
+        own(
+            "normalised_radius",
+            "r",
+            Unit::Dimensionless,
+            "1 - depth / largest depth: 0 innermost, towards 1 at the rim",
+        )
+    }
+
+    pub(crate) fn base_distance() -> Quantity {
+        own(
+            "base_distance",
+            "d_B",
+            Unit::Other("mm".into()),
+            "length of the shortest path inside the lesion from its base",
+        )
+    }
+
+    pub(crate) fn smoothed_arrival() -> Quantity {
+        own(
+            "smoothed_arrival",
+            "T_s",
+            Unit::Seconds,
+            "front arrival smoothed inside the lesion (Gaussian, weights 1/SE^2), on the series' own clock; for display",
+        )
+    }
+
+    pub(crate) fn outward_cosine() -> Quantity {
+        own(
+            "outward_cosine",
+            "cos",
+            Unit::Dimensionless,
+            "cosine of the angle between the gradient of the smoothed front arrival and the outward direction (down the depth): +1 fills outward, -1 inward; for display",
+        )
+    }
+
+    pub(crate) fn base_cosine() -> Quantity {
+        own(
+            "base_cosine",
+            "cos_B",
+            Unit::Dimensionless,
+            "cosine of the angle between the gradient of the smoothed front arrival and the direction away from the base, along paths inside the lesion; for display",
+        )
+    }
+
+    pub(crate) fn local_speed() -> Quantity {
+        own(
+            "local_speed",
+            "v",
+            Unit::Other("mm/s".into()),
+            "1 / |gradient of the smoothed front arrival|: for display only, biased low by noise; the speed with an interval is in the report",
+        )
+    }
+}
+
+/// Puts maps together: NaN outside the lesion.
+pub(super) fn maps(
+    series: &Series,
+    lesion: &Lesion,
+    times: &FillingTimes,
+    fields: Vec<Field>,
+    kind: SignalKind,
+    settings: Vec<(String, SettingValue)>,
+) -> Result<Maps> {
+    let [nx, ny, nz] = series.spatial_shape();
+    let places: Vec<usize> = (0..lesion.count()).map(|n| lesion.in_series(n, series)).collect();
+    let maps = fields
+        .into_iter()
+        .map(|field| {
+            let mut flat = vec![f32::NAN; nx * ny * nz];
+            for (place, value) in places.iter().zip(&field.values) {
+                flat[*place] = *value as f32;
+            }
+            let data = Array3::from_shape_vec((nx, ny, nz).f(), flat).expect("one value per voxel");
+            Map { unit: field.quantity.unit.text(kind), quantity: field.quantity, data: MapData::Float(data) }
+        })
+        .collect();
+    let mut words = vec![status::OUTSIDE_MASK; nx * ny * nz];
+    for (place, word) in places.iter().zip(&times.status) {
+        words[*place] = *word;
+    }
+    let mut record = times.run.record().clone();
+    record.kernel = "filling_pattern".into();
+    record.settings = settings;
+    record.source = series.source().map(Into::into);
+    record.shape = series.shape();
+    record.voxels = lesion.count();
+    record.warnings = series.warnings().to_vec();
+    let outside = words.len() - lesion.count();
+    if outside > 0 {
+        let meaning =
+            status::MEANINGS.iter().find(|(bit, _)| *bit == status::OUTSIDE_MASK).map_or("", |(_, text)| *text);
+        record.status_counts.insert(0, (status::OUTSIDE_MASK, meaning.into(), outside));
+    }
+    let words = Array3::from_shape_vec((nx, ny, nz).f(), words).expect("one word per voxel");
+    Maps::new(maps, words, series.geometry().clone(), record)
+}

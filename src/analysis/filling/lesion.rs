@@ -1,0 +1,113 @@
+//! The lesion in hand: its voxels in a box around it, and their curves as a small series of their own.
+
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::series::{Mask, Series, Voxels};
+
+use super::distance::{FACES, Grid, depth};
+
+/// Where a lesion lies, and how deep each voxel is.
+#[derive(Debug)]
+pub(super) struct Lesion {
+    /// The box around the lesion.
+    pub(super) grid: Grid,
+    /// The box's first voxel in the series.
+    pub(super) corner: [usize; 3],
+    /// The lesion's voxels, as places in the box, in increasing order.
+    pub(super) voxels: Vec<usize>,
+    /// For every place in the box: the number of the lesion's voxel there.
+    pub(super) number: Vec<Option<u32>>,
+    /// Per voxel: distance to the nearest voxel outside, in mm.
+    pub(super) depth_mm: Vec<f64>,
+    /// Per voxel: whether a face touches the outside.
+    pub(super) rim: Vec<bool>,
+}
+
+impl Lesion {
+    /// Finds the voxels of a mask that lies on the series' grid and isn't empty.
+    pub(super) fn new(mask: &Mask, series: &Series) -> Self {
+        let [nx, ny, nz] = series.spatial_shape();
+        let labels = mask.flat();
+        let (mut low, mut high) = ([nx, ny, nz], [0; 3]);
+        for (i, _) in labels.iter().enumerate().filter(|(_, label)| **label != 0) {
+            let voxel = [i % nx, i / nx % ny, i / (nx * ny)];
+            for axis in 0..3 {
+                low[axis] = low[axis].min(voxel[axis]);
+                high[axis] = high[axis].max(voxel[axis]);
+            }
+        }
+        let shape: [usize; 3] = std::array::from_fn(|axis| high[axis] + 1 - low[axis]);
+        let grid = Grid { shape, size_mm: series.geometry().voxel_size_mm() };
+        let in_series = |i: usize| {
+            let [x, y, z] = grid.voxel(i);
+            x + low[0] + nx * (y + low[1] + ny * (z + low[2]))
+        };
+        let voxels: Vec<usize> = (0..grid.count()).filter(|i| labels[in_series(*i)] != 0).collect();
+        let mut number = vec![None; grid.count()];
+        for (n, i) in voxels.iter().enumerate() {
+            number[*i] = Some(n as u32);
+        }
+        // A lesion of one slice is a flat one: its surface is its outline.
+        let flat = shape.map(|n| n == 1);
+        let thick = Grid { size_mm: std::array::from_fn(|a| if flat[a] { 1e6 } else { grid.size_mm[a] }), ..grid };
+        let depth = depth(thick, |i| number[i].is_some());
+        let depth_mm = voxels.iter().map(|i| depth[*i]).collect();
+        let outside = |i: usize, step: [isize; 3]| {
+            (0..3).all(|a| step[a] == 0 || !flat[a])
+                && grid.neighbour(i, step).is_none_or(|other| number[other].is_none())
+        };
+        let rim = voxels.iter().map(|i| FACES.into_iter().any(|step| outside(*i, step))).collect();
+        Self { grid, corner: low, voxels, number, depth_mm, rim }
+    }
+
+    /// Number of voxels.
+    pub(super) fn count(&self) -> usize {
+        self.voxels.len()
+    }
+
+    /// The place of a voxel in the series' memory.
+    pub(super) fn in_series(&self, voxel: usize, series: &Series) -> usize {
+        let [nx, ny, _] = series.spatial_shape();
+        let [x, y, z] = self.grid.voxel(self.voxels[voxel]);
+        x + self.corner[0] + nx * (y + self.corner[1] + ny * (z + self.corner[2]))
+    }
+
+    /// A voxel's centre in mm, along the grid's axes from the box's first voxel.
+    pub(super) fn position_mm(&self, voxel: usize) -> [f64; 3] {
+        let place = self.grid.voxel(self.voxels[voxel]);
+        std::array::from_fn(|axis| place[axis] as f64 * self.grid.size_mm[axis])
+    }
+
+    /// The largest depth.
+    pub(super) fn deepest_mm(&self) -> f64 {
+        self.depth_mm.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// Volume in mm³.
+    pub(super) fn volume_mm3(&self) -> f64 {
+        self.count() as f64 * self.grid.voxel_volume_mm3()
+    }
+
+    /// Radius of a ball of the lesion's volume, in mm.
+    pub(super) fn equivalent_radius_mm(&self) -> f64 {
+        (self.volume_mm3() * 0.75 / std::f64::consts::PI).cbrt()
+    }
+
+    /// The lesion's curves alone, `[voxel, 1, 1, t]`, with the series' scaling and times.
+    pub(super) fn curves(&self, series: &Series) -> Result<Series> {
+        let places: Vec<usize> = (0..self.count()).map(|n| self.in_series(n, series)).collect();
+        let (stride, frames) = (series.voxel_count(), series.frames());
+        let voxels = series.voxels();
+        let gather = |t: usize| places.iter().map(move |i| voxels.get_f64(i + t * stride));
+        // What 32-bit floats hold exactly stays small.
+        let samples = match voxels {
+            Voxels::U8(_) | Voxels::I8(_) | Voxels::U16(_) | Voxels::I16(_) | Voxels::F32(_) => {
+                Voxels::F32((0..frames).into_par_iter().flat_map_iter(|t| gather(t).map(|v| v as f32)).collect())
+            }
+            _ => Voxels::F64((0..frames).into_par_iter().flat_map_iter(gather).collect()),
+        };
+        Series::from_voxels(samples, [places.len(), 1, 1, frames], series.times().clone())?
+            .with_scaling(series.scaling())
+    }
+}
