@@ -62,7 +62,8 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`kernels`] | what is computed: [`kernels::descriptors`] with the onset methods, baseline and noise policies |
+//! | [`kernels`] | what is computed: [`kernels::descriptors`] with the onset methods, baseline and noise policies; [`kernels::filling_time`] |
+//! | [`analysis`] | what is measured of a region: [`analysis::filling`], how a lesion fills |
 //! | [`engine`] | what computes; `engine::gpu` lists devices and their limits |
 //! | `io` | reading and writing NIfTI (feature `nifti`) |
 //! | `render` | pictures (feature `render`) |
