@@ -18,8 +18,8 @@ use crate::render::picture::Picture;
 use crate::render::planes::dark::{FAINT_INK, GRID, GROUND, INK};
 use crate::render::planes::{Panel, Planes, draw_mark, draw_outline};
 use crate::render::text::{Line, Weight};
-use crate::render::tile::percentile;
 use crate::render::ticks::{self, ClockStyle, Ticks, clock, clock_style};
+use crate::render::tile::percentile;
 use crate::series::Series;
 
 const MARGIN: u32 = 18;
@@ -95,8 +95,11 @@ impl<'a> Film<'a> {
         let free = limit.0.saturating_sub(planes.width) / 2;
         planes.shift(MARGIN + free, MARGIN + HEAD + (body - planes.height) / 2);
 
-        let baseline: Vec<Vec<f64>> =
-            planes.panels.iter().map(|panel| panel_voxels(panel, series).into_par_iter().map(baseline_of).collect()).collect();
+        let baseline: Vec<Vec<f64>> = planes
+            .panels
+            .iter()
+            .map(|panel| panel_voxels(panel, series).into_par_iter().map(baseline_of).collect())
+            .collect();
         let grey = grey_window(cine, &planes)?;
         let few: Vec<usize> = inside.iter().copied().step_by(inside.len().div_ceil(MOST_SAMPLES)).collect();
         let enhancement = enhancement_range(cine, &few, sign, baseline_of)?;
@@ -113,7 +116,7 @@ impl<'a> Film<'a> {
             (0..series.frames()).into_par_iter().map(frame_mean).collect()
         };
 
-        let times = series.times();
+        let times = series.times()?;
         let style = clock_style(times.last_s());
         let mut film = Self {
             series,
@@ -194,7 +197,7 @@ impl<'a> Film<'a> {
         if frame >= self.len() {
             return Err(Error::setting("frame", frame, format!("the cine has frames 0 to {}", self.len() - 1)));
         }
-        let seconds = self.series.times().seconds()[frame];
+        let seconds = self.series.times()?.seconds()[frame];
         let mut canvas = self.base.clone();
         for (i, panel) in self.planes.panels.iter().enumerate() {
             panel.paint(&mut canvas, |voxel| self.color(i, panel, voxel, frame));
@@ -279,7 +282,7 @@ impl<'a> Film<'a> {
 
     /// The mean curve over a time axis.
     fn draw_strip(&mut self, cine: &Cine<'_>, mean_curve: &[f64]) {
-        let times = self.series.times();
+        let Ok(times) = self.series.times() else { return };
         let foot = (self.height - MARGIN + 8 - STRIP_FOOT) as f32 - 8.0;
         let top = foot - STRIP as f32;
         let (left, right) = (MARGIN as f32 + 0.5, (self.width - MARGIN) as f32 - 0.5);
@@ -379,13 +382,15 @@ fn enhancement_range(
     let mut finite: Vec<f32> = Vec::with_capacity(voxels.len() * frames.len() / step);
     for voxel in voxels {
         let baseline = baseline_of(*voxel);
-        let values = frames.clone().step_by(step).map(|frame| (sign * (sample(cine.series, *voxel, frame) - baseline)) as f32);
+        let values =
+            frames.clone().step_by(step).map(|frame| (sign * (sample(cine.series, *voxel, frame) - baseline)) as f32);
         finite.extend(values.filter(|e| e.is_finite()));
     }
     match cine.enhancement {
         Some(range) => range.resolve(&mut finite),
         // Nothing that enhances: colours for whatever there is.
-        None => Range::Fixed(0.0, Some(percentile(&mut finite, 98.0)).filter(|high| *high > 0.0).unwrap_or(1.0)).resolve(&mut []),
+        None => Range::Fixed(0.0, Some(percentile(&mut finite, 98.0)).filter(|high| *high > 0.0).unwrap_or(1.0))
+            .resolve(&mut []),
     }
 }
 
@@ -462,4 +467,3 @@ fn draw_isochrone(canvas: &mut Canvas, pieces: &[[(f32, f32); 2]], color: [u8; 3
     canvas.pieces(pieces, Pen::new(GROUND, 3.6).opacity(0.7));
     canvas.pieces(pieces, Pen::new(color, 1.8));
 }
-
