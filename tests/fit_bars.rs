@@ -18,7 +18,7 @@ use support::pharmacokinetic_oracle::{
     self as truth, Design, SAMPLINGS, Sampling, best_fit, cramer_rao_bound, sum_of_squares,
 };
 
-const MODELS: [truth::Model; 2] = [truth::Model::TwoCompartmentExchange, truth::Model::Brix];
+const MODELS: [truth::Model; 7] = truth::MODELS;
 /// When the signal of Brix's curves begins to rise unless each has its own: s.
 const BRIX_ONSET: f64 = 20.0;
 

@@ -113,7 +113,7 @@ fn sum_of(t: &Tables, rows: &[f64], work: &mut Work<'_, f64>) -> Option<f64> {
             (0.0, b, quotient(b, of(Parameter::Volume)?))
         }
         Model::Patlak => (of(Parameter::PlasmaVolume)?, of(Parameter::ExchangeFlow)?, 0.0),
-        Model::TwoCompartmentUptake => {
+        Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => {
             let (flow, exchange) = (of(Parameter::PlasmaFlow)?, of(Parameter::ExchangeFlow)?);
             if exchange.is_nan() {
                 (0.0, flow, highest)
