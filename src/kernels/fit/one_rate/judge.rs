@@ -123,8 +123,6 @@ fn sum_of(t: &Tables, rows: &[f64], work: &mut Work<'_, f64>) -> Option<f64> {
                 (share * flow, (1.0 - share) * flow, quotient(whole, of(Parameter::PlasmaVolume)?))
             }
         }
-        // It has two rates and tables of its own.
-        Model::TwoCompartmentExchange => return None,
     };
     if !(a.is_finite() && b.is_finite() && rate >= 0.0) {
         return None;
