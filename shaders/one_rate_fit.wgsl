@@ -818,10 +818,10 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
         save_state(voxel);
         return;
     }
-    let from = u32(kept[NEXT_DELAY]);
-    let to = min(from + s.search_delays, s.delays + 1u);
+    let begins = u32(kept[NEXT_DELAY]);
+    let ends = min(begins + s.search_delays, s.delays + 1u);
     let free = kept[DELAY_FREE] != 0.0;
-    for (var j = from; j < to; j++) {
+    for (var j = begins; j < ends; j++) {
         var here = Valley(2.0 * FAR, 0.0, rate_of(0u), 0.0);
         if j < s.delays {
             valleys(voxel, j);
@@ -843,7 +843,7 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
         kept[BEFORE_THAT] = before.value;
         keep_valley(BEFORE, here);
     }
-    kept[NEXT_DELAY] = f32(to);
+    kept[NEXT_DELAY] = f32(ends);
     save_state(voxel);
 }
 

@@ -265,10 +265,11 @@ fn engines_agree_with_the_definition() {
             group.fit = group.fit.clone().method(method).curves(FitCurves::Both);
             for engine in support::engines() {
                 let verification = engine.verify(&group.fit, &group.series, &RunOptions::new()).expect("a run");
-                let failed: usize = verification.maps.iter().map(|map| map.failures).sum();
-                // A free delay may have floors of the same depth: one may be found here and another there.
-                let allowed = if delay.is_some() { group.cases.len() } else { 0 };
+                let failed = verification.maps.iter().filter(|map| map.id != "fitted_curve" && map.id != "residual");
+                let failed = failed.map(|map| map.failures).max().unwrap_or(0);
                 println!("{} {method:?} delay {} on {}: {failed} failed", model.name(), delay.is_some(), engine.name());
+                // On noisy curves a free delay has many floors of nearly the same depth, and 32 bits may find another one.
+                let allowed = if delay.is_some() { group.cases.len() / 10 } else { 0 };
                 assert!(failed <= allowed, "{} {method:?} {delay:?}\n{verification}", model.name());
                 assert_eq!(verification.maps.last().map(|map| map.id.as_str()), Some("status"));
             }
