@@ -67,6 +67,10 @@ pub enum Unit {
     SeriesSecondsSquared,
     /// The square of the samples' unit.
     SeriesSquared,
+    /// Millimoles per litre.
+    Millimolar,
+    /// Per second.
+    PerSecond,
     /// Seconds.
     Seconds,
     /// Per cent.
@@ -92,7 +96,10 @@ impl Unit {
             Unit::SeriesSeconds => format!("{} s", kind.unit()),
             Unit::SeriesSecondsSquared if kind == SignalKind::DeltaR2Star => "s".into(),
             Unit::SeriesSecondsSquared => format!("{} s^2", kind.unit()),
+            Unit::SeriesSquared if kind == SignalKind::DeltaR2Star => "1/s^2".into(),
             Unit::SeriesSquared => format!("({})^2", kind.unit()),
+            Unit::Millimolar => "mM".into(),
+            Unit::PerSecond => "1/s".into(),
             Unit::Seconds => "s".into(),
             Unit::Percent => "%".into(),
             Unit::Dimensionless => "1".into(),
@@ -181,6 +188,15 @@ impl Quantity {
                 map.id
             )
         };
+        Self::new(format!("{}_se", map.id), None, format!("SE({})", map.symbol), map.unit.clone(), definition)
+    }
+
+    /// The standard error of a fitted parameter (`t1_se` for `t1`).
+    pub fn fit_error_of(map: &Quantity) -> Self {
+        let definition = format!(
+            "standard error of {}: from the covariance of the fit, sigma^2 (J'J)^-1, by the delta method; sigma^2 = SSE / degrees of freedom unless a noise SD is given",
+            map.id
+        );
         Self::new(format!("{}_se", map.id), None, format!("SE({})", map.symbol), map.unit.clone(), definition)
     }
 }
@@ -329,9 +345,9 @@ quantities! {
     CONTRAST_TO_NOISE = "contrast_to_noise", None, "CNR", Dimensionless,
         "e_max / sigma, sigma the noise of the settings";
     SSE = "sse", Some("Q.US1.023"), "SSE", SeriesSquared,
-        "sum of the squared residuals, sample minus fitted curve, over all N frames";
+        "sum of the squared residuals, sample minus fitted curve, over all N samples";
     R_SQUARED = "r_squared", None, "R^2", Dimensionless,
-        "1 - SSE / sum (C - mean C)^2; NaN for a constant curve";
+        "1 - SSE / (sum of the squared differences between samples and their mean); NaN for a constant curve";
     AIC = "aic", Some("Q.US1.026"), "AICc", Dimensionless,
         "corrected information criterion N ln(SSE / N) + 2 k + 2 k (k + 1) / (N - k - 1), k free parameters, a fitted delay counted, the variance of the noise not; NaN if SSE is 0 or N <= k + 1";
     ITERATIONS = "iterations", None, "iterations", Dimensionless,
@@ -340,6 +356,14 @@ quantities! {
         "the fitted model at every frame";
     RESIDUAL = "residual", None, "r", Series,
         "sample minus fitted curve at every frame";
+    T1 = "t1", Some("Q.EL1.001"), "T1", Seconds,
+        "longitudinal relaxation time";
+    R1 = "r1", Some("Q.EL1.001"), "R1", PerSecond,
+        "longitudinal relaxation rate, 1 / T1";
+    M0 = "m0", Some("Q.MS1.010"), "M0", Series,
+        "amplitude of the signal model: the signal of fully relaxed magnetisation turned by 90 degrees";
+    CONCENTRATION = "concentration", Some("Q.IC1.001"), "C", Millimolar,
+        "concentration of contrast agent at every frame, by the conversion of the settings";
     STATUS = "status", None, "status", Bits,
         "one bit per condition of the voxel";
 }

@@ -166,7 +166,7 @@ fn qiba(folder: &Path) -> Result<(), Failed> {
     let voxels = rows.len() * ny;
     let samples = Array4::from_shape_fn((voxels, 1, 1, frames), |(v, _, _, t)| concentration[v * frames + t]);
     let times = column(&aif, 0);
-    let axis = TimeAxis::from_seconds(series.times().seconds().to_vec())?;
+    let axis = TimeAxis::from_seconds(series.times()?.seconds().to_vec())?;
     let input = InputFunction::new(times, column(&aif, aif[0].len() - 1), Fluid::Plasma)?;
     let fit = PharmacokineticFit::new(Model::Tofts, input);
     let tissue = Series::from_array(samples.view(), axis)?;

@@ -3,9 +3,19 @@
 //! An [`InputFunction`] is concentration in mM over time in seconds on the series' clock, in blood or in plasma, and says
 //! where it comes from. Between its knots it is linear, before the first one it is 0.
 
+mod arrival;
+mod artery;
+mod csv;
+mod from_mask;
 mod haematocrit;
+pub mod population;
 
+pub use arrival::Arrival;
+pub use artery::{Artery, ArteryFinder, ArteryVoxel};
+pub use csv::CsvOptions;
+pub use from_mask::{Average, FromMask};
 pub use haematocrit::{Fluid, Haematocrit};
+pub use population::Population;
 
 use crate::error::{Error, Result};
 use crate::time::TimeAxis;

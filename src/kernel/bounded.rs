@@ -209,6 +209,12 @@ impl<'a> Lanes for Bounded<'a> {
     fn mask(self, value: bool) -> bool {
         value
     }
+    fn settled(self, x: BoundedNumber<'a>) -> BoundedNumber<'a> {
+        BoundedNumber { error: 0.0, ..x }
+    }
+    fn uncertain(self, x: BoundedNumber<'a>, by: BoundedNumber<'a>) -> BoundedNumber<'a> {
+        BoundedNumber { error: x.error + by.value.abs(), ..x }
+    }
     fn select(self, mask: bool, a: BoundedNumber<'a>, b: BoundedNumber<'a>) -> BoundedNumber<'a> {
         if mask { a } else { b }
     }

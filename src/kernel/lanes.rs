@@ -94,6 +94,19 @@ pub trait Lanes: Copy {
     fn load(self, stored: &[Self::Stored]) -> Self::F;
     /// The same truth value for every voxel.
     fn mask(self, value: bool) -> Self::M;
+    /// A number as if it were exact: what a step of a search starts from whose end doesn't depend on it to first order
+    /// (Newton's near its goal). Only lanes that carry error bounds tell the difference.
+    #[inline(always)]
+    fn settled(self, x: Self::F) -> Self::F {
+        x
+    }
+    /// A number that may be off by so much more than its operations say: the end of a search that was not by converging
+    /// steps. Only lanes that carry error bounds tell the difference.
+    #[inline(always)]
+    fn uncertain(self, x: Self::F, by: Self::F) -> Self::F {
+        let _ = by;
+        x
+    }
     /// `a` where the mask holds, `b` elsewhere.
     fn select(self, mask: Self::M, a: Self::F, b: Self::F) -> Self::F;
     /// A bit word where the mask holds, 0 elsewhere.

@@ -3,6 +3,7 @@
 
 pub mod oracle;
 pub mod pharmacokinetic_oracle;
+pub mod random;
 pub mod study;
 
 use perfuse::Engine;

@@ -144,6 +144,11 @@ impl PharmacokineticFit {
         }
     }
 
+    /// The model.
+    pub fn model(&self) -> Model {
+        self.model
+    }
+
     /// How the model is fitted.
     #[must_use]
     pub fn method(mut self, method: Method) -> Self {
@@ -192,7 +197,7 @@ impl PharmacokineticFit {
             let mend = "models of exchange take plasma: convert with in_plasma(haematocrit)";
             return Err(Error::setting("input function", "a concentration in blood", mend));
         }
-        self.input.check_covers(series.times())?;
+        self.input.check_covers(series.times()?)?;
         let mut bounded = self.model.parameters().to_vec();
         if self.delay.is_fitted() {
             bounded.push(Parameter::Delay);

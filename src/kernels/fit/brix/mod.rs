@@ -150,7 +150,7 @@ impl BrixFit {
             return Err(Error::setting("baseline", self.baseline.to_text(), mend));
         }
         match &self.onset {
-            BrixOnset::Fixed(seconds) if !(0.0..series.times().duration_s()).contains(seconds) => {
+            BrixOnset::Fixed(seconds) if !(0.0..series.times()?.duration_s()).contains(seconds) => {
                 let mend = "give seconds after the first frame, less than the series lasts";
                 Err(Error::setting("onset", seconds, mend))
             }

@@ -93,7 +93,7 @@ impl Tables {
 pub(super) fn prepare(settings: &BrixFit, input: &Input<'_>) -> Result<PreparedBrix> {
     let series = input.series;
     settings.check(series)?;
-    let times = series.times().seconds();
+    let times = series.times()?.seconds();
     let since: Vec<f64> = times.iter().map(|t| t - times[0]).collect();
     let baseline = match &settings.baseline {
         Baseline::Frames(frames) => frames.clone(),

@@ -85,7 +85,7 @@ pub(in super::super) fn prepare(settings: &PharmacokineticFit, input: &Input<'_>
     settings.check(series)?;
     let scaling = series.scaling();
     let frames: Vec<usize> = (0..series.frames()).collect();
-    let tables = build(settings, series.times().seconds(), &frames, (scaling.slope, scaling.intercept))?;
+    let tables = build(settings, series.times()?.seconds(), &frames, (scaling.slope, scaling.intercept))?;
     let mut record = settings.record();
     if tables.delay.fitted {
         record.push(("delays_searched".into(), SettingValue::Number(tables.delay.nodes.len() as f64)));
@@ -95,7 +95,7 @@ pub(in super::super) fn prepare(settings: &PharmacokineticFit, input: &Input<'_>
         Delay::PerVoxel(map) => vec![map.flat().to_vec()],
         _ => Vec::new(),
     };
-    Ok(PreparedTwoRate { tables, record, extra, settings: settings.clone(), times: series.times().seconds().to_vec() })
+    Ok(PreparedTwoRate { tables, record, extra, settings: settings.clone(), times: series.times()?.seconds().to_vec() })
 }
 
 /// The tables for a curve of which these frames are left.
