@@ -222,6 +222,25 @@ impl MapWorst for Vec<Engine> {
     }
 }
 
+#[test]
+fn engines_agree_with_the_definition() {
+    let options = RunOptions::new();
+    for (k, model) in MODELS.into_iter().enumerate() {
+        for delayed in [false, true] {
+            let mut random = Random::new(400 + k as u64);
+            let group = hard(model, "noisy", SAMPLINGS[k % SAMPLINGS.len()], delayed, 33, &mut random);
+            for engine in support::engines() {
+                let verification = match &group.fit {
+                    Fit::Input(fit) => engine.verify(fit, &group.series, &options),
+                    Fit::Brix(fit) => engine.verify(fit, &group.series, &options),
+                };
+                let verification = verification.expect("a run");
+                assert!(verification.passed(), "{} delay {delayed}: {verification}", model.name());
+            }
+        }
+    }
+}
+
 /// Kinds of hard curves; the noise is 2 % of the peak unless said.
 const HARD: [&str; 7] = [
     "noisy",

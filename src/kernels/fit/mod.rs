@@ -7,6 +7,7 @@
 //!
 //! Beside the common status bits ([`crate::status`]) fits say which parameter is at which bound: [`status_bit`].
 
+mod agreement;
 mod axis;
 pub mod brix;
 mod convolution;

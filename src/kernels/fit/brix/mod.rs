@@ -19,7 +19,7 @@ mod tables;
 
 use crate::error::{Error, Result};
 use crate::kernel::bounded::{Bounded, BoundedWord};
-use crate::kernel::lanes::Lanes;
+use crate::kernel::lanes::{Double, Lanes};
 use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
 use crate::kernels::descriptors::{Baseline, MapSelection};
 use crate::maps::SettingValue;
@@ -211,8 +211,12 @@ impl PreparedKernel for PreparedBrix {
     }
 
     fn evaluate_bounded<'a>(&self, _: Bounded<'a>, _: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
-        // A search has no bound by rounding.
+        // A search has no bound by rounding: `judge` compares it.
         words.fill(BoundedWord { value: f64::NAN, error: f64::INFINITY });
+    }
+
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>> {
+        Some(results::judge(&self.tables, curve, engine, definition))
     }
 
     fn program(&self) -> Program {

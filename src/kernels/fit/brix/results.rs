@@ -2,12 +2,13 @@
 
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 
+use super::super::agreement::{Fits, Parameter, agreement};
 use super::super::goodness::{goodness, invert, is_not_identifiable};
 use super::super::refinement::Problem as _;
-use super::reference::{Brix, Work, fit, read};
+use super::reference::{Brix, Work, fit, read, scratch};
 use super::status_bit;
 use super::tables::{Tables, slot};
-use crate::kernel::lanes::{Lanes, Numbers as _};
+use crate::kernel::lanes::{Double, Lanes, Numbers as _};
 use crate::kernel::{Curve, Rows};
 use crate::status;
 
@@ -117,4 +118,49 @@ fn evaluate_within<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, memory:
     }
     bits = bits | lanes.bits(valid & unclear, status::NOT_IDENTIFIABLE);
     rows.set_bits(t.rows, bits);
+}
+
+/// Whether an engine's rows of one voxel agree with the definition's.
+pub(super) fn judge(t: &Tables, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool> {
+    let mut memory = vec![0.0; scratch(t)];
+    let mut work = Work::new(t, &mut memory);
+    let samples = read(Double, t, curve, work.y);
+    let peak = work.y.iter().fold(0.0f64, |peak, y| peak.max(y.abs()));
+    let best = sum_of(t, definition, &mut work);
+    let found = sum_of(t, engine, &mut work);
+    let row = |j: usize| Parameter {
+        value: t.row(slot::PARAMETER + j),
+        error: t.row(slot::STANDARD_ERROR + j),
+        absolute: if j == 3 { 1e-3 } else { 0.0 },
+    };
+    let curves = [slot::FITTED_CURVE, slot::RESIDUAL].into_iter().filter_map(|slot| t.row(slot));
+    let fits = Fits {
+        parameters: (0..4).map(row).collect(),
+        sse: t.row(slot::SSE),
+        r_squared: t.row(slot::R_SQUARED),
+        aic: t.row(slot::AIC),
+        curves: curves.flat_map(|first| t.row_of_frame.iter().map(move |frame| first + frame)).collect(),
+        counts: t.row(slot::ITERATIONS),
+        found,
+        best,
+        squares: samples.squares,
+        squares_about_mean: samples.squares_about_mean,
+        peak,
+        samples: t.n,
+        valid: samples.positive,
+    };
+    agreement(&fits, engine, definition)
+}
+
+/// The sum of squares of these rows' parameters in f64; `None` if they are not all there.
+fn sum_of(t: &Tables, rows: &[f64], work: &mut Work<'_, f64>) -> Option<f64> {
+    let mut parameters = [0.0; 4];
+    for (j, value) in parameters.iter_mut().enumerate() {
+        *value = rows[t.row(slot::PARAMETER + j)?] / UNITS[j];
+    }
+    if parameters.iter().any(|value| !value.is_finite()) {
+        return None;
+    }
+    let r = std::array::from_fn(|i| std::array::from_fn(|j| if i == j { 1.0 } else { 0.0 }));
+    Some(Brix { t, work, keep: false }.equations(Double, &parameters, &r).sse)
 }

@@ -2,13 +2,14 @@
 
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 
+use super::super::agreement::{Fits, Parameter as Row, agreement};
 use super::super::goodness::{goodness, invert, is_not_identifiable};
 use super::super::outputs::slot;
 use super::super::refinement::{Problem as _, Refined};
 use super::super::{Parameter, status_bit};
-use super::reference::{Exchange, Work, fit, read};
+use super::reference::{Exchange, Work, fit, read, scratch};
 use super::tables::{PARAMETERS, Tables};
-use crate::kernel::lanes::{Lanes, Numbers as _};
+use crate::kernel::lanes::{Double, Lanes, Numbers as _};
 use crate::kernel::{Curve, Rows};
 use crate::status;
 
@@ -193,4 +194,62 @@ fn evaluate_within<L: Lanes, const P: usize>(
     }
     bits = bits | lanes.bits(finite & unclear, status::NOT_IDENTIFIABLE);
     rows.set_bits(t.plan.rows, bits);
+}
+
+/// Whether an engine's rows of one voxel agree with the definition's.
+pub(super) fn judge(t: &Tables, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool> {
+    let mut memory = vec![0.0; scratch(t)];
+    let mut work = Work::new(t, &mut memory);
+    let samples = read(Double, t, curve, work.c);
+    let peak = work.c.iter().fold(0.0f64, |peak, c| peak.max(c.abs()));
+    let best = sum_of(t, definition, &mut work);
+    let found = sum_of(t, engine, &mut work);
+    let row = |parameter: Parameter, absolute: f64| Row {
+        value: t.plan.row(slot::PARAMETER + parameter.index()),
+        error: t.plan.row(slot::STANDARD_ERROR + parameter.index()),
+        absolute,
+    };
+    let others = [row(Parameter::ExtractionFraction, 0.0), row(Parameter::Delay, 1e-3)];
+    let curves = [slot::FITTED_CURVE, slot::RESIDUAL].into_iter().filter_map(|slot| t.plan.row(slot));
+    let fits = Fits {
+        parameters: PARAMETERS.into_iter().map(|parameter| row(parameter, 0.0)).chain(others).collect(),
+        sse: t.plan.row(slot::SSE),
+        r_squared: t.plan.row(slot::R_SQUARED),
+        aic: t.plan.row(slot::AIC),
+        curves: curves.flat_map(|first| t.row_of_frame.iter().map(move |frame| first + frame)).collect(),
+        counts: t.plan.row(slot::ITERATIONS),
+        found,
+        best,
+        squares: samples.squares,
+        squares_about_mean: samples.squares_about_mean,
+        peak,
+        samples: t.n,
+        valid: curve.finite,
+    };
+    agreement(&fits, engine, definition)
+}
+
+/// The sum of squares of these rows' parameters in f64.
+fn sum_of(t: &Tables, rows: &[f64], work: &mut Work<'_, f64>) -> Option<f64> {
+    let mut parameters = [0.0; 5];
+    for (value, parameter) in parameters.iter_mut().zip(PARAMETERS.iter().chain(&[Parameter::Delay])) {
+        if *parameter == Parameter::Delay && !t.delay.own {
+            continue;
+        }
+        *value = rows[t.plan.row(slot::PARAMETER + parameter.index())?] * parameter.internal_per_unit();
+    }
+    // A flow that was rounded to 0 divides.
+    parameters[0] = parameters[0].max(t.bounds[0].0);
+    if parameters.iter().any(|value| !value.is_finite()) {
+        return None;
+    }
+    let [flow, exchange, plasma, space, _] = parameters;
+    let sse = if t.delay.own {
+        let r = std::array::from_fn(|i| std::array::from_fn(|j| if i == j { 1.0 } else { 0.0 }));
+        Exchange::<_, 5> { t, work, keep: false }.equations(Double, &parameters, &r).sse
+    } else {
+        let r = std::array::from_fn(|i| std::array::from_fn(|j| if i == j { 1.0 } else { 0.0 }));
+        Exchange::<_, 4> { t, work, keep: false }.equations(Double, &[flow, exchange, plasma, space], &r).sse
+    };
+    Some(sse)
 }
