@@ -42,11 +42,14 @@ pub(super) fn judge(t: &Tables, curve: &Curve<'_, Double>, engine: &[f64], defin
             found <= (1.0 + SUM.0) * best + SUM.1 * samples.squares
         }
         // The linear method has no least sum of squares, but where its equations hardly tell, the curves must agree.
-        (Some(found), Some(best)) => (found - best).abs() <= PARAMETER.0 * best + ROUNDING.0 * samples.squares,
-        _ => false,
+        (Some(found), Some(best)) if found.is_finite() => {
+            (found - best).abs() <= PARAMETER.0 * best + ROUNDING.0 * samples.squares
+        }
+        // Nor does it have an answer where the rate comes out negative, or hardly differs from nothing.
+        _ => t.method == Method::Linear && definition[definition.len() - 1] as u32 & status::NOT_IDENTIFIABLE != 0,
     };
     // Where nothing but rounding is left, so is its logarithm, and so are standard errors.
-    let nothing = best.is_some_and(|best| best <= 10.0 * ROUNDING.0 * samples.squares);
+    let nothing = best.is_some_and(|best| best <= 100.0 * ROUNDING.0 * samples.squares);
     let mut agrees = vec![true; definition.len()];
     let near = |row: usize, allowed: f64| {
         let (e, d) = (engine[row], definition[row]);

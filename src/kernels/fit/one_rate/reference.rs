@@ -8,6 +8,7 @@
 //! leave nothing of them in 32 bits.
 
 use super::super::convolution::{WEIGHTS, convolve, step_weights};
+use super::super::outputs::slot;
 use super::bounded_linear::{Normal, Solution, solve};
 use super::tables::{Companion, Tables};
 use crate::kernel::Curve;
@@ -28,7 +29,7 @@ const LAST_ROUND: usize = 4;
 const TYPICAL_TIME: f64 = 10.0;
 /// A step that lowers the sum of squares by less than this share of it, or than this many roundings squared of sum C^2, is
 /// the last one …
-const NEGLIGIBLE: (f64, f64) = (1e-8, 64.0);
+const NEGLIGIBLE: (f64, f64) = (1e-7, 64.0);
 /// … and by more than this, the fit has not converged.
 const UNFINISHED: (f64, f64) = (1e-5, 1e-9);
 
@@ -85,6 +86,12 @@ pub(super) fn read<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, work: &
     let zero = lanes.splat(0.0);
     let slope = lanes.splat(t.slope);
     let first = slope * curve.first + lanes.splat(t.intercept);
+    if !t.needs_sums {
+        for i in 0..t.n {
+            work.c[i] = first + slope * curve.difference(i);
+        }
+        return Samples { squares: zero, squares_about_mean: zero };
+    }
     let (mut squares, mut differences) = (zero, zero);
     for i in 0..t.n {
         let difference = slope * curve.difference(i);
@@ -94,11 +101,13 @@ pub(super) fn read<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, work: &
         squares = squares + c * c;
         differences = differences + difference;
     }
-    let mean = differences / lanes.count(t.n);
     let mut squares_about_mean = zero;
-    for i in 0..t.n {
-        let off = slope * curve.difference(i) - mean;
-        squares_about_mean = squares_about_mean + off * off;
+    if t.plan.row(slot::R_SQUARED).is_some() {
+        let mean = differences / lanes.count(t.n);
+        for i in 0..t.n {
+            let off = slope * curve.difference(i) - mean;
+            squares_about_mean = squares_about_mean + off * off;
+        }
     }
     Samples { squares, squares_about_mean }
 }

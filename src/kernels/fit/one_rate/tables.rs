@@ -2,7 +2,7 @@
 
 use super::super::axis::{Knots, Steps};
 use super::super::convolution::{WEIGHTS, convolve};
-use super::super::outputs::{Plan, plan};
+use super::super::outputs::{Plan, plan, slot};
 use super::super::{Delay, Method, Model, Parameter, PharmacokineticFit};
 use super::PreparedOneRate;
 use crate::error::{Error, Result};
@@ -89,6 +89,8 @@ pub struct Tables {
     pub(super) frame_times: Table,
     pub(super) linear: LinearTables,
     pub(super) delay: DelayTables,
+    /// Whether sums over the samples are needed: not by the linear method's parameters alone.
+    pub(super) needs_sums: bool,
     pub(super) plan: Plan,
 }
 
@@ -190,6 +192,7 @@ pub(super) fn build(
         if own { delay.nodes.iter().map(|delay| dictionary(*delay)).collect() } else { vec![dictionary(fixed)] };
     let steps = if own { Steps::new(&knot_times, knots, 0.0) } else { Steps::new(&t, knots, fixed) };
     let shifted: Vec<f64> = t.iter().map(|t| t - fixed).collect();
+    let plan = plan(settings, times.len())?;
     let linear = linear_tables(settings, &t, &shifted, knots);
     Ok(Tables {
         linear,
@@ -211,7 +214,8 @@ pub(super) fn build(
         integral: knots.integral(&shifted).into_iter().collect(),
         frame_times: t.into_iter().collect(),
         delay,
-        plan: plan(settings, times.len())?,
+        needs_sums: settings.method == Method::Nonlinear || plan.asks(slot::STANDARD_ERROR..slot::COUNT),
+        plan,
     })
 }
 
