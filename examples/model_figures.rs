@@ -34,7 +34,8 @@ fn draw(folder: &Path) -> Result<()> {
     let times = TimeAxis::uniform(1.0, LAST_S as usize + 1)?;
     let blood = Population::Parker.input_function(&times, &Arrival::at(30.0)?)?;
     let plasma = blood.in_plasma(Haematocrit::new(0.42)?)?;
-    let (flow, exchange, vp, ve) = ((PlasmaFlow, 40.0), (ExchangeFlow, 8.0), (PlasmaVolume, 0.06), (ExtravascularVolume, 0.25));
+    let (flow, exchange, vp, ve) =
+        ((PlasmaFlow, 40.0), (ExchangeFlow, 8.0), (PlasmaVolume, 0.06), (ExtravascularVolume, 0.25));
     for (model, parameters, varied, values) in [
         (Model::Tofts, vec![(Ktrans, 0.2), ve], Ktrans, [0.05, 0.15, 0.4]),
         (Model::ExtendedTofts, vec![(Ktrans, 0.15), ve, vp], PlasmaVolume, [0.0, 0.05, 0.12]),
@@ -91,10 +92,24 @@ fn svg(title: &str, axis: &str, lines: &[Line], plasma: Option<(&InputFunction, 
     }
     for minute in 0..=5 {
         let at = x(60.0 * f64::from(minute));
-        let _ = writeln!(text, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#333\">{}</text>", bottom + 18.0, minute * 60);
+        let _ = writeln!(
+            text,
+            "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#333\">{}</text>",
+            bottom + 18.0,
+            minute * 60
+        );
     }
-    let _ = writeln!(text, "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"#333\">time (s)</text>", (left + right) / 2.0, HEIGHT - 6.0);
-    let _ = writeln!(text, "<text transform=\"translate(12 {}) rotate(-90)\" text-anchor=\"middle\" fill=\"#333\">{axis}</text>", (top + bottom) / 2.0);
+    let _ = writeln!(
+        text,
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"#333\">time (s)</text>",
+        (left + right) / 2.0,
+        HEIGHT - 6.0
+    );
+    let _ = writeln!(
+        text,
+        "<text transform=\"translate(12 {}) rotate(-90)\" text-anchor=\"middle\" fill=\"#333\">{axis}</text>",
+        (top + bottom) / 2.0
+    );
     let path = |points: &mut dyn Iterator<Item = (f64, f64)>| {
         let points: Vec<String> = points.map(|(t, c)| format!("{:.1} {:.1}", x(t), y(c.min(ceiling)))).collect();
         format!("M{}", points.join("L"))

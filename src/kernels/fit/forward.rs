@@ -168,7 +168,8 @@ mod tests {
         let of = |ps: f64| [(PlasmaFlow, 40.0), (ExchangeFlow, ps), (PlasmaVolume, 0.08), (ExtravascularVolume, 0.2)];
         let both = Model::TwoCompartmentExchange.concentration(&of(10.0), &input, 0.0, &times).unwrap();
         assert!((both[4] - 0.28).abs() < 1e-9, "{}", both[4]);
-        let one = Model::OneCompartment.concentration(&[(PlasmaFlow, 40.0), (Volume, 0.08)], &input, 0.0, &times).unwrap();
+        let one =
+            Model::OneCompartment.concentration(&[(PlasmaFlow, 40.0), (Volume, 0.08)], &input, 0.0, &times).unwrap();
         let alone = Model::TwoCompartmentExchange.concentration(&of(0.0), &input, 0.0, &times).unwrap();
         assert!(one.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-12), "{one:?} {alone:?}");
     }
