@@ -378,13 +378,7 @@ fn film<'a>(arguments: &Arguments, page: &FillingPage<'a>, bar: &Bar) -> Result<
     cine.film()
 }
 
-fn summary(
-    arguments: &Arguments,
-    case: &Case,
-    report: &FillingReport,
-    stages: &[(&str, f64)],
-    files: usize,
-) -> String {
+fn summary(arguments: &Arguments, case: &Case, report: &FillingReport, stages: &[(&str, f64)], files: usize) -> String {
     let record = report.maps.record();
     let mut text = format!("device     {} ({})\n", record.device, record.reason);
     let [x, y, z, t] = case.series.shape();

@@ -79,7 +79,9 @@ fn the_gif_shows_enhancement_in_colour_and_the_rest_in_grey() {
     let mut seen = 0;
     for (t, frame) in frames.iter().enumerate() {
         assert_eq!(frame.buffer().dimensions(), film.size());
-        for (x, y, z) in [(5, cy, cz), (7, cy, cz), (9, 6, cz), (9, 8, cz), (2, 3, cz), (cx, 5, 3), (cx, 2, 1), (13, cy, 6)] {
+        for (x, y, z) in
+            [(5, cy, cz), (7, cy, cz), (9, 6, cz), (9, 8, cz), (2, 3, cz), (cx, 5, 3), (cx, 2, 1), (13, cy, 6)]
+        {
             let voxel = [x, y, z];
             let places = film.pixels_of(voxel);
             assert!(!places.is_empty(), "{voxel:?}");
@@ -89,7 +91,11 @@ fn the_gif_shows_enhancement_in_colour_and_the_rest_in_grey() {
             for place in places {
                 seen += usize::from(e > 1.0);
                 // 64 greys and 128 colours: never more than a few steps off.
-                assert!(apart(pixel(frame, place), expected) <= 6, "{voxel:?}, frame {t}: {:?}, {expected:?}", pixel(frame, place));
+                assert!(
+                    apart(pixel(frame, place), expected) <= 6,
+                    "{voxel:?}, frame {t}: {:?}, {expected:?}",
+                    pixel(frame, place)
+                );
             }
         }
     }
@@ -120,7 +126,9 @@ fn the_outline_runs_between_inside_and_outside() {
     let light = |from: (u32, u32), to: (u32, u32)| {
         let steps = from.0.abs_diff(to.0).max(from.1.abs_diff(to.1));
         (0..=steps).any(|i| {
-            let mix = |a: u32, b: u32| (i64::from(a) + (i64::from(b) - i64::from(a)) * i64::from(i) / i64::from(steps)) as u32;
+            let mix = |a: u32, b: u32| {
+                (i64::from(a) + (i64::from(b) - i64::from(a)) * i64::from(i) / i64::from(steps)) as u32
+            };
             picture.pixel(mix(from.0, to.0), mix(from.1, to.1)).unwrap().iter().all(|c| *c > 215)
         })
     };
@@ -192,7 +200,9 @@ fn isochrones_appear_when_the_front_passes() {
     let (with, without) = (always.frame(0).unwrap(), none.frame(0).unwrap());
     let column = |x: usize| always.pixels_of([x, 7, 4])[0];
     assert_eq!(column(6), none.pixels_of([6, 7, 4])[0]);
-    let near = |x: usize| (column(x).0 - 1..=column(x).0 + 1).any(|u| with.pixel(u, column(x).1) != without.pixel(u, column(x).1));
+    let near = |x: usize| {
+        (column(x).0 - 1..=column(x).0 + 1).any(|u| with.pixel(u, column(x).1) != without.pixel(u, column(x).1))
+    };
     assert!(near(6) && near(8) && !near(5) && !near(7) && !near(2));
 }
 

@@ -6,11 +6,7 @@ use super::ticks::Ticks;
 
 /// Pieces of the line where the values equal `level`: linear along the edges of the squares between the middles of four
 /// neighbouring voxels (marching squares; of a saddle the middle decides). Squares with a missing value have no line.
-pub(super) fn contour(
-    count: [usize; 2],
-    level: f64,
-    value: impl Fn(usize, usize) -> f64,
-) -> Vec<[(f64, f64); 2]> {
+pub(super) fn contour(count: [usize; 2], level: f64, value: impl Fn(usize, usize) -> f64) -> Vec<[(f64, f64); 2]> {
     let mut pieces = Vec::new();
     for v in 1..count[1] {
         for u in 1..count[0] {

@@ -112,7 +112,11 @@ impl Planes {
         let (x, y, z) = around.labels().dim();
         let shape = [x, y, z];
         if choice.planes.is_empty() {
-            return Err(Error::setting("planes", "an empty list", "choose axial, coronal, sagittal or several of them"));
+            return Err(Error::setting(
+                "planes",
+                "an empty list",
+                "choose axial, coronal, sagittal or several of them",
+            ));
         }
         let mm = geometry.voxel_size_mm().map(|s| if s.is_finite() && s > 0.0 { s } else { 1.0 });
         let (low, high, mean) = extent(around)?;
@@ -140,11 +144,8 @@ impl Planes {
             }
         };
         let to_voxel = voxel_axes(geometry);
-        let mut panels: Vec<Panel> = choice
-            .planes
-            .iter()
-            .map(|plane| panel(*plane, to_voxel, geometry, &window, centre))
-            .collect();
+        let mut panels: Vec<Panel> =
+            choice.planes.iter().map(|plane| panel(*plane, to_voxel, geometry, &window, centre)).collect();
         let (width, height) = arrange(&mut panels, mm, limit);
         Ok(Self { panels, centre, width, height })
     }
@@ -222,10 +223,10 @@ fn panel(
 
 /// Gives the panels their places and sizes: of a row, a column and one beside two others, whichever shows them largest.
 fn arrange(panels: &mut [Panel], mm: [f64; 3], limit: (u32, u32)) -> (u32, u32) {
-    let size: Vec<[f64; 2]> =
-        panels.iter().map(|p| [0, 1].map(|i| p.window[i].len() as f64 * mm[p.axes[i]])).collect();
+    let size: Vec<[f64; 2]> = panels.iter().map(|p| [0, 1].map(|i| p.window[i].len() as f64 * mm[p.axes[i]])).collect();
     let n = panels.len();
-    let whole = |values: Vec<f64>, sum: bool| values.into_iter().fold(0.0, |a: f64, b| if sum { a + b } else { a.max(b) });
+    let whole =
+        |values: Vec<f64>, sum: bool| values.into_iter().fold(0.0, |a: f64, b| if sum { a + b } else { a.max(b) });
     let side = |indices: &[usize], axis: usize, sum: bool| whole(indices.iter().map(|i| size[*i][axis]).collect(), sum);
     // Each layout as columns of panels.
     let all: Vec<usize> = (0..n).collect();
@@ -242,7 +243,9 @@ fn arrange(panels: &mut [Panel], mm: [f64; 3], limit: (u32, u32)) -> (u32, u32) 
             scale.min(f64::from(down) / side(column, 1, true))
         })
     };
-    let best = layouts.iter().fold(&layouts[0], |best, columns| if scale(columns) > 1.05 * scale(best) { columns } else { best });
+    let best = layouts
+        .iter()
+        .fold(&layouts[0], |best, columns| if scale(columns) > 1.05 * scale(best) { columns } else { best });
     let finest = mm.iter().copied().fold(f64::INFINITY, f64::min);
     let mut scale = scale(best).min(LARGEST_VOXEL / finest);
     // Whole pixels per voxel where voxels are enlarged, so that they look alike.
@@ -293,7 +296,8 @@ impl Panel {
     /// The pixel in the middle of a voxel.
     pub(super) fn pixel_of(&self, voxel: [usize; 3]) -> Option<(u32, u32)> {
         let (across, up) = (voxel[self.axes[0]], voxel[self.axes[1]]);
-        let shown = voxel[self.axes[2]] == self.slice && self.window[0].contains(&across) && self.window[1].contains(&up);
+        let shown =
+            voxel[self.axes[2]] == self.slice && self.window[0].contains(&across) && self.window[1].contains(&up);
         let (x, y) = self.point(across as f64, up as f64);
         shown.then_some((x as u32, y as u32))
     }

@@ -165,7 +165,8 @@ impl<'a> Sections<'a> {
         let body = planes.height.max((44.0 + 2.0 * TRIANGLE + bar_height) as u32);
         planes.shift(MARGIN + (limit.0.saturating_sub(planes.width)) / 2, MARGIN + HEAD + (body - planes.height) / 2);
         let grey = self.underlay.map(|values| {
-            let mut shown: Vec<f32> = planes.panels.iter().flat_map(|panel| panel.voxels().map(|v| values[v])).collect();
+            let mut shown: Vec<f32> =
+                planes.panels.iter().flat_map(|panel| panel.voxels().map(|v| values[v])).collect();
             shown.retain(|value| value.is_finite());
             (values, grey_window(&mut shown))
         });

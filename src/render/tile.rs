@@ -88,9 +88,8 @@ pub(super) fn border(
     let place = |at: usize, n: usize, flipped: bool, pixels: u32| {
         (if flipped { n - at } else { at }) as f32 * pixels as f32 / n as f32
     };
-    let corner = |x: usize, y: usize| {
-        (origin.0 + place(x, nx, flipped[0], tile.0), origin.1 + place(y, ny, flipped[1], tile.1))
-    };
+    let corner =
+        |x: usize, y: usize| (origin.0 + place(x, nx, flipped[0], tile.0), origin.1 + place(y, ny, flipped[1], tile.1));
     let mut pieces = Vec::new();
     for y in 0..=ny {
         for x in 0..=nx {

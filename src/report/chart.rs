@@ -100,7 +100,8 @@ impl Chart {
     /// A band between a lower and an upper curve with the same places; infinite ends are cut off at the frame.
     pub(super) fn band(&mut self, color: usize, points: &[(f64, f64, f64)]) {
         let sound: Vec<_> = points.iter().filter(|(x, l, h)| x.is_finite() && !l.is_nan() && !h.is_nan()).collect();
-        let around = sound.iter().map(|(x, low, _)| (*x, *low)).chain(sound.iter().rev().map(|(x, _, high)| (*x, *high)));
+        let around =
+            sound.iter().map(|(x, low, _)| (*x, *low)).chain(sound.iter().rev().map(|(x, _, high)| (*x, *high)));
         let path = self.path(&around.collect::<Vec<_>>());
         if !path.is_empty() {
             let _ = writeln!(self.marks, "<path class=\"band f{}\" d=\"{path}Z\"/>", color % COLORS);
@@ -111,7 +112,8 @@ impl Chart {
     pub(super) fn dot(&mut self, color: usize, x: f64, y: f64) {
         if x.is_finite() && y.is_finite() {
             let (x, y) = self.place(x, y);
-            let _ = writeln!(self.marks, "<circle class=\"f{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.6\"/>", color % COLORS);
+            let _ =
+                writeln!(self.marks, "<circle class=\"f{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.6\"/>", color % COLORS);
         }
     }
 

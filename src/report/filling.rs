@@ -109,9 +109,10 @@ impl<'a> FillingPage<'a> {
     /// draw noise.
     pub fn film_settings(&self) -> Cine<'a> {
         let report = self.report;
-        let falls = report.settings.iter().any(|(name, value)| {
-            name == "polarity" && *value == SettingValue::Text(Polarity::Fall.as_str().into())
-        });
+        let falls = report
+            .settings
+            .iter()
+            .any(|(name, value)| name == "polarity" && *value == SettingValue::Text(Polarity::Fall.as_str().into()));
         let mut cine = Cine::new(self.series, self.lesion, baseline_frames(report))
             .polarity(if falls { Polarity::Fall } else { Polarity::Rise })
             .unit(report.unit)
@@ -143,7 +144,11 @@ impl<'a> FillingPage<'a> {
         let mut body = format!("<h1>{}</h1>\n", escaped(&self.title));
         let software = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
         let date = self.date.as_ref().map_or(String::new(), |date| format!(", {date}"));
-        let _ = writeln!(body, "<p class=\"faint\">{}</p>", escaped(&format!("Made by {software}{date}. For research, not for diagnosis.")));
+        let _ = writeln!(
+            body,
+            "<p class=\"faint\">{}</p>",
+            escaped(&format!("Made by {software}{date}. For research, not for diagnosis."))
+        );
 
         let words = &report.description;
         body += "<section class=\"words\" aria-label=\"Description\">\n";
@@ -158,11 +163,19 @@ impl<'a> FillingPage<'a> {
             body += "<h2>Cine</h2>\n";
             let (width, height) = (still.width(), still.height());
             let image = |class: &str, address: String| {
-                format!("<img class=\"{class}\" width=\"{width}\" height=\"{height}\" alt=\"{}\" src=\"{address}\">", escaped(alt))
+                format!(
+                    "<img class=\"{class}\" width=\"{width}\" height=\"{height}\" alt=\"{}\" src=\"{address}\">",
+                    escaped(alt)
+                )
             };
-            let both = image("moving", data_address("image/gif", gif)) + &image("still", data_address("image/png", &still.png()?));
-            body += &figure("wide", &both, "Enhancement over the baseline in colour, the image in grey where there is none. Lines of equal filling time \
-                 (smoothed) are drawn where arrivals differ by more than noise. Below: the lesion's mean enhancement.");
+            let both = image("moving", data_address("image/gif", gif))
+                + &image("still", data_address("image/png", &still.png()?));
+            body += &figure(
+                "wide",
+                &both,
+                "Enhancement over the baseline in colour, the image in grey where there is none. Lines of equal filling time \
+                 (smoothed) are drawn where arrivals differ by more than noise. Below: the lesion's mean enhancement.",
+            );
         }
         if self.pictures {
             body += "<h2>Maps</h2>\n<div class=\"pair\">\n";

@@ -9,12 +9,21 @@ use crate::render::ticks;
 /// The maps of the page, where the report has them, with what they show.
 pub(super) const MAPS: [(&str, &str); 8] = [
     ("front_arrival", "Filling time: the fitted arrival of the front, on the series' clock. Cross: origin."),
-    ("level_crossing", "Filling time: when the common level is crossed, on the series' clock; grey where it isn't reached."),
+    (
+        "level_crossing",
+        "Filling time: when the common level is crossed, on the series' clock; grey where it isn't reached.",
+    ),
     ("depth", "Depth: distance from the lesion's surface."),
     ("base_distance", "Length of the shortest path inside the lesion from its base."),
-    ("outward_cosine", "Local direction: cosine between the gradient of the smoothed filling time and the outward direction; +1 fills outward, −1 inward. For display."),
+    (
+        "outward_cosine",
+        "Local direction: cosine between the gradient of the smoothed filling time and the outward direction; +1 fills outward, −1 inward. For display.",
+    ),
     ("base_cosine", "Local direction: the same away from the base. For display."),
-    ("local_speed", "Local apparent speed. For display only: noise biases it low; the speed with an interval is in the table."),
+    (
+        "local_speed",
+        "Local apparent speed. For display only: noise biases it low; the speed with an interval is in the table.",
+    ),
     ("front_arrival_se", "Standard error of the fitted arrival."),
 ];
 
@@ -57,9 +66,10 @@ fn curves(report: &FillingReport) -> String {
         return String::new();
     }
     let (low, high) = span(shells.iter().flat_map(|shell| shell.curve.iter().copied()));
-    let mut chart = Chart::new("curves", "Mean enhancement of the shells", time_span(report), roomy((low.min(0.0), high)))
-        .x_axis(time_name(report), Axis::Time)
-        .y_axis(&format!("enhancement ({})", ticks::unit(report.unit)), Axis::Number);
+    let mut chart =
+        Chart::new("curves", "Mean enhancement of the shells", time_span(report), roomy((low.min(0.0), high)))
+            .x_axis(time_name(report), Axis::Time)
+            .y_axis(&format!("enhancement ({})", ticks::unit(report.unit)), Axis::Number);
     let mut named = None;
     for (i, shell) in shells.iter().enumerate() {
         let color = i * COLORS / shells.len().max(COLORS);
@@ -77,7 +87,11 @@ fn curves(report: &FillingReport) -> String {
         last(&shells[0]),
         last(&shells[shells.len() - 1])
     );
-    figure("chart", &chart.svg(&description), "Shells of equal volume, by distance from the lesion's centre (its innermost depth) outward.")
+    figure(
+        "chart",
+        &chart.svg(&description),
+        "Shells of equal volume, by distance from the lesion's centre (its innermost depth) outward.",
+    )
 }
 
 fn filled(report: &FillingReport) -> String {
@@ -88,7 +102,11 @@ fn filled(report: &FillingReport) -> String {
     chart.curve(1, &filled);
     let last = filled.last().map_or(f64::NAN, |(_, share)| *share);
     let description = format!("The filled share of the lesion against time; at the end {} %.", ticks::number(last));
-    figure("chart", &chart.svg(&description), "The share of the lesion's usable volume that has reached the common level.")
+    figure(
+        "chart",
+        &chart.svg(&description),
+        "The share of the lesion's usable volume that has reached the common level.",
+    )
 }
 
 fn arrivals(identifier: &str, title: &str, distance: &str, shells: &[Shell]) -> String {
@@ -116,7 +134,11 @@ fn arrivals(identifier: &str, title: &str, distance: &str, shells: &[Shell]) -> 
         median(&shells[0]),
         median(&shells[shells.len() - 1])
     );
-    figure("chart", &chart.svg(&description), "Median and quartiles of the shells; voxels that don't enhance count as later than all, so that a bar without an upper end goes through the frame.")
+    figure(
+        "chart",
+        &chart.svg(&description),
+        "Median and quartiles of the shells; voxels that don't enhance count as later than all, so that a bar without an upper end goes through the frame.",
+    )
 }
 
 /// Without a direction a speed has no meaning, whatever a fit gives.
@@ -135,14 +157,18 @@ fn speed(report: &FillingReport) -> String {
     if points.is_empty() {
         return String::new();
     }
-    let finite = span(points.iter().flat_map(|at| [at.speed_mm_per_s, at.interval_mm_per_s[0], at.interval_mm_per_s[1]]));
+    let finite =
+        span(points.iter().flat_map(|at| [at.speed_mm_per_s, at.interval_mm_per_s[0], at.interval_mm_per_s[1]]));
     let typical = speed.median_mm_per_s.unwrap_or(f64::INFINITY);
     let top = (1.08 * finite.1).min(6.0 * typical);
     let reach = span(points.iter().map(|at| at.distance_mm));
     let mut chart = Chart::new("speed", "Apparent front speed by distance", roomy(reach), (0.0, top))
         .x_axis("distance (mm)", Axis::Number)
         .y_axis("speed (mm/s)", Axis::Number);
-    chart.band(1, &points.iter().map(|at| (at.distance_mm, at.interval_mm_per_s[0], at.interval_mm_per_s[1])).collect::<Vec<_>>());
+    chart.band(
+        1,
+        &points.iter().map(|at| (at.distance_mm, at.interval_mm_per_s[0], at.interval_mm_per_s[1])).collect::<Vec<_>>(),
+    );
     chart.curve(1, &points.iter().map(|at| (at.distance_mm, at.speed_mm_per_s)).collect::<Vec<_>>());
     for at in points {
         chart.dot(1, at.distance_mm, at.speed_mm_per_s);

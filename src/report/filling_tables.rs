@@ -31,7 +31,11 @@ fn index_row(name: &str, index: &Index) -> Vec<String> {
 fn further_rows(of: &str, direction: &Direction) -> [Vec<String>; 2] {
     let row = |name: String, value: f64, note: &str| vec![name, or_undetermined(value), String::new(), note.into()];
     [
-        row(format!("{of}, not enhancing voxels as censored"), direction.arrival_censored, "they fill later than all that do"),
+        row(
+            format!("{of}, not enhancing voxels as censored"),
+            direction.arrival_censored,
+            "they fill later than all that do",
+        ),
         row(format!("{of}, of the level crossing"), direction.level, "voxels that don't reach the level as censored"),
     ]
 }
@@ -50,14 +54,29 @@ pub(super) fn measures(report: &FillingReport) -> String {
     };
     let none = String::new;
     if let Some(index) = report.from_origin {
-        row("Index from the origin outward", or_undetermined(index), none(), "descriptive only: the origin was chosen for being early".into());
+        row(
+            "Index from the origin outward",
+            or_undetermined(index),
+            none(),
+            "descriptive only: the origin was chosen for being early".into(),
+        );
     }
     let tenths = |at: &[f64; 3]| at.map(|x| ticks::clock(x, ticks::ClockStyle::Seconds, 1)).join(", ");
     match &report.origin {
         Ok(origin) => {
-            row("Origin (world mm)", tenths(&origin.world_mm), format!("within {} mm", number(origin.region_radius_mm)), format!("place: {}", origin.place.as_str()));
+            row(
+                "Origin (world mm)",
+                tenths(&origin.world_mm),
+                format!("within {} mm", number(origin.region_radius_mm)),
+                format!("place: {}", origin.place.as_str()),
+            );
             row("Origin (voxel)", tenths(&origin.voxel), none(), "counted from 0".into());
-            row("Origin, volume (mL)", number(origin.volume_ml), none(), "largest component of the earliest twentieth".into());
+            row(
+                "Origin, volume (mL)",
+                number(origin.volume_ml),
+                none(),
+                "largest component of the earliest twentieth".into(),
+            );
             row("Origin, depth (mm)", number(origin.depth_mm), none(), "below the lesion's surface".into());
             for other in &origin.others_world_mm {
                 row("Further origin (world mm)", tenths(other), none(), none());
@@ -65,7 +84,11 @@ pub(super) fn measures(report: &FillingReport) -> String {
         }
         Err(NoOrigin::TooFewVoxels) => row("Origin", "undetermined".into(), none(), "too few voxels enhance".into()),
         Err(NoOrigin::Scattered { region_radius_mm, limit_mm }) => {
-            let note = format!("the noise scatters it over {} mm; {} mm are accepted", number(*region_radius_mm), number(*limit_mm));
+            let note = format!(
+                "the noise scatters it over {} mm; {} mm are accepted",
+                number(*region_radius_mm),
+                number(*limit_mm)
+            );
             row("Origin", "undetermined".into(), none(), note);
         }
     }
@@ -82,13 +105,23 @@ pub(super) fn measures(report: &FillingReport) -> String {
             row("Slowness (s/mm)", or_undetermined(speed.slowness_s_per_mm), none(), note);
             let [low, high] = speed.slowness_change_interval;
             let note = format!("trend of the speed: {}", speed.trend.as_str());
-            row("Change of the slowness on the way (s/mm per mm)", or_undetermined(speed.slowness_change_s_per_mm2), interval(low, high), note);
+            row(
+                "Change of the slowness on the way (s/mm per mm)",
+                or_undetermined(speed.slowness_change_s_per_mm2),
+                interval(low, high),
+                note,
+            );
         }
         None => row("Apparent front speed (mm/s)", "undetermined".into(), none(), "too few voxels enhance".into()),
     }
     let extent = &report.extent;
     let [low, high] = extent.enhancing_fraction_interval;
-    row("Enhancing fraction (%)", number(100.0 * extent.enhancing_fraction), interval(100.0 * low, 100.0 * high), "in full or partly; interval: thresholds 1.96 noise SDs higher and lower".into());
+    row(
+        "Enhancing fraction (%)",
+        number(100.0 * extent.enhancing_fraction),
+        interval(100.0 * low, 100.0 * high),
+        "in full or partly; interval: thresholds 1.96 noise SDs higher and lower".into(),
+    );
     let percent = |volume: f64| format!("{} % of the lesion", number(100.0 * volume / extent.lesion_ml));
     row("Lesion (mL)", number(extent.lesion_ml), none(), none());
     row("Reaching the common level (mL)", number(extent.enhancing_ml), none(), percent(extent.enhancing_ml));
@@ -100,19 +133,36 @@ pub(super) fn measures(report: &FillingReport) -> String {
     let unit = ticks::unit(report.unit);
     row("Standard error of the arrival, median (s)", or_undetermined(report.arrival_se_s), none(), none());
     row(&format!("Reference plateau ({unit})"), or_undetermined(report.reference_plateau), none(), none());
-    row(&format!("Common level ({unit})"), or_undetermined(report.level), none(), "above each voxel's fitted baseline".into());
+    row(
+        &format!("Common level ({unit})"),
+        or_undetermined(report.level),
+        none(),
+        "above each voxel's fitted baseline".into(),
+    );
     let confidence = report.settings.iter().find(|(name, _)| name == "confidence");
     let head = match confidence {
         Some((_, SettingValue::Number(share))) => format!("{} % interval", number(100.0 * share)),
         _ => "interval".into(),
     };
-    table("Indices run from −1 to +1: +1 fills from the centre (or the base), −1 from the rim", &["measure", "value", &head, "note"], &rows)
+    table(
+        "Indices run from −1 to +1: +1 fills from the centre (or the base), −1 from the rim",
+        &["measure", "value", &head, "note"],
+        &rows,
+    )
 }
 
 /// The shells along the depth, and along the base if there is one.
 pub(super) fn shells(report: &FillingReport) -> String {
     let head = [
-        "shell", "distance (mm)", "volume (mL)", "area (mm²)", "voxels", "enhancing (%)", "arrival (s)", "level crossing (s)", "slowness (s/mm)",
+        "shell",
+        "distance (mm)",
+        "volume (mL)",
+        "area (mm²)",
+        "voxels",
+        "enhancing (%)",
+        "arrival (s)",
+        "level crossing (s)",
+        "slowness (s/mm)",
     ];
     let quartiles = |[low, middle, high]: [f64; 3]| {
         let text = |t: f64| if t.is_finite() { number(t) } else { "–".into() };
@@ -135,7 +185,11 @@ pub(super) fn shells(report: &FillingReport) -> String {
         return "<p>No shells: too few voxels.</p>\n".into();
     }
     let rows = |shells: &[Shell]| shells.iter().enumerate().map(row).collect::<Vec<_>>();
-    let mut out = table("From the centre outward; times: median (quartiles), – where so many voxels don't fill", &head, &rows(&report.shells));
+    let mut out = table(
+        "From the centre outward; times: median (quartiles), – where so many voxels don't fill",
+        &head,
+        &rows(&report.shells),
+    );
     if !report.base_shells.is_empty() {
         out += &table("From the base outward", &head, &rows(&report.base_shells));
     }
@@ -169,7 +223,16 @@ pub(super) fn provenance(page: &FillingPage<'_>) -> Vec<Vec<String>> {
     row("voxel size", format!("{} mm", series.geometry().voxel_size_mm().map(number).join(" × ")));
     let times = series.times();
     let spacing = if times.is_even() { "every" } else { "uneven, in the median every" };
-    row("times", format!("{} to {} s, {spacing} {} s; {}", number(times.first_s()), number(times.last_s()), number(times.median_spacing_s()), times.origin()));
+    row(
+        "times",
+        format!(
+            "{} to {} s, {spacing} {} s; {}",
+            number(times.first_s()),
+            number(times.last_s()),
+            number(times.median_spacing_s()),
+            times.origin()
+        ),
+    );
     row("device", record.device.clone());
     row("engine", format!("{}: {}", record.engine, record.reason));
     for (name, value) in &page.notes {

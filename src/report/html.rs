@@ -37,7 +37,8 @@ pub(super) fn data_address(media_type: &str, bytes: &[u8]) -> String {
 
 /// A table that scrolls by itself where the page is too narrow. The first cell of a row is its head.
 pub(super) fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut out = format!("<div class=\"scroll\" tabindex=\"0\"><table><caption>{}</caption>\n<thead><tr>", escaped(caption));
+    let mut out =
+        format!("<div class=\"scroll\" tabindex=\"0\"><table><caption>{}</caption>\n<thead><tr>", escaped(caption));
     for cell in head {
         let _ = write!(out, "<th scope=\"col\">{}</th>", escaped(cell));
     }

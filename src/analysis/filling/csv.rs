@@ -34,7 +34,8 @@ impl FillingReport {
 }
 
 fn values(shell: &Shell) -> impl Iterator<Item = f64> + '_ {
-    let own = [shell.from_mm, shell.to_mm, shell.volume_ml, shell.area_mm2, shell.voxels as f64, shell.enhancing_fraction];
+    let own =
+        [shell.from_mm, shell.to_mm, shell.volume_ml, shell.area_mm2, shell.voxels as f64, shell.enhancing_fraction];
     let slowness = [shell.slowness_s_per_mm, shell.slowness_se_s_per_mm];
     let times = shell.arrival_quartiles_s.into_iter().chain(shell.level_quartiles_s);
     own.into_iter().chain(times).chain(slowness).chain(shell.curve.iter().copied())

@@ -18,8 +18,8 @@ use crate::render::picture::Picture;
 use crate::render::planes::dark::{FAINT_INK, GRID, GROUND, INK};
 use crate::render::planes::{Panel, Planes, draw_mark, draw_outline};
 use crate::render::text::{Line, Weight};
-use crate::render::tile::percentile;
 use crate::render::ticks::{self, ClockStyle, Ticks, clock, clock_style};
+use crate::render::tile::percentile;
 use crate::series::Series;
 
 const MARGIN: u32 = 18;
@@ -95,8 +95,11 @@ impl<'a> Film<'a> {
         let free = limit.0.saturating_sub(planes.width) / 2;
         planes.shift(MARGIN + free, MARGIN + HEAD + (body - planes.height) / 2);
 
-        let baseline: Vec<Vec<f64>> =
-            planes.panels.iter().map(|panel| panel_voxels(panel, series).into_par_iter().map(baseline_of).collect()).collect();
+        let baseline: Vec<Vec<f64>> = planes
+            .panels
+            .iter()
+            .map(|panel| panel_voxels(panel, series).into_par_iter().map(baseline_of).collect())
+            .collect();
         let grey = grey_window(cine, &planes)?;
         let few: Vec<usize> = inside.iter().copied().step_by(inside.len().div_ceil(MOST_SAMPLES)).collect();
         let enhancement = enhancement_range(cine, &few, sign, baseline_of)?;
@@ -379,13 +382,15 @@ fn enhancement_range(
     let mut finite: Vec<f32> = Vec::with_capacity(voxels.len() * frames.len() / step);
     for voxel in voxels {
         let baseline = baseline_of(*voxel);
-        let values = frames.clone().step_by(step).map(|frame| (sign * (sample(cine.series, *voxel, frame) - baseline)) as f32);
+        let values =
+            frames.clone().step_by(step).map(|frame| (sign * (sample(cine.series, *voxel, frame) - baseline)) as f32);
         finite.extend(values.filter(|e| e.is_finite()));
     }
     match cine.enhancement {
         Some(range) => range.resolve(&mut finite),
         // Nothing that enhances: colours for whatever there is.
-        None => Range::Fixed(0.0, Some(percentile(&mut finite, 98.0)).filter(|high| *high > 0.0).unwrap_or(1.0)).resolve(&mut []),
+        None => Range::Fixed(0.0, Some(percentile(&mut finite, 98.0)).filter(|high| *high > 0.0).unwrap_or(1.0))
+            .resolve(&mut []),
     }
 }
 
@@ -462,4 +467,3 @@ fn draw_isochrone(canvas: &mut Canvas, pieces: &[[(f32, f32); 2]], color: [u8; 3
     canvas.pieces(pieces, Pen::new(GROUND, 3.6).opacity(0.7));
     canvas.pieces(pieces, Pen::new(color, 1.8));
 }
-

@@ -93,8 +93,7 @@ impl Film<'_> {
         let done = AtomicUsize::new(0);
         for first in (0..self.len()).step_by(BATCH) {
             let frames = first..(first + BATCH).min(self.len());
-            let drawn: Vec<Picture> =
-                frames.into_par_iter().map(|frame| self.frame(frame)).collect::<Result<_>>()?;
+            let drawn: Vec<Picture> = frames.into_par_iter().map(|frame| self.frame(frame)).collect::<Result<_>>()?;
             for (i, picture) in drawn.iter().enumerate() {
                 self.cancel.check()?;
                 writer.set_frame_delay(self.delays_cs()[first + i], 100).map_err(failed)?;
