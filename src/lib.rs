@@ -56,7 +56,7 @@
 //! |---|---|---|
 //! | `gpu` | yes | the GPU engine, through wgpu: Vulkan, Metal, DirectX 12 |
 //! | `nifti` | yes | the module `io`: `Series::open`, `Mask::open`, `VoxelMap::open`, `Maps::save` |
-//! | `render` | yes | the module `render`: montages of maps and plots of curves as PNG |
+//! | `render` | yes | the modules `render` and `report`: maps, curves and cines as pictures, reports as HTML |
 //!
 //! Without features the crate takes arrays and gives arrays, on the CPU.
 //!
@@ -73,7 +73,8 @@
 //! | [`input_function`] | the concentration in the artery: population functions, masks, files, detection |
 //! | [`engine`] | what computes; `engine::gpu` lists devices and their limits |
 //! | `io` | reading and writing NIfTI (feature `nifti`) |
-//! | `render` | pictures (feature `render`) |
+//! | `render` | pictures and cines (feature `render`) |
+//! | `report` | reports as one HTML file (feature `render`) |
 //! | [`phantom`] | series with known truth |
 //! | [`status`] | the status bits |
 //! | [`kernel`] | the contract, for writing a kernel |

@@ -287,7 +287,7 @@ fn help_teaches_every_flag() {
         }
         assert!(help.contains("Examples:"));
     }
-    for name in ["phantom", "devices", "benchmark"] {
+    for name in ["phantom", "devices", "benchmark", "filling_pattern"] {
         if cfg!(feature = "gpu") || name != "devices" {
             assert!(succeed(name, &["--help"]).contains("Examples:"));
         }
@@ -400,4 +400,112 @@ fn input_function_is_found_drawn_and_read_again() {
     let again = run("input_function", &[text(&series), "--aif", "parker", "--out", text(&auto)]);
     assert_eq!(again.status.code(), Some(1));
     assert!(error(&again).contains("--force"), "{}", error(&again));
+}
+
+#[test]
+fn the_filling_demo_writes_everything_and_says_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = folder.path().join("demo");
+    let quick = ["--demo", "--out", text(&demo), "--device", "cpu", "--draws", "50", "--width", "480"];
+    let said = succeed("filling_pattern", &quick);
+    for topic in ["device", "origin", "direction", "speed", "extent", "note", "seconds", "written"] {
+        assert!(said.lines().any(|line| line.starts_with(topic)), "no {topic} in:\n{said}");
+    }
+    assert!(said.contains("not a diagnosis"), "{said}");
+    let before = files(&demo);
+    for name in ["run.json", "status.nii.gz", "front_arrival.nii.gz", "outward_cosine.json", "shells.csv"] {
+        assert!(before.contains_key(&demo.join(name)), "no {name}");
+    }
+    assert!(before[&demo.join("cine.gif")].starts_with(b"GIF89a"));
+    let html = String::from_utf8(before[&demo.join("report.html")].clone()).unwrap();
+    assert!(html.starts_with("<!DOCTYPE html>") && !html.contains(text(folder.path())));
+    let json: serde_json::Value = serde_json::from_slice(&before[&demo.join("filling.json")]).unwrap();
+    for field in ["index", "low", "high", "p"] {
+        assert!(json["centrifugality"][field].is_f64(), "{field}: {}", json["centrifugality"]);
+    }
+    assert!(json["centrifugality"]["low"].as_f64().unwrap() > 0.0);
+    for field in ["volume_ml", "depth_mm"] {
+        assert!(json["origin"][field].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(json["origin"]["world_mm"].as_array().unwrap().len(), 3);
+    assert_eq!(json["origin"]["voxel"].as_array().unwrap().len(), 3);
+    assert_eq!(json["origin"]["place"], "core");
+    for field in ["median", "low", "high"] {
+        assert!(json["front_speed_mm_per_s"][field].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(json["speed_trend"], "decelerating");
+    assert!((json["enhancing_fraction"].as_f64().unwrap() - 0.72).abs() < 0.03);
+    assert!(json["description"].as_str().unwrap().contains("centrifugal") && json["settings"].is_object());
+
+    let again = run("filling_pattern", &quick);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(error(&again).contains("exists already"), "{}", error(&again));
+    assert!(before == files(&demo), "a refused run changed files");
+    let without = ["--force", "--quiet", "--cine", "none", "--pictures", "none"];
+    assert!(succeed("filling_pattern", &[&quick[..], &without].concat()).is_empty());
+    assert!(!demo.join("cine.gif").exists() && demo.join("report.html").exists());
+    let html = std::fs::read_to_string(demo.join("report.html")).unwrap();
+    assert!(!html.contains("<img"));
+}
+
+#[test]
+fn a_lesion_that_tells_nothing_is_a_result_and_one_that_fits_not_is_an_error() {
+    let (folder, series, lesion, _) = phantom_files([32, 32, 4]);
+    let target = folder.path().join("filling");
+    let of = |labels: ndarray::Array3<u32>, name: &str| {
+        let path = folder.path().join(name);
+        let geometry = Series::open(&series).unwrap().geometry().clone();
+        Mask::from_labels(labels.view()).with_geometry(geometry).save(&path, Default::default()).unwrap();
+        path
+    };
+    let analysed = |lesion: &Path, more: &[&str]| {
+        let all = [text(&series), "--lesion", text(lesion), "--out", text(&target), "--device", "cpu", "--quiet"];
+        run("filling_pattern", &[&all[..], &["--draws", "50", "--width", "480"], more].concat())
+    };
+    // Errors write nothing.
+    let empty = of(ndarray::Array3::zeros((32, 32, 4)), "empty.nii.gz");
+    let foreign = of(ndarray::Array3::from_elem((8, 8, 4), 1), "foreign.nii.gz");
+    for (mask, says) in [(&empty, "no voxel"), (&foreign, "resample")] {
+        let output = analysed(mask, &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", error(&output));
+        assert!(error(&output).contains(says) && error(&output).contains(text(mask)), "{}", error(&output));
+        assert!(!target.exists());
+    }
+    let missing = run("filling_pattern", &[text(&series), "--lesion", "nowhere.nii.gz", "--out", text(&target)]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(error(&missing).contains("cannot read nowhere.nii.gz"), "{}", error(&missing));
+    let refused: [&[&str]; 9] = [
+        &["--fps", "0"],
+        &["--width", "10"],
+        &["--planes", "oblique"],
+        &["--window", "9"],
+        &["--window", "9:3"],
+        &["--shells", "1"],
+        &["--baseline", "5:3"],
+        &["--cine", "avi"],
+        &["--view", "-3"],
+    ];
+    for more in refused {
+        let output = analysed(&lesion, more);
+        assert_eq!(output.status.code(), Some(2), "{more:?}: {}", error(&output));
+        assert!(!target.exists(), "{more:?} left a folder");
+    }
+    assert_eq!(run("filling_pattern", &["--out", text(&target)]).status.code(), Some(2));
+    assert_eq!(run("filling_pattern", &[text(&series), "--out", text(&target)]).status.code(), Some(2));
+
+    // Three voxels; tissue that doesn't enhance: results that say so.
+    let mut three = ndarray::Array3::zeros((32, 32, 4));
+    three.slice_mut(ndarray::s![16, 16, ..3]).fill(1);
+    let air = ndarray::Array3::from_shape_fn((32, 32, 4), |(x, y, _)| u32::from(x < 3 && y < 3));
+    for (labels, name) in [(three, "three.nii.gz"), (air, "air.nii.gz")] {
+        let mask = of(labels, name);
+        let output = analysed(&mask, &["--force", "--planes", "axial,coronal", "--cine", "frames"]);
+        assert!(output.status.success(), "{name}: {}", error(&output));
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(target.join("filling.json")).unwrap()).unwrap();
+        assert!(json["origin"].is_null() && json["front_speed_mm_per_s"]["median"].is_null(), "{name}: {json}");
+        assert_eq!(json["speed_trend"], "undetermined");
+        assert!(json["description"].as_str().unwrap().contains("undetermined"));
+        assert_eq!(files(&target.join("cine")).len(), 40);
+    }
 }

@@ -1,4 +1,5 @@
-//! Pictures of maps and curves, as PNG, fit for a paper (feature `render`).
+//! Pictures of maps and curves, as PNG, fit for a paper, and cines of series as GIF, animated or numbered PNG (feature
+//! `render`).
 //!
 //! ```
 //! use ndarray::Array3;
