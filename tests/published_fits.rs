@@ -87,7 +87,7 @@ fn osipi(folder: &Path, set: &str, model: Model, delay: bool, shift: usize) -> R
     let times = column(&curves, 0);
     let interval = times[1] - times[0];
     let mut worst = (0.0, String::new());
-    for case in 0..truth.len() {
+    for (case, truth) in truth.iter().enumerate() {
         let inputs = aif[0].len() - 1;
         let plasma = column(&aif, 1 + if inputs > 1 { case } else { 0 });
         let mut curve = column(&curves, 1 + case);
@@ -104,10 +104,10 @@ fn osipi(folder: &Path, set: &str, model: Model, delay: bool, shift: usize) -> R
                 if id == "delay" && !delay {
                     continue;
                 }
-                let expected = truth[case][i] * factor + if id == "delay" { shift as f64 * interval } else { 0.0 };
+                let expected = truth[i] * factor + if id == "delay" { shift as f64 * interval } else { 0.0 };
                 let found = value(&maps, id)?;
                 let share = (found - expected).abs() / (a + r * expected.abs());
-                if !(share <= worst.0) {
+                if share.is_nan() || share > worst.0 {
                     worst = (share, format!("{id} of case {case} on {}: {found} for {expected}", engine.name()));
                 }
             }
