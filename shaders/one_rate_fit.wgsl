@@ -925,7 +925,7 @@ fn advance(p: Point) {
     let rate = kept[RATE];
     let drop = p.slope * p.slope / select(1.0, p.curvature, p.curvature > 0.0);
     let negligible = 64.0 * EPSILON * EPSILON * kept[SQUARES];
-    let small = drop <= 1e-7 * p.sse + negligible;
+    let small = drop <= 1e-8 * p.sse + negligible;
     var next_rate = rate;
     var stuck = s.model == PATLAK;
     if s.model != PATLAK {
@@ -966,7 +966,7 @@ fn advance(p: Point) {
         let delay = kept[THE_DELAY];
         let free = kept[DELAY_FREE] != 0.0;
         let level = p.delay_slope * p.delay_slope / max(p.delay_curvature, TINY);
-        let flat = level <= 1e-7 * p.sse + negligible;
+        let flat = level <= 1e-8 * p.sse + negligible;
         let followed = small || stuck || drop <= FOLLOWED * level;
         let next = next_delay(delay, free && followed, p);
         if abs(next - delay) > 0.0 {

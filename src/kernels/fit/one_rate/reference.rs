@@ -29,7 +29,7 @@ const LAST_ROUND: usize = 4;
 const TYPICAL_TIME: f64 = 10.0;
 /// A step that lowers the sum of squares by less than this share of it, or than this many roundings squared of sum C^2, is
 /// the last one …
-const NEGLIGIBLE: (f64, f64) = (1e-7, 64.0);
+const NEGLIGIBLE: (f64, f64) = (1e-8, 64.0);
 /// … and by more than this, the fit has not converged.
 const UNFINISHED: (f64, f64) = (1e-5, 1e-9);
 
