@@ -348,7 +348,7 @@ fn input_function_is_found_drawn_and_read_again() {
     let at = |name: &str| folder.path().join(name);
     let run_to = |name: &str, flags: &[&str]| {
         let out = at(name);
-        let all = [&[text(&series), "--device", "cpu", "--out", text(&out)], flags].concat();
+        let all = [&[text(&series), "--kind", "concentration", "--device", "cpu", "--out", text(&out)], flags].concat();
         (succeed("input_function", &all), files(&out), out)
     };
     let (said, found, auto) = run_to("auto", &["--aif", "auto", "--haematocrit", "0.42"]);
