@@ -149,7 +149,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             "file": inflating.json,
             "devices": devices,
         });
-        support::write_file(file, &format!("{all:#}\n"))?;
+        support::write_file(file, format!("{all:#}\n"))?;
     }
     Ok(())
 }

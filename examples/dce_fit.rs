@@ -420,7 +420,7 @@ fn save(
         options = options.mask(mask);
     }
     files += maps.save_with(&arguments.out, &options)?.files.len();
-    support::write_file(&arguments.out.join("input_function.csv"), &artery.plasma.to_csv())?;
+    support::write_file(&arguments.out.join("input_function.csv"), artery.plasma.to_csv())?;
     Ok((files, start.elapsed().as_secs_f64()))
 }
 

@@ -64,7 +64,7 @@ fn draw(folder: &Path) -> Result<()> {
         times.seconds().iter().map(|t| 1.0 + value((t - 30.0).max(0.0))).collect()
     };
     let lines = [0.5, 2.0, 6.0].map(|kep| (format!("kep {kep} 1/min"), brix(kep, 0.1)));
-    support::write_file(&folder.join("brix.svg"), &svg("Curves of brix", "signal over baseline", &lines, None))
+    support::write_file(&folder.join("brix.svg"), svg("Curves of brix", "signal over baseline", &lines, None))
 }
 
 /// The figure as SVG without blank lines, so that Markdown takes it as one block.

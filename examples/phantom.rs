@@ -102,7 +102,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         "labels": tissues,
         "truth": maps,
     });
-    support::write_file(&record, &format!("{about:#}\n"))?;
+    support::write_file(&record, format!("{about:#}\n"))?;
 
     if !arguments.quiet {
         let [x, y, z, t] = phantom.series.shape();

@@ -59,15 +59,16 @@ impl InputFunction {
 /// The slope at every knot: the weighted harmonic mean of its neighbours', 0 at a local extremum and at both ends.
 fn slopes(t: &[f64], c: &[f64]) -> Vec<f64> {
     let step = |i: usize| (t[i + 1] - t[i], (c[i + 1] - c[i]) / (t[i + 1] - t[i]));
-    let mut slopes = vec![0.0; t.len()];
-    for i in 1..t.len() - 1 {
+    let inner = |i: usize| {
         let ((before, rise_before), (after, rise_after)) = (step(i - 1), step(i));
-        if rise_before * rise_after > 0.0 {
-            let (w_before, w_after) = (2.0 * after + before, after + 2.0 * before);
-            slopes[i] = (w_before + w_after) / (w_before / rise_before + w_after / rise_after);
+        if rise_before * rise_after <= 0.0 {
+            return 0.0;
         }
-    }
-    slopes
+        let (w_before, w_after) = (2.0 * after + before, after + 2.0 * before);
+        (w_before + w_after) / (w_before / rise_before + w_after / rise_after)
+    };
+    let last = t.len() - 1;
+    (0..=last).map(|i| if i == 0 || i == last { 0.0 } else { inner(i) }).collect()
 }
 
 #[cfg(test)]

@@ -504,13 +504,13 @@ pub(crate) fn kidney(engine: &Engine, data: &Path, model: Model) -> Result<Vec<(
         .bounds(perfuse::kernels::fit::Parameter::Delay, 0.0, 10.0)
         .bounds(perfuse::kernels::fit::Parameter::PlasmaFlow, 0.0, 1000.0);
     let mut kidneys = Vec::new();
-    for i in 1..names.len() {
+    for (i, name) in names.iter().enumerate().skip(1) {
         let maps = engine.run(&fit, &convert(column(i), 1.2)?)?;
         let values = maps
             .iter()
             .filter_map(|map| Some((map.quantity.id.to_string(), f64::from(maps.get(&map.quantity).ok()?[[0, 0, 0]]))))
             .collect();
-        kidneys.push((names[i].to_string(), values));
+        kidneys.push(((*name).to_string(), values));
     }
     Ok(kidneys)
 }

@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     fn scattered(i: usize) -> bool {
-        (i.wrapping_mul(2_654_435_761) >> 7) % 23 == 0
+        (i.wrapping_mul(2_654_435_761) >> 7).is_multiple_of(23)
     }
 
     fn straight(grid: Grid, a: usize, b: usize) -> f64 {

@@ -204,7 +204,7 @@ fn earliest(lesion: &Lesion, smooth: &[f64], has_time: impl Fn(usize) -> bool) -
         }
         components.push(Component { centroid_mm: centroid.map(|c| c / sum), voxels });
     }
-    components.sort_by(|a, b| b.voxels.len().cmp(&a.voxels.len()));
+    components.sort_by_key(|component| std::cmp::Reverse(component.voxels.len()));
     components
 }
 
