@@ -390,10 +390,10 @@ fn input_function_is_found_drawn_and_read_again() {
         &["--aif", "parker", "--aif-in", "plasma"],
         &["--aif", "parker", "--arrival", "soon"],
         &["--aif", "parker", "--dose", "100"],
-        &["--aif", "auto", "--kind", "signal"],
-        &[],
+        &["--tr", "0.004", "--flip-angle", "20"],
     ] {
-        let output = run("input_function", &[&[text(&series), "--out", text(&target)], flags].concat());
+        let fixed = [text(&series), "--kind", "concentration", "--out", text(&target)];
+        let output = run("input_function", &[&fixed, flags].concat());
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", error(&output));
         assert!(!target.exists(), "{flags:?} left a folder");
     }
