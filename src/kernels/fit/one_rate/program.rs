@@ -12,7 +12,7 @@ use crate::kernel::Program;
 const SOURCE: &str = include_str!("../../../../shaders/one_rate_fit.wgsl");
 
 /// Turns of loops per invocation that are planned with: software Vulkan stops after 65,535.
-const TURNS: usize = 60_000;
+const TURNS: usize = 50_000;
 /// Words of state per voxel; the shader has the same number.
 const STATE_WORDS: usize = 44;
 /// Turns of a bounded solution, fine and coarse; and of keeping the state.
@@ -102,9 +102,11 @@ pub(super) fn program(t: &Tables) -> Program {
     }
     let uptake = t.companion == Companion::Integral;
     let coarse = if uptake { SOLUTION_TURNS.1 } else { 0 };
-    let per_evaluation = 3 * (t.n + d.knot_times.len()) + if uptake { SOLUTION_TURNS.0 } else { 0 } + 8;
-    let per_delay = t.n + (t.rates.len() + 1) * (t.n / 4 + 4 + coarse) + if d.own { per_evaluation } else { 0 };
-    let aside = 2 * STATE_WORDS + 2 * (t.n + d.knot_times.len());
+    // A walk along the knots takes a turn per frame, one per knot, and one per frame to see that no knot is due.
+    let walk = 2 * t.n + d.knot_times.len();
+    let per_evaluation = 3 * walk + if uptake { SOLUTION_TURNS.0 } else { 0 } + 8;
+    let per_delay = 2 * t.n + (t.rates.len() + 1) * (t.n / 4 + 6 + coarse) + if d.own { per_evaluation } else { 0 };
+    let aside = 2 * STATE_WORDS + 2 * walk;
     let search_delays = (TURNS / per_delay).max(1);
     let refine_evaluations = (TURNS.saturating_sub(aside) / per_evaluation).max(1);
     let delays = if d.own { t.dictionaries.len() + 1 } else { 1 };
