@@ -234,7 +234,7 @@ fn map_bytes(maps: &Maps) -> u64 {
 
 /// Reading the file's bytes and turning them into samples, each for itself.
 fn read_apart(path: &Path, options: ReadOptions) -> Result<(Series, Part)> {
-    let times = Series::open_with(path, &options)?.times().clone();
+    let times = Series::open_with(path, &options)?.times()?.clone();
     let start = Instant::now();
     let read = std::fs::read(path).map_err(|source| Error::Io { action: "read", path: path.into(), source })?;
     let reading = start.elapsed().as_secs_f64();

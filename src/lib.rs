@@ -6,8 +6,10 @@
 //! # A tour
 //!
 //! A [`Series`] holds the samples in their stored type, the times of its frames ([`TimeAxis`], uneven ones too) and where
-//! its voxels lie. It comes from a NIfTI file or from an array. A *kernel* says what is computed per voxel: so far there is
-//! one, [`Descriptors`], the semi-quantitative maps, with all that can be chosen about them. An [`Engine`] runs a kernel
+//! its voxels lie. It comes from NIfTI files or from an array; a stack of images with several flip angles or inversion times
+//! has no times. A *kernel* says what is computed per voxel: [`Descriptors`], the semi-quantitative maps, with all that can
+//! be chosen about them; [`kernels::t1`], T1 maps; [`kernels::concentration`], from signal to concentration, whose curves
+//! are a series for the next kernel ([`Series::from_curves`]). An [`Engine`] runs a kernel
 //! over a series; the result is [`Maps`]: arrays by name, with unit and definition ([`Quantity`]), a status word per voxel
 //! ([`status`]) and the record of the run.
 //!
@@ -54,7 +56,7 @@
 //! |---|---|---|
 //! | `gpu` | yes | the GPU engine, through wgpu: Vulkan, Metal, DirectX 12 |
 //! | `nifti` | yes | the module `io`: `Series::open`, `Mask::open`, `VoxelMap::open`, `Maps::save` |
-//! | `render` | yes | the module `render`: montages of maps and plots of curves as PNG |
+//! | `render` | yes | the modules `render` and `report`: maps, curves and cines as pictures, reports as HTML |
 //!
 //! Without features the crate takes arrays and gives arrays, on the CPU.
 //!
@@ -62,20 +64,28 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`kernels`] | what is computed: [`kernels::descriptors`] with the onset methods, baseline and noise policies; [`kernels::filling_time`] |
-//! | [`analysis`] | what is measured of a region: [`analysis::filling`], how a lesion fills |
+//! | [`kernels::descriptors`] | semi-quantitative maps, with the onset methods, baseline and noise policies |
+//! | [`kernels::t1`] | T1 mapping: variable flip angle, inversion recovery, Look-Locker |
+//! | [`kernels::concentration`] | signal to concentration of contrast agent |
+//! | [`kernels::fit`] | pharmacokinetic models |
+//! | [`kernels::filling_time`] | when a front arrives and a common level is crossed |
+//! | [`analysis`] | what composes kernels: [`analysis::dce`], the arterial delay from onsets and the choice between models; [`analysis::filling`], how a lesion fills |
+//! | [`input_function`] | the concentration in the artery: population functions, masks, files, detection |
 //! | [`engine`] | what computes; `engine::gpu` lists devices and their limits |
 //! | `io` | reading and writing NIfTI (feature `nifti`) |
-//! | `render` | pictures (feature `render`) |
+//! | `render` | pictures and cines (feature `render`) |
+//! | `report` | reports as one HTML file (feature `render`) |
 //! | [`phantom`] | series with known truth |
 //! | [`status`] | the status bits |
 //! | [`kernel`] | the contract, for writing a kernel |
 //! | [`reduction`] | sums over the whole series that kernels start from |
 
 pub mod analysis;
+mod assemble;
 pub mod engine;
 mod error;
 mod geometry;
+pub mod input_function;
 #[cfg(feature = "nifti")]
 pub mod io;
 pub mod kernel;
@@ -86,18 +96,25 @@ mod quantity;
 pub mod reduction;
 #[cfg(feature = "render")]
 pub mod render;
+#[cfg(feature = "render")]
+pub mod report;
 mod series;
+mod special;
 pub mod status;
 mod time;
+mod units;
 
 pub use engine::{Cancel, Engine, NonFinite, RunOptions, Verification};
 pub use error::{Error, Result};
 pub use geometry::Geometry;
+pub use input_function::InputFunction;
 pub use kernels::descriptors::Descriptors;
+pub use kernels::fit::PharmacokineticFit;
 pub use maps::{Map, MapData, Maps, RunRecord, SettingValue, StageTime};
 pub use quantity::{Quantity, SignalKind, Unit};
 pub use series::{Mask, Sample, Scaling, Series, VoxelMap, Voxels};
-pub use time::{FrameReference, TimeAxis};
+pub use time::{FrameReference, SampleAxis, TimeAxis};
+pub use units::{FlipAngle, Seconds};
 
 // The samples of the README are tests, too.
 #[cfg(all(doctest, feature = "nifti"))]

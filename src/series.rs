@@ -7,7 +7,7 @@ use ndarray::{Array3, ArrayView3, ArrayView4, ShapeBuilder};
 
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
-use crate::time::TimeAxis;
+use crate::time::{SampleAxis, TimeAxis};
 
 macro_rules! voxel_types {
     ($($variant:ident $type:ty, $name:literal;)*) => {
@@ -102,7 +102,8 @@ impl Scaling {
     }
 }
 
-/// A dynamic series: `[x, y, z, t]` samples in their stored type, with scaling, times and geometry.
+/// A series: `[x, y, z, t]` samples in their stored type, with scaling, times and geometry. A stack of images that differ in
+/// something else than time, a flip angle for one, has no times ([`SampleAxis::Index`]).
 ///
 /// Cloning shares the samples.
 #[derive(Debug, Clone)]
@@ -110,19 +111,21 @@ pub struct Series {
     voxels: Arc<Voxels>,
     shape: [usize; 4],
     scaling: Scaling,
-    times: TimeAxis,
+    axis: SampleAxis,
     geometry: Geometry,
     source: Option<PathBuf>,
+    further_sources: Vec<PathBuf>,
     warnings: Vec<String>,
 }
 
 impl Series {
-    /// Takes samples that lie x fastest, then y, z and time, without copying them.
+    /// Takes samples that lie x fastest, then y, z and time, without copying them. The axis is a [`TimeAxis`], or
+    /// [`SampleAxis::Index`] where the samples differ in something else.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the number of samples, the shape and the times don't fit.
-    pub fn from_voxels(voxels: impl Into<Voxels>, shape: [usize; 4], times: TimeAxis) -> Result<Self> {
-        let voxels = voxels.into();
+    pub fn from_voxels(voxels: impl Into<Voxels>, shape: [usize; 4], axis: impl Into<SampleAxis>) -> Result<Self> {
+        let (voxels, axis) = (voxels.into(), axis.into());
         let samples = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
         if samples != Some(voxels.len()) || voxels.is_empty() {
             return Err(Error::mismatch(
@@ -131,16 +134,15 @@ impl Series {
                 format!("{} samples for a shape of {shape:?}", voxels.len()),
             ));
         }
-        if times.len() != shape[3] {
-            return Err(Error::mismatch("times", "series", format!("{} times for {} frames", times.len(), shape[3])));
-        }
+        check_times(&axis, shape[3], "series")?;
         Ok(Self {
             voxels: Arc::new(voxels),
             shape,
             scaling: Scaling::NONE,
-            times,
+            axis,
             geometry: Geometry::default(),
             source: None,
+            further_sources: Vec::new(),
             warnings: Vec::new(),
         })
     }
@@ -158,7 +160,7 @@ impl Series {
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the array is empty or the number of times isn't the number of frames.
-    pub fn from_array<T>(samples: ArrayView4<'_, T>, times: TimeAxis) -> Result<Self>
+    pub fn from_array<T>(samples: ArrayView4<'_, T>, axis: impl Into<SampleAxis>) -> Result<Self>
     where
         T: Sample,
         Voxels: From<Vec<T>>,
@@ -166,7 +168,7 @@ impl Series {
         let (x, y, z, t) = samples.dim();
         // Reversed axes in row-major order are the original axes with x fastest.
         let flat: Vec<T> = samples.reversed_axes().iter().copied().collect();
-        Self::from_voxels(flat, [x, y, z, t], times)
+        Self::from_voxels(flat, [x, y, z, t], axis)
     }
 
     /// Says where the voxels lie in the world.
@@ -197,14 +199,9 @@ impl Series {
     /// # Errors
     /// [`Error::Mismatch`] if the number of times isn't the number of frames.
     pub fn with_times(mut self, times: TimeAxis) -> Result<Self> {
-        if times.len() != self.shape[3] {
-            return Err(Error::mismatch(
-                "times",
-                self.name(),
-                format!("{} times for {} frames", times.len(), self.shape[3]),
-            ));
-        }
-        self.times = times;
+        let axis = times.into();
+        check_times(&axis, self.shape[3], &self.name())?;
+        self.axis = axis;
         Ok(self)
     }
 
@@ -215,7 +212,11 @@ impl Series {
         self
     }
 
-    #[cfg_attr(not(feature = "nifti"), expect(dead_code, reason = "only reading a file warns"))]
+    pub(crate) fn with_further_sources(mut self, sources: Vec<PathBuf>) -> Self {
+        self.further_sources = sources;
+        self
+    }
+
     pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
         self.warnings = warnings;
         self
@@ -251,9 +252,24 @@ impl Series {
         self.scaling
     }
 
+    /// What distinguishes the samples of a voxel: times, or their order only.
+    pub fn axis(&self) -> &SampleAxis {
+        &self.axis
+    }
+
     /// The times of the frames.
-    pub fn times(&self) -> &TimeAxis {
-        &self.times
+    ///
+    /// # Errors
+    /// [`Error::Time`] if the samples are no time series ([`SampleAxis::Index`]).
+    pub fn times(&self) -> Result<&TimeAxis> {
+        match &self.axis {
+            SampleAxis::Time(times) => Ok(times),
+            SampleAxis::Index => Err(Error::Time {
+                what: self.name(),
+                found: format!("{} samples that were put together without times", self.frames()),
+                mend: "give a dynamic series with the time of every frame (Series::with_times adds them)".into(),
+            }),
+        }
     }
 
     /// Where the voxels lie.
@@ -261,9 +277,14 @@ impl Series {
         &self.geometry
     }
 
-    /// The file that the series comes from, if any.
+    /// The file that the series comes from, if any; the first one of a stack.
     pub fn source(&self) -> Option<&Path> {
         self.source.as_deref()
+    }
+
+    /// The files of a stack, the first one left out.
+    pub fn further_sources(&self) -> &[PathBuf] {
+        &self.further_sources
     }
 
     /// What was doubtful when the series was read (an unknown time unit, say).
@@ -318,6 +339,15 @@ impl Series {
         (0..self.frames())
             .map(|t| self.scaling.slope * self.voxels.get_f64(index + t * stride) + self.scaling.intercept)
             .collect()
+    }
+}
+
+fn check_times(axis: &SampleAxis, frames: usize, series: &str) -> Result<()> {
+    match axis {
+        SampleAxis::Time(times) if times.len() != frames => {
+            Err(Error::mismatch("times", series, format!("{} times for {frames} frames", times.len())))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -433,6 +463,11 @@ impl VoxelMap {
     /// Where the map's voxels lie, if known.
     pub fn geometry(&self) -> Option<&Geometry> {
         self.geometry.as_ref()
+    }
+
+    /// The file that the map comes from, if any.
+    pub fn source(&self) -> Option<&Path> {
+        self.source.as_deref()
     }
 
     /// Values of shape `[x, y, z]`.

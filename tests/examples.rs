@@ -135,7 +135,7 @@ fn a_phantom_comes_back_from_its_files() {
     let small = ["--shape", "40,40,4", "--frames", "60", "--dt", "4", "--noise", "3", "--seed", "5"];
     succeed("phantom", &[&small[..], &["--out", text(&phantom)]].concat());
     let series = Series::open(phantom.join("series.nii.gz")).unwrap();
-    assert_eq!((series.shape(), series.times().median_spacing_s()), ([40, 40, 4, 60], 4.0));
+    assert_eq!((series.shape(), series.times().unwrap().median_spacing_s()), ([40, 40, 4, 60], 4.0));
     let again = run("phantom", &[&small[..], &["--out", text(&phantom)]].concat());
     assert_eq!(again.status.code(), Some(1));
 
@@ -163,6 +163,58 @@ fn a_phantom_comes_back_from_its_files() {
     // Again with other maps: what doesn't belong to the new run under its old name is gone.
     succeed("perfusion_maps", &[&arguments[..], &["--device", "cpu", "--pictures", "none", "--force"]].concat());
     assert!(maps.join("onset.nii.gz").exists() && !maps.join("onset.nii").exists());
+}
+
+#[test]
+fn t1_maps_from_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (t1, tr, angles) = (1.2f64, 0.005, [2.0f64, 10.0, 20.0]);
+    let files = angles.map(|degrees| {
+        let (sine, cosine) = degrees.to_radians().sin_cos();
+        let e = (-tr / t1).exp();
+        let signal = (1e5 * sine * (1.0 - e) / (1.0 - e * cosine)) as f32;
+        let image = Series::from_voxels(vec![signal; 48], [4, 4, 3, 1], perfuse::SampleAxis::Index).unwrap();
+        let path = folder.path().join(format!("vfa_{degrees}.nii.gz"));
+        image.save(&path, Default::default()).unwrap();
+        path
+    });
+    let images: Vec<&str> = files.iter().map(|file| text(file)).collect();
+    let target = folder.path().join("t1");
+    let all = |more: &[&'static str]| {
+        let end: &[&str] = &["--out", text(&target), "--device", "cpu"];
+        [&images[..], more, end].concat()
+    };
+    let refused: [(&[&'static str], &str); 6] = [
+        (&["--flip-angles", "2,10,20", "--tr", "5"], "milliseconds given as seconds"),
+        (&["--flip-angles", "2,10", "--tr", "0.005"], "3 samples per voxel"),
+        (&["--flip-angles", "2,10,20"], "--tr SECONDS"),
+        (&["--tr", "0.005"], "--flip-angles"),
+        (&["--flip-angles", "2,10,20", "--tr", "0.005", "--inversion-times", "1,2,3"], "inversion times is given"),
+        (&["--method", "look-locker", "--inversion-times", "50,500,2000"], "milliseconds given as seconds"),
+    ];
+    for (arguments, hint) in refused {
+        let output = run("t1_map", &all(arguments));
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", error(&output));
+        assert!(error(&output).contains(hint) && !target.exists(), "{arguments:?}: {}", error(&output));
+    }
+    let said = succeed("t1_map", &all(&["--flip-angles", "2,10,20", "--tr", "0.005"]));
+    for topic in ["device", "images", "method", "T1", "seconds", "written"] {
+        assert!(said.lines().any(|line| line.starts_with(topic)), "no {topic} in:\n{said}");
+    }
+    let found = VoxelMap::open(target.join("t1.nii.gz")).unwrap();
+    assert!(found.values().iter().all(|t| (t - 1.2).abs() < 1e-3));
+    for name in ["t1_se.nii.gz", "r1.json", "m0.nii.gz", "status.nii.gz", "pictures/t1.png"] {
+        assert!(target.join(name).exists(), "no {name}");
+    }
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(target.join("run.json")).unwrap()).unwrap();
+    assert_eq!(record["settings"]["flip_angles_deg"], serde_json::json!([2, 10, 20]));
+    assert_eq!(record["further_sources"], serde_json::json!(["vfa_10.nii.gz", "vfa_20.nii.gz"]));
+    assert_eq!(record["times_s"], serde_json::json!([]));
+    // The files in another order are other images for these angles; the same folder only with --force.
+    let again = run("t1_map", &all(&["--flip-angles", "2,10,20", "--tr", "0.005"]));
+    assert_eq!(again.status.code(), Some(1));
+    succeed("t1_map", &all(&["--flip-angles", "2,10,20", "--tr", "0.005", "--method", "vfa-linear", "--force"]));
+    assert!(succeed("t1_map", &["--help"]).contains("Examples:"));
 }
 
 #[test]
@@ -235,7 +287,7 @@ fn help_teaches_every_flag() {
         }
         assert!(help.contains("Examples:"));
     }
-    for name in ["phantom", "devices", "benchmark"] {
+    for name in ["phantom", "devices", "benchmark", "filling_pattern"] {
         if cfg!(feature = "gpu") || name != "devices" {
             assert!(succeed(name, &["--help"]).contains("Examples:"));
         }
@@ -270,5 +322,190 @@ fn a_killed_run_leaves_no_file_that_looks_whole() {
             }
         }
         std::fs::remove_dir_all(&target).unwrap();
+    }
+}
+
+/// Concentrations: tissue, and an artery of 3 × 3 voxels through both slices.
+fn concentrations(folder: &Path) -> PathBuf {
+    let parker = perfuse::input_function::population::parker;
+    let samples = ndarray::Array4::from_shape_fn((16, 12, 2, 60), |(x, y, z, t)| {
+        let time = 4.0 * t as f64;
+        let wiggle = 0.01 * ((13 * t + 7 * x + 5 * y + 3 * z) as f64).sin();
+        let artery = (4..7).contains(&x) && (5..8).contains(&y);
+        let tissue = 0.5 * (1.0 - (-(time - 26.0f64).max(0.0) / 50.0).exp());
+        (wiggle + if artery { parker(time - 22.0) } else { tissue }) as f32
+    });
+    let series = Series::from_array(samples.view(), perfuse::TimeAxis::uniform(4.0, 60).unwrap()).unwrap();
+    let path = folder.join("conc.nii.gz");
+    series.save(&path, Default::default()).expect("saved");
+    path
+}
+
+#[test]
+fn input_function_is_found_drawn_and_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = concentrations(folder.path());
+    let at = |name: &str| folder.path().join(name);
+    let run_to = |name: &str, flags: &[&str]| {
+        let out = at(name);
+        let all = [&[text(&series), "--kind", "concentration", "--device", "cpu", "--out", text(&out)], flags].concat();
+        (succeed("input_function", &all), files(&out), out)
+    };
+    let (said, found, auto) = run_to("auto", &["--aif", "auto", "--haematocrit", "0.42"]);
+    assert!(said.contains("18 voxels") && said.contains("haematocrit 0.42"), "{said}");
+    for name in ["input_function.png", "artery.png"] {
+        assert!(found[&auto.join(name)].starts_with(b"\x89PNG"));
+    }
+    let record: serde_json::Value = serde_json::from_slice(&found[&auto.join("input_function.json")]).unwrap();
+    assert_eq!(record["voxels"].as_array().unwrap().len(), 18);
+    assert_eq!((&record["fluid"], &record["fluid_of_origin"]), (&"plasma".into(), &"blood".into()));
+    assert_eq!(record["haematocrit_applied"], 0.42);
+    assert!(Mask::open(auto.join("artery.nii.gz")).unwrap().voxel_count() == 18);
+
+    // The mask that was found gives the same function, and so does the table, to which nothing is applied again.
+    let csv = |folder: &Path| std::fs::read_to_string(folder.join("input_function.csv")).unwrap();
+    let numbers =
+        |folder: &Path| csv(folder).lines().skip_while(|line| !line.starts_with("time_s")).collect::<String>();
+    let mask = format!("mask:{}", text(&auto.join("artery.nii.gz")));
+    let (_, _, by_mask) = run_to("mask", &["--aif", &mask, "--haematocrit", "0.42"]);
+    assert_eq!(numbers(&by_mask), numbers(&auto));
+    let (_, _, by_table) = run_to("table", &["--aif", text(&auto.join("input_function.csv")), "--haematocrit", "0.42"]);
+    assert_eq!(numbers(&by_table), numbers(&auto));
+
+    // A population function arrives where the artery's curve begins, or where it is told.
+    let (said, _, detected) = run_to("parker", &["--aif", "parker"]);
+    assert!(said.contains("artery found automatically") && said.contains("whole blood"), "{said}");
+    let record = |folder: &Path| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(folder.join("input_function.json")).unwrap()).unwrap()
+    };
+    assert!((record(&detected)["arrival_s"].as_f64().unwrap() - 24.0).abs() < 3.0);
+    let (_, _, told) = run_to("told", &["--aif", "georgiou", "--arrival", "31.5", "--dose", "0.05"]);
+    assert_eq!(record(&told)["arrival_s"], 31.5);
+    assert_eq!(record(&told)["arrival_from"], "given");
+
+    let target = at("refused");
+    for flags in [
+        &["--aif", "parkr"][..],
+        &["--aif", "parker", "--haematocrit", "42"],
+        &["--aif", "parker", "--aif-in", "plasma"],
+        &["--aif", "parker", "--arrival", "soon"],
+        &["--aif", "parker", "--dose", "100"],
+        &["--aif", "auto", "--kind", "signal"],
+        &[],
+    ] {
+        let output = run("input_function", &[&[text(&series), "--out", text(&target)], flags].concat());
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", error(&output));
+        assert!(!target.exists(), "{flags:?} left a folder");
+    }
+    let again = run("input_function", &[text(&series), "--aif", "parker", "--out", text(&auto)]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(error(&again).contains("--force"), "{}", error(&again));
+}
+
+#[test]
+fn the_filling_demo_writes_everything_and_says_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = folder.path().join("demo");
+    let quick = ["--demo", "--out", text(&demo), "--device", "cpu", "--draws", "50", "--width", "480"];
+    let said = succeed("filling_pattern", &quick);
+    for topic in ["device", "origin", "direction", "speed", "extent", "note", "seconds", "written"] {
+        assert!(said.lines().any(|line| line.starts_with(topic)), "no {topic} in:\n{said}");
+    }
+    assert!(said.contains("not a diagnosis"), "{said}");
+    let before = files(&demo);
+    for name in ["run.json", "status.nii.gz", "front_arrival.nii.gz", "outward_cosine.json", "shells.csv"] {
+        assert!(before.contains_key(&demo.join(name)), "no {name}");
+    }
+    assert!(before[&demo.join("cine.gif")].starts_with(b"GIF89a"));
+    let html = String::from_utf8(before[&demo.join("report.html")].clone()).unwrap();
+    assert!(html.starts_with("<!DOCTYPE html>") && !html.contains(text(folder.path())));
+    let json: serde_json::Value = serde_json::from_slice(&before[&demo.join("filling.json")]).unwrap();
+    for field in ["index", "low", "high", "p"] {
+        assert!(json["centrifugality"][field].is_f64(), "{field}: {}", json["centrifugality"]);
+    }
+    assert!(json["centrifugality"]["low"].as_f64().unwrap() > 0.0);
+    for field in ["volume_ml", "depth_mm"] {
+        assert!(json["origin"][field].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(json["origin"]["world_mm"].as_array().unwrap().len(), 3);
+    assert_eq!(json["origin"]["voxel"].as_array().unwrap().len(), 3);
+    assert_eq!(json["origin"]["place"], "core");
+    for field in ["median", "low", "high"] {
+        assert!(json["front_speed_mm_per_s"][field].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(json["speed_trend"], "decelerating");
+    assert!((json["enhancing_fraction"].as_f64().unwrap() - 0.72).abs() < 0.03);
+    assert!(json["description"].as_str().unwrap().contains("centrifugal") && json["settings"].is_object());
+
+    let again = run("filling_pattern", &quick);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(error(&again).contains("exists already"), "{}", error(&again));
+    assert!(before == files(&demo), "a refused run changed files");
+    let without = ["--force", "--quiet", "--cine", "none", "--pictures", "none"];
+    assert!(succeed("filling_pattern", &[&quick[..], &without].concat()).is_empty());
+    assert!(!demo.join("cine.gif").exists() && demo.join("report.html").exists());
+    let html = std::fs::read_to_string(demo.join("report.html")).unwrap();
+    assert!(!html.contains("<img"));
+}
+
+#[test]
+fn a_lesion_that_tells_nothing_is_a_result_and_one_that_fits_not_is_an_error() {
+    let (folder, series, lesion, _) = phantom_files([32, 32, 4]);
+    let target = folder.path().join("filling");
+    let of = |labels: ndarray::Array3<u32>, name: &str| {
+        let path = folder.path().join(name);
+        let geometry = Series::open(&series).unwrap().geometry().clone();
+        Mask::from_labels(labels.view()).with_geometry(geometry).save(&path, Default::default()).unwrap();
+        path
+    };
+    let analysed = |lesion: &Path, more: &[&str]| {
+        let all = [text(&series), "--lesion", text(lesion), "--out", text(&target), "--device", "cpu", "--quiet"];
+        run("filling_pattern", &[&all[..], &["--draws", "50", "--width", "480"], more].concat())
+    };
+    // Errors write nothing.
+    let empty = of(ndarray::Array3::zeros((32, 32, 4)), "empty.nii.gz");
+    let foreign = of(ndarray::Array3::from_elem((8, 8, 4), 1), "foreign.nii.gz");
+    for (mask, says) in [(&empty, "no voxel"), (&foreign, "resample")] {
+        let output = analysed(mask, &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", error(&output));
+        assert!(error(&output).contains(says) && error(&output).contains(text(mask)), "{}", error(&output));
+        assert!(!target.exists());
+    }
+    let missing = run("filling_pattern", &[text(&series), "--lesion", "nowhere.nii.gz", "--out", text(&target)]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(error(&missing).contains("cannot read nowhere.nii.gz"), "{}", error(&missing));
+    let refused: [&[&str]; 9] = [
+        &["--fps", "0"],
+        &["--width", "10"],
+        &["--planes", "oblique"],
+        &["--window", "9"],
+        &["--window", "9:3"],
+        &["--shells", "1"],
+        &["--baseline", "5:3"],
+        &["--cine", "avi"],
+        &["--view", "-3"],
+    ];
+    for more in refused {
+        let output = analysed(&lesion, more);
+        assert_eq!(output.status.code(), Some(2), "{more:?}: {}", error(&output));
+        assert!(!target.exists(), "{more:?} left a folder");
+    }
+    assert_eq!(run("filling_pattern", &["--out", text(&target)]).status.code(), Some(2));
+    assert_eq!(run("filling_pattern", &[text(&series), "--out", text(&target)]).status.code(), Some(2));
+
+    // Three voxels; tissue that doesn't enhance: results that say so.
+    let mut three = ndarray::Array3::zeros((32, 32, 4));
+    (0..3).for_each(|z| three[[16, 16, z]] = 1);
+    let air = ndarray::Array3::from_shape_fn((32, 32, 4), |(x, y, _)| u32::from(x < 3 && y < 3));
+    for (labels, name) in [(three, "three.nii.gz"), (air, "air.nii.gz")] {
+        let mask = of(labels, name);
+        let output = analysed(&mask, &["--force", "--planes", "axial,coronal", "--cine", "frames"]);
+        assert!(output.status.success(), "{name}: {}", error(&output));
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(target.join("filling.json")).unwrap()).unwrap();
+        assert!(json["origin"].is_null() && json["front_speed_mm_per_s"]["median"].is_null(), "{name}: {json}");
+        assert_eq!(json["speed_trend"], "undetermined");
+        assert!(json["description"].as_str().unwrap().contains("undetermined"));
+        assert_eq!(files(&target.join("cine")).len(), 40);
     }
 }

@@ -3,8 +3,11 @@
 
 pub(crate) mod arguments;
 pub(crate) mod bandwidth;
+pub(crate) mod conversion;
 pub(crate) mod figure;
 pub(crate) mod input;
+pub(crate) mod input_function;
+pub(crate) mod pictures;
 pub(crate) mod progress;
 pub(crate) mod summary;
 
@@ -37,7 +40,7 @@ pub(crate) fn refuse_existing(path: &Path, force: bool) -> Result<()> {
 }
 
 /// Writes a small file under a temporary name and renames it, so that it appears whole or not at all.
-pub(crate) fn write_file(path: &Path, content: &str) -> Result<()> {
+pub(crate) fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);

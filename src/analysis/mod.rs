@@ -1,3 +1,4 @@
-//! What is measured of a whole region, from maps and their neighbourhood: analyses compose kernels.
+//! What composes kernels: one analysis runs several of them, or measures a whole region from their maps and neighbourhood.
 
+pub mod dce;
 pub mod filling;

@@ -23,6 +23,7 @@ use crate::quantity::SignalKind;
 use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
 use crate::status;
+use crate::time::{FrameReference, TimeAxis};
 use raw_rows::{RawRows, row_kinds};
 
 /// Voxels that [`Engine::verify`] compares at most, evenly spread, unless told.
@@ -350,6 +351,7 @@ impl Engine {
         let status: Array3<u32> = volume((x, y, z), rows.next().unwrap_or_default());
         let common = status::MEANINGS.iter().chain(prepared.status_meanings());
         let status_meanings: Vec<(u32, String)> = common.map(|(bit, text)| (*bit, (*text).to_string())).collect();
+        let times = series.times().ok();
         let record = RunRecord {
             kernel: kernel.into(),
             engine: self.name().into(),
@@ -359,9 +361,10 @@ impl Engine {
             settings: settings_with_options(prepared.settings(), options),
             source: series.source().map(Into::into),
             shape: series.shape(),
-            times_s: series.times().seconds().to_vec(),
-            times_origin: series.times().origin().into(),
-            times_reference: series.times().reference().as_str().into(),
+            further_sources: series.further_sources().to_vec(),
+            times_s: times.map_or_else(Vec::new, |times| times.seconds().to_vec()),
+            times_origin: times.map_or("none: the samples are no time series", TimeAxis::origin).into(),
+            times_reference: times.map_or(FrameReference::Unknown, TimeAxis::reference).as_str().into(),
             stages,
             voxels: options.mask.map_or(series.voxel_count(), Mask::voxel_count),
             status_counts: count_bits(status.as_slice_memory_order().unwrap_or_default(), &status_meanings),
@@ -448,19 +451,13 @@ fn into_rows(maps: Maps) -> Vec<Vec<u32>> {
 }
 
 /// Each status bit that occurs, with its meaning and the number of voxels that have it.
-fn count_bits(words: &[u32], meanings: &[(u32, String)]) -> Vec<(u32, String, usize)> {
+pub(crate) fn count_bits(words: &[u32], meanings: &[(u32, String)]) -> Vec<(u32, String, usize)> {
     let counts = words
-        .par_chunks(1 << 16)
+        .par_chunks(1 << 14)
         .map(|words| {
-            let mut counts = [0usize; 32];
-            for word in words {
-                let mut rest = *word;
-                while rest != 0 {
-                    counts[rest.trailing_zeros() as usize] += 1;
-                    rest &= rest - 1;
-                }
-            }
-            counts
+            let present = words.iter().fold(0, |all, word| all | word);
+            let count = |bit| if present >> bit & 1 == 0 { 0 } else { words.iter().map(|word| word >> bit & 1).sum() };
+            std::array::from_fn(|bit| -> usize { count(bit as u32) as usize })
         })
         .reduce(|| [0usize; 32], |a, b| std::array::from_fn(|bit| a[bit] + b[bit]));
     let meaning = |bit: u32| {

@@ -10,7 +10,7 @@
 //! have.
 
 use std::cell::RefCell;
-use std::ops::{Add, Div, Mul, Neg, Sub};
+use std::ops::{Add, Div, Mul, Neg, Range, Sub};
 
 use super::lanes::{Lanes, Numbers, Table};
 
@@ -137,6 +137,13 @@ impl Numbers for BoundedNumber<'_> {
     fn abs(self) -> Self {
         Self { value: self.value.abs(), ..self }
     }
+    fn floor(self) -> Self {
+        // Exact, but for a number whose bound reaches to the next whole one.
+        let value = self.value.floor();
+        let below = (self.value - self.error).floor();
+        let above = (self.value + self.error).floor();
+        Self { value, error: (value - below).max(above - value), ..self }
+    }
     fn sqrt(self) -> Self {
         let value = self.value.sqrt();
         // The root of the interval's ends: finite even at 0, where the derivative is not.
@@ -199,8 +206,24 @@ impl<'a> Lanes for Bounded<'a> {
     fn load(self, stored: &[f64]) -> BoundedNumber<'a> {
         self.splat(stored[0])
     }
+    fn load_short(self, stored: &[i16]) -> BoundedNumber<'a> {
+        self.splat(f64::from(stored[0]))
+    }
+    // Every entry: where a number lies is itself uncertain.
+    fn span(self, table: &Table, _: BoundedNumber<'a>, mask: bool) -> Range<usize> {
+        if mask { 0..table.len() } else { 0..0 }
+    }
+    fn largest(self, index: BoundedNumber<'a>, mask: bool) -> usize {
+        if mask { index.value as usize } else { 0 }
+    }
     fn mask(self, value: bool) -> bool {
         value
+    }
+    fn settled(self, x: BoundedNumber<'a>) -> BoundedNumber<'a> {
+        BoundedNumber { error: 0.0, ..x }
+    }
+    fn uncertain(self, x: BoundedNumber<'a>, by: BoundedNumber<'a>) -> BoundedNumber<'a> {
+        BoundedNumber { error: x.error + by.value.abs(), ..x }
     }
     fn select(self, mask: bool, a: BoundedNumber<'a>, b: BoundedNumber<'a>) -> BoundedNumber<'a> {
         if mask { a } else { b }

@@ -3,6 +3,8 @@
 
 pub mod filling;
 pub mod oracle;
+pub mod pharmacokinetic_oracle;
+pub mod random;
 pub mod study;
 
 use perfuse::Engine;

@@ -97,15 +97,15 @@ impl FillingReport {
         put("reference_plateau", number(self.reference_plateau));
         put("level", number(self.level));
         put("unit", json!(self.unit));
+        put("description", json!(self.description.text()));
         put(
-            "description",
+            "description_parts",
             json!({
                 "origin": self.description.origin,
                 "direction": self.description.direction,
                 "speed": self.description.speed,
                 "extent": self.description.extent,
                 "caution": self.description.caution,
-                "text": self.description.text(),
             }),
         );
         put("settings", self.settings.iter().map(|(name, value)| (name.clone(), setting(value))).collect());

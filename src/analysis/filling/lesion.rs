@@ -117,7 +117,7 @@ impl Lesion {
             }
             _ => Voxels::F64((0..frames).into_par_iter().flat_map_iter(gather).collect()),
         };
-        Series::from_voxels(samples, [places.len(), 1, 1, frames], series.times().clone())?
+        Series::from_voxels(samples, [places.len(), 1, 1, frames], series.times()?.clone())?
             .with_scaling(series.scaling())
     }
 }

@@ -15,6 +15,7 @@
 //! | `report.rs`, `description.rs`, `fields.rs`, `json.rs` | how it is told: numbers, words, maps, a file |
 
 mod correlogram;
+mod csv;
 mod description;
 mod direction;
 pub mod distance;

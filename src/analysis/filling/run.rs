@@ -64,7 +64,7 @@ impl FillingPattern {
         let curves = lesion.curves(series)?;
         let times = times::measure(self, engine, &curves, options)?;
         options.cancel.check()?;
-        let noise = NoiseFields::new(times::residuals(&times, &curves, self.direction()), times.frames);
+        let noise = NoiseFields::new(times::residuals(&times, &curves, self.direction())?, times.frames);
         let used: Vec<usize> = (0..lesion.count()).filter(|n| self.rim == Rim::Used || !lesion.rim[*n]).collect();
         let known: Vec<usize> = used.iter().copied().filter(|n| times.arrival(*n).is_some()).collect();
         let sampled: Vec<usize> = known.iter().copied().step_by(known.len().div_ceil(MOST_SAMPLED).max(1)).collect();
@@ -165,7 +165,7 @@ impl FillingPattern {
             unit: self.kind.unit(),
             description,
             settings,
-            times_s: series.times().seconds().to_vec(),
+            times_s: series.times()?.seconds().to_vec(),
             maps,
         })
     }
@@ -204,7 +204,7 @@ impl FillingPattern {
             .filter(|t| t.is_finite())
             .collect();
         crossings.sort_by(f64::total_cmp);
-        let filled = curves.times().seconds()[..times.frames]
+        let filled = curves.times()?.seconds()[..times.frames]
             .iter()
             .map(|time| (*time, share(crossings.partition_point(|crossing| crossing <= time))))
             .collect();

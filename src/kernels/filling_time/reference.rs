@@ -15,14 +15,14 @@ const TINY: f64 = 1e-30;
 
 /// The rows of the output.
 pub(super) mod row {
-    pub(super) const ARRIVAL: usize = 0;
-    pub(super) const ARRIVAL_SE: usize = 1;
-    pub(super) const BASELINE: usize = 2;
-    pub(super) const PLATEAU: usize = 3;
-    pub(super) const TAU: usize = 4;
-    pub(super) const NOISE: usize = 5;
-    pub(super) const CROSSING: usize = 6;
-    pub(super) const CROSSING_SE: usize = 7;
+    pub(in super::super) const ARRIVAL: usize = 0;
+    pub(in super::super) const ARRIVAL_SE: usize = 1;
+    pub(in super::super) const BASELINE: usize = 2;
+    pub(in super::super) const PLATEAU: usize = 3;
+    pub(in super::super) const TAU: usize = 4;
+    pub(in super::super) const NOISE: usize = 5;
+    pub(in super::super) const CROSSING: usize = 6;
+    pub(in super::super) const CROSSING_SE: usize = 7;
 }
 
 /// The best fit for one time constant.

@@ -1,0 +1,87 @@
+//! Models that are linear given one rate constant: Tofts, extended Tofts, Patlak, one compartment, two-compartment uptake.
+
+mod bounded_linear;
+mod judge;
+mod linear;
+mod program;
+mod reference;
+mod results;
+mod tables;
+
+use crate::kernel::bounded::{Bounded, BoundedWord};
+use crate::kernel::lanes::{Double, Lanes};
+use crate::kernel::{Curve, Output, PreparedKernel, Program, Rows};
+use crate::maps::SettingValue;
+
+use super::{Model, PharmacokineticFit, status_bit};
+pub use tables::Tables;
+pub(super) use tables::{DelayTables, delay_tables, prepare};
+
+/// A model of one rate with its tables, ready to run.
+#[derive(Debug, Clone)]
+pub struct PreparedOneRate {
+    tables: Tables,
+    record: Vec<(String, SettingValue)>,
+    extra: Vec<Vec<f32>>,
+    settings: PharmacokineticFit,
+    times: Vec<f64>,
+}
+
+impl PreparedKernel for PreparedOneRate {
+    fn outputs(&self) -> &[Output] {
+        &self.tables.plan.outputs
+    }
+
+    fn rows(&self) -> usize {
+        self.tables.plan.rows
+    }
+
+    fn settings(&self) -> Vec<(String, SettingValue)> {
+        self.record.clone()
+    }
+
+    fn status_meanings(&self) -> &'static [(u32, &'static str)] {
+        status_bit::MEANINGS
+    }
+
+    fn extra(&self) -> &[Vec<f32>] {
+        &self.extra
+    }
+
+    fn scratch(&self) -> usize {
+        reference::scratch(&self.tables)
+    }
+
+    #[inline(always)]
+    fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
+        results::evaluate(lanes, &self.tables, &curve, scratch, rows);
+    }
+
+    fn evaluate_bounded<'a>(&self, _: Bounded<'a>, _: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
+        // A search has no bound by rounding: `judge` compares it.
+        words.fill(BoundedWord { value: f64::NAN, error: f64::INFINITY });
+    }
+
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>> {
+        Some(judge::judge(&self.tables, curve, engine, definition))
+    }
+
+    fn device_refusal(&self) -> Option<&'static str> {
+        let own_delay = self.settings.model == Model::ExtendedTofts && self.tables.delay.own;
+        own_delay.then_some("the shader of extended Tofts misses the minimum with a fitted delay; use the CPU engine")
+    }
+
+    fn program(&self) -> Program {
+        program::program(&self.tables)
+    }
+
+    fn with_frames(&self, frames: &[usize]) -> Option<Self> {
+        let free = self.settings.model.parameters().len() + usize::from(self.tables.delay.fitted);
+        if frames.len() <= free {
+            return None;
+        }
+        let scaling = (self.tables.slope, self.tables.intercept);
+        let tables = tables::build(&self.settings, &self.times, frames, scaling).ok()?;
+        Some(Self { tables, ..self.clone() })
+    }
+}
