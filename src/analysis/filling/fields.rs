@@ -9,12 +9,13 @@ use crate::series::Series;
 use crate::status;
 
 use super::lesion::Lesion;
+use super::smooth::{Smoother, cosine, gradient};
 use super::times::FillingTimes;
 
 /// A map of the lesion's voxels.
 pub(super) struct Field {
-    pub(super) quantity: Quantity,
-    pub(super) values: Vec<f64>,
+    quantity: Quantity,
+    values: Vec<f64>,
 }
 
 /// The quantities that only this analysis has.
@@ -131,4 +132,51 @@ pub(super) fn maps(
     }
     let words = Array3::from_shape_vec((nx, ny, nz).f(), words).expect("one word per voxel");
     Maps::new(maps, words, series.geometry().clone(), record)
+}
+
+/// The maps, by voxel of the lesion.
+pub(super) fn all(lesion: &Lesion, times: &FillingTimes, base_mm: Option<&[f64]>) -> Vec<Field> {
+    let count = lesion.count();
+    let weights: Vec<f64> =
+        (0..count).map(|n| times.arrival(n).map_or(0.0, |(_, error)| 1.0 / (error * error).max(1e-12))).collect();
+    let width_mm = 1.5 * lesion.grid.voxel_volume_mm3().cbrt();
+    let smooth = Smoother::new(lesion, weights.clone(), width_mm).smooth(lesion, |n| times.arrival_s[n]);
+    // Only where a voxel has a time of its own: filling in would invent a front.
+    let smooth: Vec<f64> = (0..count).map(|n| if weights[n] > 0.0 { smooth[n] } else { f64::NAN }).collect();
+    let gradients: Vec<Option<[f64; 3]>> = (0..count).map(|n| gradient(lesion, &smooth, n)).collect();
+    let along = |distance: &[f64]| -> Vec<f64> {
+        let even =
+            Smoother::new(lesion, distance.iter().map(|d| f64::from(u8::from(d.is_finite()))).collect(), width_mm);
+        let smooth = even.smooth(lesion, |n| distance[n]);
+        (0..count)
+            .map(|n| gradients[n].zip(gradient(lesion, &smooth, n)).and_then(|(a, b)| cosine(a, b)).unwrap_or(f64::NAN))
+            .collect()
+    };
+    let deepest = lesion.deepest_mm();
+    let radius: Vec<f64> = lesion.depth_mm.iter().map(|d| 1.0 - d / deepest).collect();
+    let inverse = |g: [f64; 3]| {
+        let length = g.iter().map(|x| x * x).sum::<f64>().sqrt();
+        if length > 0.0 { 1.0 / length } else { f64::NAN }
+    };
+    let mut fields = vec![
+        Field { quantity: Quantity::FRONT_ARRIVAL, values: times.arrival_s.clone() },
+        Field { quantity: Quantity::FRONT_ARRIVAL_SE, values: times.arrival_se_s.clone() },
+        Field { quantity: Quantity::LEVEL_CROSSING, values: times.crossing_s.clone() },
+        Field { quantity: Quantity::LEVEL_CROSSING_SE, values: times.crossing_se_s.clone() },
+        Field { quantity: Quantity::FITTED_PLATEAU, values: times.plateau.clone() },
+        Field { quantity: Quantity::RISE_TIME_CONSTANT, values: times.tau_s.clone() },
+        Field { quantity: quantities::depth(), values: lesion.depth_mm.clone() },
+        Field { quantity: quantities::outward_cosine(), values: along(&radius) },
+        Field { quantity: quantities::normalised_radius(), values: radius },
+        Field {
+            quantity: quantities::local_speed(),
+            values: gradients.iter().map(|g| g.map_or(f64::NAN, inverse)).collect(),
+        },
+        Field { quantity: quantities::smoothed_arrival(), values: smooth },
+    ];
+    if let Some(base_mm) = base_mm {
+        fields.push(Field { quantity: quantities::base_cosine(), values: along(base_mm) });
+        fields.push(Field { quantity: quantities::base_distance(), values: base_mm.to_vec() });
+    }
+    fields
 }

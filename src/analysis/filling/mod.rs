@@ -7,11 +7,12 @@
 //! | file | subject |
 //! |---|---|
 //! | `times.rs` | filling times of the voxels, by [`crate::kernels::filling_time`] |
-//! | `distance.rs` | depth and paths inside the lesion |
+//! | `lesion.rs`, `distance.rs`, `places.rs` | the lesion's voxels; depth and paths inside it; base, origin and world |
 //! | `somers.rs` | the rank measure, with censoring |
-//! | `noise.rs`, `correlogram.rs`, `simulation.rs` | what makes it uncertain: noise, tissue, estimator |
+//! | `noise.rs`, `correlogram.rs`, `simulation.rs`, `statistics.rs` | what makes it uncertain: noise, tissue, estimator |
 //! | `direction.rs`, `origin.rs`, `front_speed.rs`, `shells.rs` | what is found |
-//! | `report.rs`, `description.rs`, `fields.rs` | how it is told: numbers, words, maps |
+//! | `smooth.rs` | smoothing inside the lesion, and gradients |
+//! | `report.rs`, `description.rs`, `fields.rs`, `json.rs` | how it is told: numbers, words, maps, a file |
 
 mod correlogram;
 mod csv;
@@ -25,6 +26,7 @@ mod json;
 mod lesion;
 mod noise;
 mod origin;
+mod places;
 pub mod report;
 mod run;
 mod settings;

@@ -165,7 +165,12 @@ fn front_from(lesion: &Lesion, times: &FillingTimes, weights: &[f64], starts: &[
     if c[1] * half + c[2] * half * half <= 0.0 {
         return None;
     }
-    Some(distance.iter().map(|d| c[0] + c[1] * d + c[2] * d * d).collect())
+    // Where no path leads (a lesion in two pieces) the times stay as they are.
+    let arrival = |n: usize| match distance[n] {
+        d if d.is_finite() => c[0] + c[1] * d + c[2] * d * d,
+        _ => times.arrival_s[n],
+    };
+    Some((0..distance.len()).map(arrival).collect())
 }
 
 /// The components of the earliest voxels that have a time of their own, the largest first.

@@ -1,27 +1,24 @@
 //! The analysis from the series to the report.
 
 use crate::engine::{Engine, RunOptions};
-use crate::error::{Error, Result};
-use crate::geometry::Geometry;
+use crate::error::Result;
 use crate::kernels::filling_time::FillingTime;
 use crate::maps::SettingValue;
-use crate::quantity::Quantity;
 use crate::series::{Mask, Series};
 use crate::status;
 
 use super::description::{Facts, describe};
 use super::direction::{FEWEST_VOXELS, Uncertainty};
-use super::distance::neighbour_steps;
-use super::fields::{self, Field, quantities};
+use super::fields;
 use super::front_speed::Sample;
 use super::lesion::Lesion;
 use super::noise::NoiseFields;
 use super::origin;
-use super::report::{Direction, Extent, FillingReport, FrontSpeed, Index, Origin, Path};
+use super::places::{Affine, base_distance, path_from_origin};
+use super::report::{Direction, Extent, FillingReport, FrontSpeed, Index, Path};
 use super::settings::{FillingPattern, Rim};
 use super::shells::{self, Source};
 use super::simulation::{EqualFilling, equal_filling};
-use super::smooth::{Smoother, cosine, gradient};
 use super::somers::{Time, somers_d};
 use super::statistics::{median, quantile};
 use super::times::{self, FillingTimes};
@@ -30,9 +27,6 @@ use super::times::{self, FillingTimes};
 const MOST_SAMPLED: usize = 6000;
 /// Shells of which fewer voxels enhance don't tell a speed: those that would be late are missing.
 const FEWEST_ENHANCING: f64 = 0.5;
-/// Paths from a base are straight so far around each of its voxels, in voxels. From the origin, which is one, they are as far
-/// as it can be seen.
-const STRAIGHT_VOXELS: f64 = 6.0;
 /// Enhancement is progressive if the last tenth of the frames lies higher than the tenth before by so many standard errors.
 const PROGRESSIVE: f64 = 3.0;
 
@@ -151,7 +145,7 @@ impl FillingPattern {
             series,
             lesion,
             &times,
-            all_fields(lesion, &times, base.as_ref().map(|base| base.distance_mm.as_slice())),
+            fields::all(lesion, &times, base.as_ref().map(|base| base.distance_mm.as_slice())),
             self.kind,
             settings.clone(),
         )?;
@@ -385,77 +379,6 @@ fn pick(values: &[f64], which: &[usize]) -> Vec<f64> {
     which.iter().map(|n| values[*n]).collect()
 }
 
-/// The base as the lesion sees it.
-struct Base {
-    /// Which voxels touch it or lie in it.
-    touches: Vec<bool>,
-    /// Lengths of the paths from it, per voxel of the lesion.
-    distance_mm: Vec<f64>,
-}
-
-fn base_distance(base: &Mask, series: &Series, lesion: &Lesion) -> Result<Base> {
-    let [nx, ny, nz] = series.spatial_shape();
-    let labels = base.labels();
-    let touches: Vec<bool> = (0..lesion.count())
-        .map(|n| {
-            let place = lesion.grid.voxel(lesion.voxels[n]);
-            let voxel: [usize; 3] = std::array::from_fn(|a| place[a] + lesion.corner[a]);
-            std::iter::once([0; 3]).chain(neighbour_steps()).any(|step| {
-                let at = |a: usize| voxel[a].checked_add_signed(step[a]).filter(|v| *v < [nx, ny, nz][a]);
-                match (at(0), at(1), at(2)) {
-                    (Some(x), Some(y), Some(z)) => labels[[x, y, z]] != 0,
-                    _ => false,
-                }
-            })
-        })
-        .collect();
-    if !touches.contains(&true) {
-        return Err(Error::mismatch(
-            base.source().map_or_else(|| "the base".to_string(), |path| path.display().to_string()),
-            "the lesion",
-            "no voxel of the lesion touches it; extend the base until it does",
-        ));
-    }
-    let sources: Vec<usize> = (0..lesion.count()).filter(|n| touches[*n]).collect();
-    let straight_mm = STRAIGHT_VOXELS * lesion.grid.voxel_volume_mm3().cbrt();
-    Ok(Base { distance_mm: lesion.paths_mm(&sources, straight_mm), touches })
-}
-
-fn path_from_origin(lesion: &Lesion, origin: &Origin, affine: &Affine) -> Vec<f64> {
-    lesion.paths_mm(&[lesion.nearest(affine.in_box(origin.voxel))], f64::INFINITY)
-}
-
-/// From the box's millimetres to voxels of the series and to the world.
-struct Affine {
-    rows: [[f64; 4]; 3],
-    corner: [usize; 3],
-    size_mm: [f64; 3],
-    /// World units in mm.
-    unit_mm: f64,
-}
-
-impl Affine {
-    fn new(geometry: &Geometry, lesion: &Lesion) -> Self {
-        let unit_mm = match geometry.length_unit {
-            1 => 1000.0,
-            3 => 0.001,
-            _ => 1.0,
-        };
-        Self { rows: geometry.affine(), corner: lesion.corner, size_mm: lesion.grid.size_mm, unit_mm }
-    }
-
-    fn of_box(&self, point_mm: [f64; 3]) -> ([f64; 3], [f64; 3]) {
-        let voxel: [f64; 3] = std::array::from_fn(|a| point_mm[a] / self.size_mm[a] + self.corner[a] as f64);
-        let world =
-            self.rows.map(|row| (row[0] * voxel[0] + row[1] * voxel[1] + row[2] * voxel[2] + row[3]) * self.unit_mm);
-        (voxel, world)
-    }
-
-    fn in_box(&self, voxel: [f64; 3]) -> [f64; 3] {
-        std::array::from_fn(|a| (voxel[a] - self.corner[a] as f64) * self.size_mm[a])
-    }
-}
-
 /// Whether the mean enhancement still rises at the end.
 fn progressive(curves: &Series, times: &FillingTimes, voxels: &[usize], direction: f64) -> bool {
     if voxels.is_empty() {
@@ -481,51 +404,4 @@ fn progressive(curves: &Series, times: &FillingTimes, voxels: &[usize], directio
     let second: Vec<f64> = last.windows(3).map(|w| w[0] - 2.0 * w[1] + w[2]).collect();
     let noise = (second.iter().map(|d| d * d).sum::<f64>() / second.len() as f64 / 6.0).sqrt();
     average(late) - average(before) > PROGRESSIVE * noise * (2.0 / n as f64).sqrt()
-}
-
-/// The maps, by voxel of the lesion.
-fn all_fields(lesion: &Lesion, times: &FillingTimes, base_mm: Option<&[f64]>) -> Vec<Field> {
-    let count = lesion.count();
-    let weights: Vec<f64> =
-        (0..count).map(|n| times.arrival(n).map_or(0.0, |(_, error)| 1.0 / (error * error).max(1e-12))).collect();
-    let width_mm = 1.5 * lesion.grid.voxel_volume_mm3().cbrt();
-    let smooth = Smoother::new(lesion, weights.clone(), width_mm).smooth(lesion, |n| times.arrival_s[n]);
-    // Only where a voxel has a time of its own: filling in would invent a front.
-    let smooth: Vec<f64> = (0..count).map(|n| if weights[n] > 0.0 { smooth[n] } else { f64::NAN }).collect();
-    let gradients: Vec<Option<[f64; 3]>> = (0..count).map(|n| gradient(lesion, &smooth, n)).collect();
-    let along = |distance: &[f64]| -> Vec<f64> {
-        let even =
-            Smoother::new(lesion, distance.iter().map(|d| f64::from(u8::from(d.is_finite()))).collect(), width_mm);
-        let smooth = even.smooth(lesion, |n| distance[n]);
-        (0..count)
-            .map(|n| gradients[n].zip(gradient(lesion, &smooth, n)).and_then(|(a, b)| cosine(a, b)).unwrap_or(f64::NAN))
-            .collect()
-    };
-    let deepest = lesion.deepest_mm();
-    let radius: Vec<f64> = lesion.depth_mm.iter().map(|d| 1.0 - d / deepest).collect();
-    let inverse = |g: [f64; 3]| {
-        let length = g.iter().map(|x| x * x).sum::<f64>().sqrt();
-        if length > 0.0 { 1.0 / length } else { f64::NAN }
-    };
-    let mut fields = vec![
-        Field { quantity: Quantity::FRONT_ARRIVAL, values: times.arrival_s.clone() },
-        Field { quantity: Quantity::FRONT_ARRIVAL_SE, values: times.arrival_se_s.clone() },
-        Field { quantity: Quantity::LEVEL_CROSSING, values: times.crossing_s.clone() },
-        Field { quantity: Quantity::LEVEL_CROSSING_SE, values: times.crossing_se_s.clone() },
-        Field { quantity: Quantity::FITTED_PLATEAU, values: times.plateau.clone() },
-        Field { quantity: Quantity::RISE_TIME_CONSTANT, values: times.tau_s.clone() },
-        Field { quantity: quantities::depth(), values: lesion.depth_mm.clone() },
-        Field { quantity: quantities::outward_cosine(), values: along(&radius) },
-        Field { quantity: quantities::normalised_radius(), values: radius },
-        Field {
-            quantity: quantities::local_speed(),
-            values: gradients.iter().map(|g| g.map_or(f64::NAN, inverse)).collect(),
-        },
-        Field { quantity: quantities::smoothed_arrival(), values: smooth },
-    ];
-    if let Some(base_mm) = base_mm {
-        fields.push(Field { quantity: quantities::base_cosine(), values: along(base_mm) });
-        fields.push(Field { quantity: quantities::base_distance(), values: base_mm.to_vec() });
-    }
-    fields
 }
