@@ -63,6 +63,7 @@ struct Break {
 struct Front {
     constant: f32,
     plateau: f32,
+    explained: f32,
     squares: f32,
 }
 
@@ -237,7 +238,7 @@ fn fit_front(arrival: f32, tau: f32) -> Front {
         let residual = (y_at(i) - constant) - plateau * rise_at(i, arrival, tau);
         squares += residual * residual;
     }
-    return Front(constant, plateau, squares);
+    return Front(constant, plateau, plateau * wy, squares);
 }
 
 // w, h and h (t - T)/tau at a frame; 0 before the arrival.
@@ -424,10 +425,12 @@ fn filling_time(@builtin(global_invocation_id) id: vec3<u32>) {
         pair = max(pair, min(previous_e, e));
         previous_e = e;
     }
+    let least = noise * (*s).enhancement_threshold;
     let enhancing = found
         && front.plateau > 0.0
         && highest_e > 0.0
-        && highest_e >= noise * (*s).enhancement_threshold
+        && highest_e >= least
+        && front.explained >= least * least
         && pair > noise * 3.0;
     bits |= select(0u, NOT_ENHANCING, valid && !enhancing);
     bits |= select(0u, AT_LOWER_BOUND, enhancing && lowest) | select(0u, AT_UPPER_BOUND, enhancing && highest);

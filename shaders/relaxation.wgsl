@@ -94,6 +94,10 @@ fn peak_of(at: f32, branch: f32, before: f32, height: f32, after: f32, at_end: b
 // A step that misses the bracket by less than this share of the rate is one that rounding turned.
 const MARGIN: f32 = 1e-4;
 
+// Where less than this share of the derivative's square is left when the other parameters have imitated it, 32 bits can't
+// tell T1.
+const LEAST_OWN_SHARE: f32 = 1e-6;
+
 // Where a rate is looked for, and how far the last step went, relative.
 struct Bracket {
     x: f32,

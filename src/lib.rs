@@ -68,7 +68,8 @@
 //! | [`kernels::t1`] | T1 mapping: variable flip angle, inversion recovery, Look-Locker |
 //! | [`kernels::concentration`] | signal to concentration of contrast agent |
 //! | [`kernels::fit`] | pharmacokinetic models |
-//! | [`analysis`] | what composes kernels: the arterial delay from onsets, the choice between models, how a lesion fills |
+//! | [`kernels::filling_time`] | when a front arrives and a common level is crossed |
+//! | [`analysis`] | what composes kernels: [`analysis::dce`], the arterial delay from onsets and the choice between models; [`analysis::filling`], how a lesion fills |
 //! | [`input_function`] | the concentration in the artery: population functions, masks, files, detection |
 //! | [`engine`] | what computes; `engine::gpu` lists devices and their limits |
 //! | `io` | reading and writing NIfTI (feature `nifti`) |

@@ -48,25 +48,27 @@ impl<'a> Reductions<'a> {
         }
         self.timed("reduce: baseline noise", frames.len(), || {
             let count = self.series.voxel_count();
-            let mut deviations = vec![0.0f32; count];
+            let mut squares = vec![0.0f32; count];
             let level = Level::new();
-            deviations.par_chunks_mut(DEVIATION_BLOCK).enumerate().for_each(|(block, out)| {
+            squares.par_chunks_mut(DEVIATION_BLOCK).enumerate().for_each(|(block, out)| {
                 let start = block * DEVIATION_BLOCK;
-                dispatch!(level, _simd => baseline_deviations(self.series, frames.clone(), start, out));
+                dispatch!(level, _simd => baseline_squares(self.series, frames.clone(), start, out));
             });
             if let Some(mask) = self.mask {
                 let inside = mask.flat();
                 let mut kept = 0;
                 for i in 0..count {
                     if inside[i] != 0 {
-                        deviations[kept] = deviations[i];
+                        squares[kept] = squares[i];
                         kept += 1;
                     }
                 }
-                deviations.truncate(kept);
+                squares.truncate(kept);
             }
-            let median = median_of_non_negative(&deviations)?;
-            Some(median * self.series.scaling().slope.abs())
+            // Roots only of what the median needs: of the sum of squares of one voxel or two.
+            let deviation = |squares: f32| (f64::from(squares) / (frames.len() - 1) as f64).sqrt();
+            let (lower, upper) = middle_of_many(&squares)?;
+            Some((deviation(lower) + deviation(upper)) / 2.0 * self.series.scaling().slope.abs())
         })
     }
 
@@ -250,12 +252,12 @@ fn keep_usable(series: &Series, frame: usize, start: usize, out: &mut [u32]) {
     }
 }
 
-/// Sample standard deviation over the baseline frames, in stored units, for the voxels from `start`; NaN where a sample
-/// isn't finite.
+/// Sum of the squared deviations from the mean over the baseline frames, in stored units, for the voxels from `start`; NaN
+/// where a sample isn't finite.
 #[inline(always)]
-fn baseline_deviations(series: &Series, frames: std::ops::Range<usize>, start: usize, out: &mut [f32]) {
+fn baseline_squares(series: &Series, frames: std::ops::Range<usize>, start: usize, out: &mut [f32]) {
     let count = series.voxel_count();
-    let n = frames.len() as f64;
+    let inv_n = 1.0 / frames.len() as f64;
     macro_rules! deviations {
         ($samples:expr, $narrow:ty, $convert:expr) => {{
             let samples = $samples;
@@ -273,7 +275,7 @@ fn baseline_deviations(series: &Series, frames: std::ops::Range<usize>, start: u
             }
             for i in 0..out.len() {
                 let sum = sums[i] as f64;
-                out[i] = (((squares[i] - sum * sum / n) / (n - 1.0)).max(0.0)).sqrt() as f32;
+                out[i] = (squares[i] - sum * sum * inv_n).max(0.0) as f32;
                 // Voxels that kernels refuse have no say in the noise either.
                 if !(squares[i].is_finite() && squares[i] < LARGEST_DIFFERENCE * LARGEST_DIFFERENCE) {
                     out[i] = f32::NAN;
@@ -295,57 +297,59 @@ fn baseline_deviations(series: &Series, frames: std::ops::Range<usize>, start: u
     }
 }
 
-/// How many values fall into each of 2^16 bins; NaN into none.
-fn histogram(values: &[f32], bin: impl Fn(u32) -> Option<usize> + Sync) -> Vec<u64> {
-    let share = values.len().div_ceil(rayon::current_num_threads()).max(1 << 16);
-    let count = |values: &[f32]| {
-        let mut counts = vec![0u64; 1 << 16];
-        for value in values.iter().filter(|value| !value.is_nan()) {
-            if let Some(bin) = bin(value.to_bits()) {
-                counts[bin] += 1;
-            }
-        }
-        counts
-    };
-    let add = |mut a: Vec<u64>, b: Vec<u64>| {
-        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-        a
-    };
-    values.par_chunks(share).map(count).reduce_with(add).unwrap_or_else(|| vec![0; 1 << 16])
-}
+/// Values that stand for all in the first guess at a median.
+const SAMPLE: usize = 1 << 12;
 
-/// The median (the mean of the middle two) of numbers that are not negative; NaN are left out.
-///
-/// Two counting passes over the halves of the bit pattern, which orders such numbers as their values: exact, and much
-/// faster than selecting within a large array.
-fn median_of_non_negative(values: &[f32]) -> Option<f64> {
-    let upper = histogram(values, |bits| Some((bits >> 16) as usize));
-    let total: u64 = upper.iter().sum();
+/// The middle two of numbers (twice the same of an odd number of them); NaN are left out. Exact: a sample brackets it, one pass counts what
+/// lies below the bracket and collects what lies in it, and the rank is found among the collected few. Should the bracket
+/// have missed, everything is collected.
+fn middle_of_many(values: &[f32]) -> Option<(f32, f32)> {
+    let step = values.len().div_ceil(SAMPLE).max(1);
+    let mut sample: Vec<f32> = values.iter().copied().step_by(step).filter(|value| !value.is_nan()).collect();
+    sample.sort_unstable_by(f32::total_cmp);
+    // Four standard errors of the sample's median to either side of it.
+    let margin = 2 * sample.len().isqrt() + 1;
+    let middle = sample.len() / 2;
+    let low = middle.checked_sub(margin).map_or(f32::NEG_INFINITY, |i| sample[i]);
+    let high = sample.get(middle + margin).copied().unwrap_or(f32::INFINITY);
+    let (total, below, collected) = bracketed(values, low, high);
     if total == 0 {
         return None;
     }
-    // The rank-th smallest value, counted from 0.
-    let at = |rank: u64| {
-        let mut before = 0;
-        let bin = upper.iter().position(|n| {
-            let found = before + n > rank;
-            if !found {
-                before += n;
-            }
-            found
-        })?;
-        let lower = histogram(values, |bits| ((bits >> 16) as usize == bin).then_some((bits & 0xffff) as usize));
-        let low = lower.iter().position(|n| {
-            let found = before + n > rank;
-            if !found {
-                before += n;
-            }
-            found
-        })?;
-        Some(f64::from(f32::from_bits((bin as u32) << 16 | low as u32)))
+    let (first, last) = ((total - 1) / 2, total / 2);
+    if first >= below && last < below + collected.len() {
+        return Some(middle_two(collected, first - below, last - below));
+    }
+    let (_, _, all) = bracketed(values, f32::NEG_INFINITY, f32::INFINITY);
+    Some(middle_two(all, first, last))
+}
+
+/// How many numbers there are, how many of them lie below a bracket, and those that lie in it.
+fn bracketed(values: &[f32], low: f32, high: f32) -> (usize, usize, Vec<f32>) {
+    let count = |values: &[f32]| {
+        let (mut total, mut below, mut kept) = (0, 0, 0);
+        let mut collected = vec![0.0; values.len()];
+        for value in values {
+            total += usize::from(!value.is_nan());
+            below += usize::from(*value < low);
+            collected[kept] = *value;
+            kept += usize::from((*value >= low) & (*value <= high));
+        }
+        collected.truncate(kept);
+        (total, below, collected)
     };
-    let middle = at((total - 1) / 2)?;
-    if total % 2 == 1 { Some(middle) } else { Some((middle + at(total / 2)?) / 2.0) }
+    let join = |(total, below, mut collected): (usize, usize, Vec<f32>), next: (usize, usize, Vec<f32>)| {
+        collected.extend(next.2);
+        (total + next.0, below + next.1, collected)
+    };
+    values.par_chunks(BLOCK).map(count).reduce(|| (0, 0, Vec::new()), join)
+}
+
+/// The numbers of two ranks, of which the second is the first or the next.
+fn middle_two(mut values: Vec<f32>, first: usize, last: usize) -> (f32, f32) {
+    let (_, lower, above) = values.select_nth_unstable_by(first, f32::total_cmp);
+    let lower = *lower;
+    if first == last { (lower, lower) } else { (lower, above.iter().copied().fold(f32::INFINITY, f32::min)) }
 }
 
 fn median(values: &mut [f64]) -> Option<f64> {
@@ -369,12 +373,18 @@ mod tests {
 
     #[test]
     fn medians_are_exact() {
-        assert_eq!(median_of_non_negative(&[3.0, f32::NAN, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median_of_non_negative(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
-        assert_eq!(median_of_non_negative(&[f32::NAN]), None);
+        assert_eq!(middle_of_many(&[3.0, f32::NAN, 1.0, 2.0]), Some((2.0, 2.0)));
+        assert_eq!(middle_of_many(&[4.0, 1.0, 2.0, 3.0]), Some((2.0, 3.0)));
+        assert_eq!(middle_of_many(&[f32::NAN]), None);
         assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), Some(2.5));
-        let many: Vec<f32> = (0..100_001).map(|i| ((i * 7919) % 100_001) as f32 * 0.37).collect();
-        assert_eq!(median_of_non_negative(&many), Some(f64::from(50_000.0f32 * 0.37)));
+        let many: Vec<f32> = (0..100_000).map(|i| ((i * 7919) % 100_000) as f32 * 0.37).collect();
+        assert_eq!(middle_of_many(&many), Some((49_999.0 * 0.37, 50_000.0 * 0.37)));
+        // The sample sees every 25th number only: here those that the others are not like.
+        let misleading: Vec<f32> = (0..100_000).map(|i| if i % 25 == 0 { i as f32 } else { -(i as f32) }).collect();
+        let mut sorted = misleading.clone();
+        sorted.sort_unstable_by(f32::total_cmp);
+        assert_eq!(middle_of_many(&misleading), Some((sorted[49_999], sorted[50_000])));
+        assert_eq!(middle_of_many(&vec![2.0; 70_000]), Some((2.0, 2.0)));
     }
 
     #[test]

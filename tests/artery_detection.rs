@@ -222,8 +222,9 @@ fn the_artery_does_not_depend_on_the_order_or_direction_of_axes() {
     let straight = find(&series).unwrap();
     let expected = sorted(&straight, &|p| p);
     assert_eq!(sorted(&find(&series).unwrap(), &|p| p), expected);
-    let of =
-        |samples: &Array4<f32>| find(&Series::from_array(samples.view(), series.times().unwrap().clone()).unwrap()).unwrap();
+    let of = |samples: &Array4<f32>| {
+        find(&Series::from_array(samples.view(), series.times().unwrap().clone()).unwrap()).unwrap()
+    };
     // The mean curve, which decides the baseline, is summed in another order: the scores may differ in a last digit only if
     // the baseline did, so that voxels and scores agree exactly.
     assert_eq!(sorted(&of(&mirrored), &|[x, y, z]| [SIDE - 1 - x, y, SLICES - 1 - z]), expected);

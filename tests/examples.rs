@@ -495,7 +495,7 @@ fn a_lesion_that_tells_nothing_is_a_result_and_one_that_fits_not_is_an_error() {
 
     // Three voxels; tissue that doesn't enhance: results that say so.
     let mut three = ndarray::Array3::zeros((32, 32, 4));
-    three.slice_mut(ndarray::s![16, 16, ..3]).fill(1);
+    (0..3).for_each(|z| three[[16, 16, z]] = 1);
     let air = ndarray::Array3::from_shape_fn((32, 32, 4), |(x, y, _)| u32::from(x < 3 && y < 3));
     for (labels, name) in [(three, "three.nii.gz"), (air, "air.nii.gz")] {
         let mask = of(labels, name);

@@ -104,7 +104,7 @@ impl PreparedKernel for Sums {
         Program {
             name: "sums",
             sources: self.sources,
-            entry_points: self.entry_points,
+            entry_points: self.entry_points.into(),
             workgroup_size: 64,
             constants: vec![("DOUBLED", f64::from(u8::from(self.doubled)))],
             settings,

@@ -174,7 +174,7 @@ fn baseline_frames_lie_before_the_lesion_fills() {
     let report = analysed(&phantom, false);
     let frames = baseline_frames(&report);
     let first = phantom.arrival_s.iter().copied().filter(|t| t.is_finite()).fold(f32::INFINITY, f32::min);
-    let times = phantom.series.times().seconds();
+    let times = phantom.series.times().unwrap().seconds();
     assert!(frames.start == 0 && times[frames.end - 1] < f64::from(first), "{frames:?} {first}");
     assert!(times[frames.end + 4] > f64::from(first), "{frames:?} {first}");
 }

@@ -149,8 +149,8 @@ impl Analysis {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct Device {
-    /// What computes: auto (a real GPU if there is one, else the CPU), cpu, gpu, or part of an adapter's name, e.g.
-    /// --device cpu or --device llvmpipe; the program `devices` lists them
+    /// What computes: auto (a real GPU if there is one, else the CPU), cpu, gpu, reference (the definition in f64: slow, for
+    /// checking), or part of an adapter's name, e.g. --device cpu or --device llvmpipe; the program `devices` lists them
     #[arg(long, value_name = "auto|cpu|gpu|NAME", default_value = "auto")]
     pub(crate) device: String,
     /// Threads for what runs on the CPU [default: all cores], e.g. --threads 4

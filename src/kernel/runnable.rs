@@ -6,9 +6,19 @@ use std::fmt;
 use fearless_simd::{Level, dispatch};
 
 use super::bounded::{Bounded, BoundedWord};
-use super::lanes::{Double, Lanes, Numbers as _, Wide};
+use super::lanes::{Double, Numbers as _, Wide};
+use super::short::{ShortCurve, ShortLanes};
 use super::{Curve, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
+
+/// Samples in working memory.
+#[derive(Debug, Clone, Copy)]
+pub enum Samples<'a, T> {
+    /// Differences from each voxel's first sample.
+    Differences(&'a [T]),
+    /// 16-bit samples themselves, all of them shifted by the same number or none.
+    Short(&'a [i16]),
+}
 
 /// Neighbouring voxels in working memory, as the CPU engine gives them to a kernel.
 #[derive(Debug)]
@@ -18,7 +28,9 @@ pub struct Tile<'a> {
     pub(crate) stride: usize,
     /// Voxels; memory goes on to the next multiple of the lanes' width.
     pub(crate) length: usize,
-    pub(crate) differences: &'a [f32],
+    pub(crate) samples: Samples<'a, f32>,
+    /// No two samples differ by 2^15 or more: 16-bit arithmetic holds their differences.
+    pub(crate) narrow: bool,
     pub(crate) first: &'a [f32],
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     pub(crate) finite: &'a [f32],
@@ -49,7 +61,9 @@ pub trait Runnable: Send + Sync {
     fn evaluate_double(&self, curve: Curve<'_, Double>) -> Vec<f64>;
     /// The same with bounds on what 32-bit engines may lose.
     fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>) -> Vec<BoundedWord>;
-    /// The same for a tile of voxels in f32, by the widest vector instructions that there are.
+    /// [`PreparedKernel::judge`].
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>>;
+    /// [`PreparedKernel::evaluate`] for a tile of voxels in f32, by the widest vector instructions that there are.
     fn evaluate_tile(&self, tile: &mut Tile<'_>);
 }
 
@@ -95,6 +109,10 @@ impl<P: PreparedKernel + 'static> Runnable for P {
         words
     }
 
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>> {
+        PreparedKernel::judge(self, curve, engine, definition)
+    }
+
     fn evaluate_tile(&self, tile: &mut Tile<'_>) {
         // AVX-512 has registers to spare for two vectors at a time; elsewhere sixteen voxels are two vectors or more.
         #[cfg(target_arch = "x86_64")]
@@ -110,9 +128,14 @@ impl<P: PreparedKernel + 'static> Runnable for P {
 }
 
 #[inline(always)]
-fn evaluate_blocks<L: Lanes<Stored = f32, Word = u32>, P: PreparedKernel>(lanes: L, kernel: &P, tile: &mut Tile<'_>) {
+fn evaluate_blocks<L, P>(lanes: L, kernel: &P, tile: &mut Tile<'_>)
+where
+    L: ShortLanes<Stored = f32, Word = u32>,
+    P: PreparedKernel,
+{
     let mut scratch = vec![lanes.splat(0.0); kernel.scratch()];
     let mut extra = vec![lanes.splat(0.0); kernel.extra().len()];
+    let mut found = vec![lanes.splat(0.0); kernel.scanned()];
     for block in (0..tile.length).step_by(L::WIDTH) {
         let end = tile.length.min(block + L::WIDTH);
         if tile.inside.is_some_and(|inside| inside[block..end].iter().all(|label| *label == 0)) {
@@ -122,8 +145,20 @@ fn evaluate_blocks<L: Lanes<Stored = f32, Word = u32>, P: PreparedKernel>(lanes:
             *extra = lanes.load(&tile.extra[layer * tile.stride + block..]);
         }
         let first = lanes.load(&tile.first[block..]);
-        let finite = lanes.load(&tile.finite[block..]).gt(lanes.splat(0.0));
-        let curve = Curve::new(lanes, &tile.differences[block..], tile.stride, first, finite, &extra);
+        let curve = match tile.samples {
+            Samples::Differences(differences) => {
+                let finite = lanes.load(&tile.finite[block..]).gt(lanes.splat(0.0));
+                Curve::new(lanes, &differences[block..], tile.stride, first, finite, &extra)
+            }
+            Samples::Short(samples) => {
+                let curve = ShortCurve { samples: &samples[block..], stride: tile.stride };
+                let scanned = tile.narrow && !found.is_empty();
+                if scanned {
+                    kernel.scan(lanes, curve, &mut found);
+                }
+                Curve::of_short(lanes, curve, first, &extra, scanned.then_some(&found))
+            }
+        };
         kernel.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut tile.words[block..], tile.stride));
     }
 }

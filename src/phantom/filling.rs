@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use super::curves::Enhancement;
 use super::random::Random;
-use crate::analysis::filling::distance::{FACES, Grid, depth, neighbour_steps};
+use crate::analysis::filling::distance::{Grid, depth, neighbour_steps, on_surface};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::series::{Mask, Series};
@@ -255,9 +255,7 @@ impl FillingPhantom {
             let [centre, rim] = self.contrast_to_noise;
             centre + (rim - centre) * relative
         };
-        let rim = |i: usize| {
-            inside[i] && FACES.into_iter().any(|step| grid.neighbour(i, step).is_none_or(|other| !inside[other]))
-        };
+        let rim = |i: usize| inside[i] && on_surface(grid, |other| inside[other], i);
         let last = self.times.last_s();
         let voxels: Vec<VoxelPlan> = (0..grid.count())
             .map(|i| {

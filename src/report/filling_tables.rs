@@ -221,18 +221,19 @@ pub(super) fn provenance(page: &FillingPage<'_>) -> Vec<Vec<String>> {
     let [x, y, z, t] = series.shape();
     row("shape", format!("{x} × {y} × {z} voxels, {t} frames, {}", series.voxels().type_name()));
     row("voxel size", format!("{} mm", series.geometry().voxel_size_mm().map(number).join(" × ")));
-    let times = series.times();
-    let spacing = if times.is_even() { "every" } else { "uneven, in the median every" };
-    row(
-        "times",
-        format!(
-            "{} to {} s, {spacing} {} s; {}",
-            number(times.first_s()),
-            number(times.last_s()),
-            number(times.median_spacing_s()),
-            times.origin()
-        ),
-    );
+    if let Ok(times) = series.times() {
+        let spacing = if times.is_even() { "every" } else { "uneven, in the median every" };
+        row(
+            "times",
+            format!(
+                "{} to {} s, {spacing} {} s; {}",
+                number(times.first_s()),
+                number(times.last_s()),
+                number(times.median_spacing_s()),
+                times.origin()
+            ),
+        );
+    }
     row("device", record.device.clone());
     row("engine", format!("{}: {}", record.engine, record.reason));
     for (name, value) in &page.notes {

@@ -78,21 +78,32 @@ pub fn distance_to(grid: Grid, set: impl Fn(usize) -> bool) -> Vec<f64> {
     squared.iter().map(|d| d.sqrt()).collect()
 }
 
-/// From every voxel of the set to the nearest voxel outside it, in mm; 0 outside. What lies beyond the grid is outside.
+/// From every voxel of the set to the nearest voxel outside it, in mm; 0 outside. What lies beyond the grid is outside, but
+/// for axes of a single voxel: a lesion of one slice is a flat one, and its surface is its outline.
 pub fn depth(grid: Grid, inside: impl Fn(usize) -> bool) -> Vec<f64> {
-    let padded = Grid { shape: grid.shape.map(|n| n + 2), size_mm: grid.size_mm };
+    let margin = grid.shape.map(|n| usize::from(n > 1));
+    let padded = Grid { shape: std::array::from_fn(|a| grid.shape[a] + 2 * margin[a]), ..grid };
     let within = |i: usize| {
-        let v = padded.voxel(i);
-        (0..3).all(|axis| v[axis] >= 1 && v[axis] <= grid.shape[axis])
-            && inside(grid.index([v[0] - 1, v[1] - 1, v[2] - 1]))
+        let place = padded.voxel(i);
+        let voxel: [Option<usize>; 3] =
+            std::array::from_fn(|a| place[a].checked_sub(margin[a]).filter(|v| *v < grid.shape[a]));
+        matches!(voxel, [Some(x), Some(y), Some(z)] if inside(grid.index([x, y, z])))
     };
     let distance = distance_to(padded, |i| !within(i));
     (0..grid.count())
         .map(|i| {
-            let [x, y, z] = grid.voxel(i);
-            distance[padded.index([x + 1, y + 1, z + 1])]
+            let voxel = grid.voxel(i);
+            distance[padded.index(std::array::from_fn(|a| voxel[a] + margin[a]))]
         })
         .collect()
+}
+
+/// Whether a voxel of the set shares a face with the outside, along axes of more than one voxel.
+pub fn on_surface(grid: Grid, inside: impl Fn(usize) -> bool, index: usize) -> bool {
+    FACES.into_iter().any(|step| {
+        (0..3).all(|a| step[a] == 0 || grid.shape[a] > 1)
+            && grid.neighbour(index, step).is_none_or(|other| !inside(other))
+    })
 }
 
 /// The lower envelope of parabolas over one line.
@@ -305,6 +316,11 @@ mod tests {
         let depth = depth(grid, |_| true);
         assert_eq!(depth[grid.index([0, 2, 1])], 1.0);
         assert_eq!(depth[grid.index([2, 2, 1])], 3.0);
+        let slice = Grid { shape: [5, 5, 1], size_mm: [1.0, 1.0, 4.0] };
+        assert_eq!(super::depth(slice, |_| true)[slice.index([2, 2, 0])], 3.0);
+        assert!(
+            !on_surface(slice, |_| true, slice.index([2, 2, 0])) && on_surface(slice, |_| true, slice.index([0, 2, 0]))
+        );
     }
 
     #[test]

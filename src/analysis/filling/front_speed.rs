@@ -185,7 +185,7 @@ pub(super) fn equal_groups(values: &[f64], groups: usize) -> Vec<f64> {
 }
 
 /// Weighted least squares: the coefficients, and each as a sum over the data. `None` if the columns depend on each other.
-fn least_squares(basis: &[Vec<f64>], weights: &[f64], data: &[f64]) -> Option<(Vec<f64>, Vec<Vec<f64>>)> {
+pub(super) fn least_squares(basis: &[Vec<f64>], weights: &[f64], data: &[f64]) -> Option<(Vec<f64>, Vec<Vec<f64>>)> {
     let k = basis.len();
     // [normal matrix | identity], Gauss and Jordan, with the columns scaled to unit length.
     let length: Vec<f64> =

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::series::{Mask, Series, Voxels};
 
-use super::distance::{FACES, Grid, depth};
+use super::distance::{Grid, depth, geodesic, on_surface};
 
 /// Where a lesion lies, and how deep each voxel is.
 #[derive(Debug)]
@@ -48,16 +48,10 @@ impl Lesion {
         for (n, i) in voxels.iter().enumerate() {
             number[*i] = Some(n as u32);
         }
-        // A lesion of one slice is a flat one: its surface is its outline.
-        let flat = shape.map(|n| n == 1);
-        let thick = Grid { size_mm: std::array::from_fn(|a| if flat[a] { 1e6 } else { grid.size_mm[a] }), ..grid };
-        let depth = depth(thick, |i| number[i].is_some());
+        let inside = |i: usize| number[i].is_some();
+        let depth = depth(grid, inside);
         let depth_mm = voxels.iter().map(|i| depth[*i]).collect();
-        let outside = |i: usize, step: [isize; 3]| {
-            (0..3).all(|a| step[a] == 0 || !flat[a])
-                && grid.neighbour(i, step).is_none_or(|other| number[other].is_none())
-        };
-        let rim = voxels.iter().map(|i| FACES.into_iter().any(|step| outside(*i, step))).collect();
+        let rim = voxels.iter().map(|i| on_surface(grid, inside, *i)).collect();
         Self { grid, corner: low, voxels, number, depth_mm, rim }
     }
 
@@ -77,6 +71,22 @@ impl Lesion {
     pub(super) fn position_mm(&self, voxel: usize) -> [f64; 3] {
         let place = self.grid.voxel(self.voxels[voxel]);
         std::array::from_fn(|axis| place[axis] as f64 * self.grid.size_mm[axis])
+    }
+
+    /// Lengths of the paths inside the lesion from these of its voxels, in mm, straight as far as `straight_mm`.
+    pub(super) fn paths_mm(&self, sources: &[usize], straight_mm: f64) -> Vec<f64> {
+        let sources: Vec<(usize, f64)> = sources.iter().map(|n| (self.voxels[*n], 0.0)).collect();
+        let distance = geodesic(self.grid, |i| self.number[i].is_some(), &sources, straight_mm);
+        self.voxels.iter().map(|i| distance[*i]).collect()
+    }
+
+    /// The voxel nearest to a point, in mm from the box's first voxel.
+    pub(super) fn nearest(&self, point_mm: [f64; 3]) -> usize {
+        let squared = |n: usize| -> f64 {
+            let position = self.position_mm(n);
+            (0..3).map(|axis| (position[axis] - point_mm[axis]).powi(2)).sum()
+        };
+        (0..self.count()).fold(0, |best, n| if squared(n) < squared(best) { n } else { best })
     }
 
     /// The largest depth.
@@ -107,7 +117,7 @@ impl Lesion {
             }
             _ => Voxels::F64((0..frames).into_par_iter().flat_map_iter(gather).collect()),
         };
-        Series::from_voxels(samples, [places.len(), 1, 1, frames], series.times().clone())?
+        Series::from_voxels(samples, [places.len(), 1, 1, frames], series.times()?.clone())?
             .with_scaling(series.scaling())
     }
 }

@@ -1,8 +1,14 @@
 //! Where filling begins: the earliest component of the smoothed filling times, if the noise lets it stay in one place.
+//!
+//! Two kinds of draws tell. Noise on top of the measured times shows whether the component is one among several; but noise has
+//! chosen that component already, so it seems firmer than it is. Noise on a smooth front that starts there (a parabola of the
+//! times along the paths from it) shows how far the centroid strays, and how far it lies off on average: at a surface, inward.
+//! That is taken off. The region is the larger one.
 
 use rayon::prelude::*;
 
 use super::distance::neighbour_steps;
+use super::front_speed::least_squares;
 use super::lesion::Lesion;
 use super::noise::NoiseFields;
 use super::report::{NoOrigin, Origin, Place};
@@ -90,11 +96,40 @@ pub(super) fn find(
         let together = region(&all);
         if together <= limit_mm || together <= alone { (together, further) } else { (alone, Vec::new()) }
     };
+    let scattered = |region_radius_mm: f64| Err(NoOrigin::Scattered { region_radius_mm, limit_mm });
     if region_radius_mm.is_nan() || region_radius_mm > limit_mm {
-        return Err(NoOrigin::Scattered { region_radius_mm, limit_mm });
+        return scattered(region_radius_mm);
     }
-    let (voxel, world_mm) = to_world(main.centroid_mm);
-    let nearest = nearest_voxel(lesion, main.centroid_mm);
+    // Fronts that start there.
+    let starts: Vec<usize> =
+        std::iter::once(main).chain(others.iter().copied()).map(|c| lesion.nearest(c.centroid_mm)).collect();
+    let Some(front) = front_from(lesion, times, &weights, &starts) else { return scattered(f64::INFINITY) };
+    let start_mm = lesion.position_mm(starts[0]);
+    let strays: Vec<[f64; 3]> = (0..draws.min(MOST_DRAWS))
+        .into_par_iter()
+        .filter_map(|draw| {
+            let field = noise.draw(seed.wrapping_add(2_000_029).wrapping_add(draw as u64));
+            let found = components(&|n| front[n] - times.arrival_s[n] + f64::from(field[n]) * times.arrival_se_s[n]);
+            let largest = &found[..starts.len().min(found.len())];
+            let near = largest
+                .iter()
+                .min_by(|a, b| apart(a.centroid_mm, start_mm).total_cmp(&apart(b.centroid_mm, start_mm)))?;
+            Some(std::array::from_fn(|axis| near.centroid_mm[axis] - start_mm[axis]))
+        })
+        .collect();
+    let off: [f64; 3] = std::array::from_fn(|axis| strays.iter().map(|s| s[axis]).sum::<f64>() / strays.len() as f64);
+    let around: Vec<f64> = strays.iter().map(|stray| apart(*stray, off)).collect();
+    let region_radius_mm = region_radius_mm.max(quantile(&around, 0.95).unwrap_or(f64::INFINITY));
+    if region_radius_mm > limit_mm {
+        return scattered(region_radius_mm);
+    }
+    let corrected: [f64; 3] = std::array::from_fn(|axis| main.centroid_mm[axis] - off[axis]);
+    // An origin lies in the lesion.
+    let within = lesion.position_mm(lesion.nearest(corrected));
+    let half_voxel = 0.5 * lesion.grid.size_mm.iter().map(|s| s * s).sum::<f64>().sqrt();
+    let centroid_mm = if apart(within, corrected) <= half_voxel { corrected } else { within };
+    let (voxel, world_mm) = to_world(centroid_mm);
+    let nearest = lesion.nearest(centroid_mm);
     let depth_mm = lesion.depth_mm[nearest];
     let at_base = touches_base.is_some_and(|touches| main.voxels.iter().any(|n| touches[*n]));
     let place = if at_base {
@@ -115,10 +150,22 @@ pub(super) fn find(
     })
 }
 
-/// The lesion's voxel nearest to a point.
-pub(super) fn nearest_voxel(lesion: &Lesion, point_mm: [f64; 3]) -> usize {
-    let distance = |n: usize| apart(lesion.position_mm(n), point_mm);
-    (0..lesion.count()).fold(0, |best, n| if distance(n) < distance(best) { n } else { best })
+/// Arrivals of a smooth front from these voxels: a parabola in the length of the path, weighted least squares. `None` if the
+/// front doesn't move away from them.
+fn front_from(lesion: &Lesion, times: &FillingTimes, weights: &[f64], starts: &[usize]) -> Option<Vec<f64>> {
+    let distance = lesion.paths_mm(starts, f64::INFINITY);
+    let known: Vec<usize> = (0..distance.len()).filter(|n| weights[*n] > 0.0 && distance[*n].is_finite()).collect();
+    let basis: Vec<Vec<f64>> = (0..3).map(|power| known.iter().map(|n| distance[*n].powi(power)).collect()).collect();
+    let weight: Vec<f64> = known.iter().map(|n| weights[*n]).collect();
+    let time: Vec<f64> = known.iter().map(|n| times.arrival_s[*n]).collect();
+    let (c, _) = least_squares(&basis, &weight, &time)?;
+    let farthest = known.iter().map(|n| distance[*n]).fold(0.0, f64::max);
+    // Earlier at the start than half way: a front that comes from there.
+    let half = 0.5 * farthest;
+    if c[1] * half + c[2] * half * half <= 0.0 {
+        return None;
+    }
+    Some(distance.iter().map(|d| c[0] + c[1] * d + c[2] * d * d).collect())
 }
 
 /// The components of the earliest voxels that have a time of their own, the largest first.

@@ -11,7 +11,7 @@ use crate::status;
 
 use super::description::{Facts, describe};
 use super::direction::{FEWEST_VOXELS, Uncertainty};
-use super::distance::{geodesic, neighbour_steps};
+use super::distance::neighbour_steps;
 use super::fields::{self, Field, quantities};
 use super::front_speed::Sample;
 use super::lesion::Lesion;
@@ -70,7 +70,7 @@ impl FillingPattern {
         let curves = lesion.curves(series)?;
         let times = times::measure(self, engine, &curves, options)?;
         options.cancel.check()?;
-        let noise = NoiseFields::new(times::residuals(&times, &curves, self.direction()), times.frames);
+        let noise = NoiseFields::new(times::residuals(&times, &curves, self.direction())?, times.frames);
         let used: Vec<usize> = (0..lesion.count()).filter(|n| self.rim == Rim::Used || !lesion.rim[*n]).collect();
         let known: Vec<usize> = used.iter().copied().filter(|n| times.arrival(*n).is_some()).collect();
         let sampled: Vec<usize> = known.iter().copied().step_by(known.len().div_ceil(MOST_SAMPLED).max(1)).collect();
@@ -171,7 +171,7 @@ impl FillingPattern {
             unit: self.kind.unit(),
             description,
             settings,
-            times_s: series.times().seconds().to_vec(),
+            times_s: series.times()?.seconds().to_vec(),
             maps,
         })
     }
@@ -210,7 +210,7 @@ impl FillingPattern {
             .filter(|t| t.is_finite())
             .collect();
         crossings.sort_by(f64::total_cmp);
-        let filled = curves.times().seconds()[..times.frames]
+        let filled = curves.times()?.seconds()[..times.frames]
             .iter()
             .map(|time| (*time, share(crossings.partition_point(|crossing| crossing <= time))))
             .collect();
@@ -416,22 +416,13 @@ fn base_distance(base: &Mask, series: &Series, lesion: &Lesion) -> Result<Base> 
             "no voxel of the lesion touches it; extend the base until it does",
         ));
     }
-    let sources: Vec<(usize, f64)> =
-        (0..lesion.count()).filter(|n| touches[*n]).map(|n| (lesion.voxels[n], 0.0)).collect();
+    let sources: Vec<usize> = (0..lesion.count()).filter(|n| touches[*n]).collect();
     let straight_mm = STRAIGHT_VOXELS * lesion.grid.voxel_volume_mm3().cbrt();
-    Ok(Base { distance_mm: paths(lesion, &sources, straight_mm), touches })
-}
-
-/// Lengths of the paths inside the lesion from these places of its box.
-fn paths(lesion: &Lesion, sources: &[(usize, f64)], straight_mm: f64) -> Vec<f64> {
-    let distance = geodesic(lesion.grid, |i| lesion.number[i].is_some(), sources, straight_mm);
-    lesion.voxels.iter().map(|i| distance[*i]).collect()
+    Ok(Base { distance_mm: lesion.paths_mm(&sources, straight_mm), touches })
 }
 
 fn path_from_origin(lesion: &Lesion, origin: &Origin, affine: &Affine) -> Vec<f64> {
-    let point = affine.in_box(origin.voxel);
-    let nearest = origin::nearest_voxel(lesion, point);
-    paths(lesion, &[(lesion.voxels[nearest], 0.0)], f64::INFINITY)
+    lesion.paths_mm(&[lesion.nearest(affine.in_box(origin.voxel))], f64::INFINITY)
 }
 
 /// From the box's millimetres to voxels of the series and to the world.

@@ -83,8 +83,8 @@ impl FillingPattern {
         self
     }
 
-    /// A voxel enhances when its highest sample lies at least this many noise SDs above its baseline (5 unless told) and two
-    /// consecutive frames exceed 3.
+    /// A voxel enhances when its highest sample lies at least this many noise SDs above its baseline (k = 5 unless told), two
+    /// consecutive frames exceed 3, and the fit explains at least k² noise variances.
     #[must_use]
     pub fn enhancement_threshold(mut self, deviations: f64) -> Self {
         self.enhancement_threshold = deviations;

@@ -59,7 +59,7 @@ pub(super) fn equal_filling(
         .map(|i| curve(*i))
         .reduce(|| vec![0.0; frames], |a, b| a.iter().zip(&b).map(|(a, b)| a + b).collect());
     // Heights are compared as long after each voxel's own arrival: one that fills later isn't lower for that.
-    let seconds = curves.times().seconds();
+    let seconds = curves.times()?.seconds();
     let arrivals: Vec<f64> = voxels.iter().map(|i| times.arrival_s[*i]).collect();
     let (Some(middle), Some(late)) = (quantile(&arrivals, 0.5), quantile(&arrivals, 0.9)) else {
         return Ok(Vec::new());
@@ -87,7 +87,7 @@ pub(super) fn equal_filling(
             *sample = (direction * (height * shape[t] + noise * random.normal())) as f32;
         }
     });
-    let series = Series::from_voxels(samples, [n, REPEATS, 1, frames], curves.times().clone())?;
+    let series = Series::from_voxels(samples, [n, REPEATS, 1, frames], curves.times()?.clone())?;
     let kernel = FillingTime::new()
         .kind(settings.kind)
         .polarity(settings.polarity)

@@ -87,7 +87,7 @@ pub(super) fn measure(
     let column = |maps: &Maps, quantity: Quantity| -> Result<Vec<f64>> {
         Ok(maps.get(quantity)?.iter().map(|v| f64::from(*v)).collect())
     };
-    let times = curves.times().seconds();
+    let times = curves.times()?.seconds();
     let end = times[frames - 1];
     let [arrival_s, plateau, tau_s] = [Quantity::FRONT_ARRIVAL, Quantity::FITTED_PLATEAU, Quantity::RISE_TIME_CONSTANT]
         .map(|quantity| column(&first, quantity));
@@ -129,8 +129,8 @@ pub(super) fn measure(
 }
 
 /// The residuals of the fits, voxel by voxel, over the frames that they use; 0 where there is no fit.
-pub(super) fn residuals(times: &FillingTimes, curves: &Series, direction: f64) -> Vec<f32> {
-    let seconds = &curves.times().seconds()[..times.frames];
+pub(super) fn residuals(times: &FillingTimes, curves: &Series, direction: f64) -> Result<Vec<f32>> {
+    let seconds = &curves.times()?.seconds()[..times.frames];
     let count = times.status.len();
     let scaling = curves.scaling();
     let mut residuals = vec![0.0f32; count * times.frames];
@@ -146,7 +146,7 @@ pub(super) fn residuals(times: &FillingTimes, curves: &Series, direction: f64) -
             *residual = ((sample - baseline) - direction * plateau * risen) as f32;
         }
     });
-    residuals
+    Ok(residuals)
 }
 
 /// The mean curve, rising with contrast agent; voxels with a sample that isn't finite are left out.

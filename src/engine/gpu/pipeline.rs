@@ -70,7 +70,7 @@ impl Pipelines {
         let mut constants = program.constants.clone();
         constants.push(("SAMPLE_TYPE", f64::from(sample_type)));
         let mut pipelines = Vec::with_capacity(program.entry_points.len());
-        for entry_point in program.entry_points {
+        for entry_point in program.entry_points.iter().copied() {
             let key = Key {
                 sources: program.sources,
                 entry_point,

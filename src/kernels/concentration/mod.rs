@@ -375,7 +375,7 @@ impl PreparedKernel for PreparedConcentration {
         Program {
             name: "concentration",
             sources: SOURCES,
-            entry_points: &["concentration"],
+            entry_points: std::borrow::Cow::Borrowed(&["concentration"]),
             workgroup_size: 64,
             constants: Vec::new(),
             settings: bytemuck::bytes_of(&settings).to_vec(),

@@ -82,8 +82,9 @@ impl FillingTime {
         self
     }
 
-    /// A voxel enhances when its highest sample lies at least this many noise SDs above the fitted constant (5 unless told)
-    /// and two consecutive frames exceed 3.
+    /// A voxel enhances when its highest sample lies at least this many noise SDs above the fitted constant (k = 5 unless
+    /// told), two consecutive frames exceed 3, and the fit explains at least k² noise variances of the sum of squares about
+    /// the mean: a constant before an early arrival rests on few frames.
     #[must_use]
     pub fn enhancement_threshold(mut self, deviations: f64) -> Self {
         self.enhancement_threshold = deviations;

@@ -15,14 +15,14 @@ const TINY: f64 = 1e-30;
 
 /// The rows of the output.
 pub(super) mod row {
-    pub(super) const ARRIVAL: usize = 0;
-    pub(super) const ARRIVAL_SE: usize = 1;
-    pub(super) const BASELINE: usize = 2;
-    pub(super) const PLATEAU: usize = 3;
-    pub(super) const TAU: usize = 4;
-    pub(super) const NOISE: usize = 5;
-    pub(super) const CROSSING: usize = 6;
-    pub(super) const CROSSING_SE: usize = 7;
+    pub(in super::super) const ARRIVAL: usize = 0;
+    pub(in super::super) const ARRIVAL_SE: usize = 1;
+    pub(in super::super) const BASELINE: usize = 2;
+    pub(in super::super) const PLATEAU: usize = 3;
+    pub(in super::super) const TAU: usize = 4;
+    pub(in super::super) const NOISE: usize = 5;
+    pub(in super::super) const CROSSING: usize = 6;
+    pub(in super::super) const CROSSING_SE: usize = 7;
 }
 
 /// The best fit for one time constant.
@@ -39,6 +39,8 @@ struct Break<L: Lanes> {
 struct Front<L: Lanes> {
     constant: L::F,
     plateau: L::F,
+    /// Of the sum of squares about the mean, what the rise explains, and what is left.
+    explained: L::F,
     squares: L::F,
 }
 
@@ -95,7 +97,7 @@ pub(super) fn evaluate<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, scratch
     let arrivals = [arrival_before, arrival_at, arrival_after];
     let mut squares = [zero; 3];
     let (mut tau, mut arrival, mut found) = (one, zero, l.mask(false));
-    let mut front = Front { constant: zero, plateau: zero, squares: zero };
+    let mut front = Front { constant: zero, plateau: zero, explained: zero, squares: zero };
     for round in 0..4 {
         let mut place = best + l.count(round) - one;
         if round < 3 {
@@ -136,10 +138,12 @@ pub(super) fn evaluate<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, scratch
         pair = pair.max(previous_e.min(e));
         previous_e = e;
     }
+    let least = noise * l.splat(t.enhancement_threshold);
     let enhancing = found
         & front.plateau.gt(zero)
         & highest_e.gt(zero)
-        & highest_e.ge(noise * l.splat(t.enhancement_threshold))
+        & highest_e.ge(least)
+        & front.explained.ge(least * least)
         & pair.gt(noise * l.splat(3.0));
     bits = bits | l.bits(valid & !enhancing, status::NOT_ENHANCING);
     bits =
@@ -273,7 +277,7 @@ fn fit_front<L: Lanes>(t: &Tables, l: L, y: &[L::F], rise: &[L::F]) -> Front<L> 
         let residual = (y[i] - constant) - plateau * rise[i];
         squares = squares + residual * residual;
     }
-    Front { constant, plateau, squares }
+    Front { constant, plateau, explained: plateau * wy, squares }
 }
 
 /// The standard error of the arrival from (J'J)^-1 SSE/dof over constant, plateau, arrival and time constant.

@@ -117,7 +117,7 @@ pub(super) fn prepare(settings: &FillingTime, input: &Input<'_>) -> Result<Table
         Polarity::Rise => 1.0,
         Polarity::Fall => -1.0,
     };
-    let times = series.times().seconds();
+    let times = series.times()?.seconds();
     let mut tables = Tables {
         n: 0,
         m: 0,
@@ -218,8 +218,8 @@ pub(super) fn program(tables: &Tables) -> Program {
     };
     Program {
         name: "filling_time",
-        source: include_str!("../../../shaders/filling_time.wgsl"),
-        entry_points: &["search_time_constant", "filling_time"],
+        sources: &[include_str!("../../../shaders/filling_time.wgsl")],
+        entry_points: std::borrow::Cow::Borrowed(&["search_time_constant", "filling_time"]),
         workgroup_size: 64,
         constants: Vec::new(),
         settings: bytemuck::bytes_of(&settings).to_vec(),
@@ -237,7 +237,7 @@ mod tests {
     use crate::status;
 
     fn module() -> naga::Module {
-        text::kernel(include_str!("../../../shaders/filling_time.wgsl"))
+        text::kernel(&[include_str!("../../../shaders/filling_time.wgsl")])
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
+use crate::kernel::bounded::{Bounded, BoundedWord};
 use crate::kernel::lanes::{Lanes, Table};
 use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
 use crate::maps::SettingValue;
@@ -299,6 +300,12 @@ impl PreparedKernel for PreparedRecovery {
         recovery_reference::evaluate(&self.tables, lanes, &curve, scratch, rows);
     }
 
+    fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
+        let mut scratch = vec![lanes.splat(0.0); self.scratch()];
+        self.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, words, 1));
+        results::widen_vague(words);
+    }
+
     fn program(&self) -> Program {
         let t = &self.tables;
         let mut values: Vec<f32> = t.rates.iter().map(|rate| *rate as f32).collect();
@@ -328,7 +335,7 @@ impl PreparedKernel for PreparedRecovery {
         Program {
             name: "t1_recovery",
             sources: SOURCES,
-            entry_points: &["t1_recovery"],
+            entry_points: std::borrow::Cow::Borrowed(&["t1_recovery"]),
             workgroup_size: 64,
             constants: Vec::new(),
             settings: bytemuck::bytes_of(&settings).to_vec(),

@@ -15,6 +15,10 @@ const MARGIN: f64 = 1e-4;
 /// A last step beyond this share of the rate means that the search has not converged.
 pub(super) const CONVERGED: f64 = 1e-3;
 
+/// Where less than this share of the derivative's square is left when the other parameters have imitated it, 32 bits can't
+/// tell T1.
+pub(super) const LEAST_OWN_SHARE: f64 = 1e-6;
+
 /// The T1 of the grid, from the longest to the shortest, so that rates rise.
 pub(super) fn grid_t1(shortest_s: f64, longest_s: f64) -> impl Iterator<Item = f64> {
     let step = (shortest_s / longest_s).ln() / (GRID - 1) as f64;

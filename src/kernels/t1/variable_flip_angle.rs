@@ -6,6 +6,7 @@ use std::str::FromStr;
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
+use crate::kernel::bounded::{Bounded, BoundedWord};
 use crate::kernel::lanes::{Lanes, Table};
 use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
 use crate::maps::SettingValue;
@@ -262,6 +263,12 @@ impl PreparedKernel for PreparedVariableFlipAngle {
         vfa_reference::evaluate(&self.tables, lanes, &curve, scratch, rows);
     }
 
+    fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
+        let mut scratch = vec![lanes.splat(0.0); self.scratch()];
+        self.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, words, 1));
+        results::widen_vague(words);
+    }
+
     fn program(&self) -> Program {
         let t = &self.tables;
         let mut values: Vec<f32> = t.q.iter().map(|q| *q as f32).collect();
@@ -293,7 +300,7 @@ impl PreparedKernel for PreparedVariableFlipAngle {
         Program {
             name: "t1_vfa",
             sources: SOURCES,
-            entry_points: &["t1_vfa"],
+            entry_points: std::borrow::Cow::Borrowed(&["t1_vfa"]),
             workgroup_size: 64,
             constants: Vec::new(),
             settings: bytemuck::bytes_of(&settings).to_vec(),

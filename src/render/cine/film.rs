@@ -116,7 +116,7 @@ impl<'a> Film<'a> {
             (0..series.frames()).into_par_iter().map(frame_mean).collect()
         };
 
-        let times = series.times();
+        let times = series.times()?;
         let style = clock_style(times.last_s());
         let mut film = Self {
             series,
@@ -197,7 +197,7 @@ impl<'a> Film<'a> {
         if frame >= self.len() {
             return Err(Error::setting("frame", frame, format!("the cine has frames 0 to {}", self.len() - 1)));
         }
-        let seconds = self.series.times().seconds()[frame];
+        let seconds = self.series.times()?.seconds()[frame];
         let mut canvas = self.base.clone();
         for (i, panel) in self.planes.panels.iter().enumerate() {
             panel.paint(&mut canvas, |voxel| self.color(i, panel, voxel, frame));
@@ -282,7 +282,7 @@ impl<'a> Film<'a> {
 
     /// The mean curve over a time axis.
     fn draw_strip(&mut self, cine: &Cine<'_>, mean_curve: &[f64]) {
-        let times = self.series.times();
+        let Ok(times) = self.series.times() else { return };
         let foot = (self.height - MARGIN + 8 - STRIP_FOOT) as f32 - 8.0;
         let top = foot - STRIP as f32;
         let (left, right) = (MARGIN as f32 + 0.5, (self.width - MARGIN) as f32 - 0.5);

@@ -8,18 +8,28 @@
 //! leave nothing of them in 32 bits.
 
 use super::super::convolution::{WEIGHTS, convolve, step_weights};
+use super::super::outputs::slot;
 use super::bounded_linear::{Normal, Solution, solve};
 use super::tables::{Companion, Tables};
 use crate::kernel::Curve;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
 use crate::kernels::fit::Model;
 
-/// Exact evaluations in each valley.
-const ITERATIONS: usize = 6;
-/// Exact evaluations in each valley where the delay is fitted, too.
-const DELAYED_ITERATIONS: usize = 16;
-/// A step that lowers the sum of squares by less than this share of it, or of sum C^2, is negligible …
-const NEGLIGIBLE: (f64, f64) = (1e-7, 1e-11);
+/// Logarithm of the ratio of the dictionary's rates.
+const RATIO_LOGARITHM: f64 = 0.38;
+/// Most exact evaluations in each valley.
+const ITERATIONS: usize = 40;
+/// The same where the delay is a voxel's own.
+const DELAYED_ITERATIONS: usize = 64;
+/// The rate has followed the delay when its step would gain less than this share of what the delay's would.
+const FOLLOWED: f64 = 0.01;
+/// Two valleys, two sides of each, and the best again.
+const LAST_ROUND: usize = 4;
+/// Between rates that shape a curve in proportion to the rate, and in proportion to its inverse: s.
+const TYPICAL_TIME: f64 = 10.0;
+/// A step that lowers the sum of squares by less than this share of it, or than this many roundings squared of sum C^2, is
+/// the last one …
+const NEGLIGIBLE: (f64, f64) = (1e-8, 64.0);
 /// … and by more than this, the fit has not converged.
 const UNFINISHED: (f64, f64) = (1e-5, 1e-9);
 
@@ -76,6 +86,12 @@ pub(super) fn read<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, work: &
     let zero = lanes.splat(0.0);
     let slope = lanes.splat(t.slope);
     let first = slope * curve.first + lanes.splat(t.intercept);
+    if !t.needs_sums {
+        for i in 0..t.n {
+            work.c[i] = first + slope * curve.difference(i);
+        }
+        return Samples { squares: zero, squares_about_mean: zero };
+    }
     let (mut squares, mut differences) = (zero, zero);
     for i in 0..t.n {
         let difference = slope * curve.difference(i);
@@ -85,11 +101,13 @@ pub(super) fn read<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, work: &
         squares = squares + c * c;
         differences = differences + difference;
     }
-    let mean = differences / lanes.count(t.n);
     let mut squares_about_mean = zero;
-    for i in 0..t.n {
-        let off = slope * curve.difference(i) - mean;
-        squares_about_mean = squares_about_mean + off * off;
+    if t.plan.row(slot::R_SQUARED).is_some() {
+        let mean = differences / lanes.count(t.n);
+        for i in 0..t.n {
+            let off = slope * curve.difference(i) - mean;
+            squares_about_mean = squares_about_mean + off * off;
+        }
     }
     Samples { squares, squares_about_mean }
 }
@@ -386,7 +404,7 @@ fn point_at<L: Lanes, const OWN: bool>(
 /// A valley of the dictionary.
 #[derive(Clone, Copy)]
 struct Valley<F> {
-    /// Minus the sum of squares that its best entry explains.
+    /// Minus the sum of squares that its best entry explains; between delays, the sum of squares expected at its floor.
     value: F,
     /// How much deeper the floor may lie than the entry.
     depth: F,
@@ -432,8 +450,9 @@ fn valleys_of<L: Lanes>(
     // The entry before, and the one before that.
     let (mut before, mut before_that) = (far, far);
     let (mut rate_before, mut share_before) = (zero, zero);
+    let (mut along_before, mut along_before_that) = (zero, zero);
     for k in 0..=t.rates.len() {
-        let (mut value, mut rate, mut share) = (far, zero, zero);
+        let (mut value, mut rate, mut share, mut along) = (far, zero, zero, zero);
         if k < t.rates.len() {
             let vector = &dictionary.vectors;
             let (mut even, mut odd) = (zero, zero);
@@ -458,11 +477,28 @@ fn valleys_of<L: Lanes>(
                 companion_squares: xx,
             };
             value = solve(lanes, t, &normal, true).excess - projection * projection;
-            if t.delay.own {
-                // Delays differ in what the companion explains.
-                value = value - alone * alone * xx;
-            }
             share = one;
+            along = projection;
+        }
+        // Where all three entries are below a bound of 0, a narrow valley may lie between them.
+        if k > 1 && k < t.rates.len() && t.bounds.flow.0 == 0.0 {
+            let (below, above) = (t.log_steps[k - 2], t.log_steps[k - 1]);
+            let (to_below, to_above) = (
+                lanes.splat(1.0 / below) * (along_before_that - along_before),
+                lanes.splat(1.0 / above) * (along - along_before),
+            );
+            let bend = -(to_below + to_above);
+            let slope = lanes.splat(below) * to_above - lanes.splat(above) * to_below;
+            let sum = lanes.splat(below + above);
+            let peaks = along_before.lt(zero) & along.lt(along_before) & along_before_that.lt(along_before);
+            // Parabola p + s x - c x^2 with s = slope / sum, c = bend / sum.
+            let safe = lanes.select(peaks & bend.gt(zero), bend, one);
+            let top = along_before + lanes.splat(0.25) * slope * slope / (safe * sum);
+            let hidden = peaks & top.gt(zero);
+            let shift = lanes.splat(0.5) * slope / safe;
+            rate_before =
+                lanes.select(hidden, rate_before * (one + shift * (one + lanes.splat(0.5) * shift)), rate_before);
+            before = lanes.select(hidden, before - top * top, before);
         }
         // The entry before is a valley if neither neighbour lies lower.
         let valley = before.le(value) & before.lt(before_that) & share_before.gt(zero);
@@ -470,6 +506,18 @@ fn valleys_of<L: Lanes>(
         let rise = lanes.select(value.lt(far), value - before, zero);
         let fall = lanes.select(before_that.lt(far), before_that - before, zero);
         let depth = quarter * (rise + fall);
+        // The vertex of the parabola through the three, in the logarithm of the rate; none where the sum has a kink.
+        if k > 1 && k < t.rates.len() && t.corner != t.rates[k - 1] {
+            let (below, above) = (t.log_steps[k - 2], t.log_steps[k - 1]);
+            let (to_below, to_above) = (lanes.splat(1.0 / below) * fall, lanes.splat(1.0 / above) * rise);
+            let bend = to_below + to_above;
+            let slope = lanes.splat(below) * to_above - lanes.splat(above) * to_below;
+            let curved = bend.gt(zero) & valley;
+            let shift = -(lanes.splat(0.5) * slope / lanes.select(curved, bend, one));
+            let factor = one + shift * (one + lanes.splat(0.5) * shift);
+            let near = curved & shift.abs().lt(lanes.splat(RATIO_LOGARITHM));
+            rate_before = lanes.select(near, factor * rate_before, rate_before);
+        }
         let first = valley & before.lt(best[0].value);
         let second = valley & !first & before.lt(best[1].value);
         let displaced = best[0];
@@ -487,6 +535,7 @@ fn valleys_of<L: Lanes>(
         };
         (before_that, before) = (before, value);
         (rate_before, share_before) = (rate, share);
+        (along_before_that, along_before) = (along_before, along);
     }
 }
 
@@ -539,6 +588,10 @@ pub(super) fn fit<L: Lanes>(
                 let alone = xc * lanes.splat(dictionary.inverse_squares);
                 valleys(lanes, t, j, alone, work.c, &mut at_delay);
                 here = at_delay[0];
+                // Delays may differ by less than neighbouring rates do: one step of the rate tells.
+                let p = evaluate_point::<L, true>(lanes, t, here.rate, here.delay, zero, alone, None, work);
+                let drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
+                here.value = (p.sse - drop).max(lanes.splat(0.1) * p.sse);
             }
             let node = lanes.splat(t.delay.nodes.get(j.max(1) - 1).copied().unwrap_or(0.0));
             let near = (node - given_delay).abs().le(lanes.splat(t.delay.reach)) & lanes.mask(j > 0);
@@ -557,33 +610,45 @@ pub(super) fn fit<L: Lanes>(
     }
     // Whether the second valley may be the deeper one.
     let noise = lanes.splat(1e-6) * best[0].value.abs();
-    let rival = best[1].value.lt(far) & (best[1].value - best[1].depth - noise).lt(best[0].value);
+    let close = (best[1].value - best[1].depth - noise).lt(best[0].value) | lanes.mask(own);
+    let rival = best[1].value.lt(far) & close;
     let starts = [best[0], choose(lanes, rival, &best[1], &best[0])];
 
     let (lowest, highest) = (t.rates.at(lanes, 0), t.rates.at(lanes, t.rates.len() - 1));
-    let negligible = lanes.splat(NEGLIGIBLE.1) * samples.squares;
+    let negligible = lanes.splat(NEGLIGIBLE.1 * L::EPSILON * L::EPSILON) * samples.squares;
     let mut chosen = starts[0];
     let mut iterations = zero;
-    let mut found: Option<(Valley<L::F>, L::F)> = None;
+    let mut least = lanes.splat(f64::from(f32::MAX));
     let mut outcome = Point::blank(lanes);
     let mut drop = zero;
-    for round in 0..3 {
-        if round > 0 && !rival.any() {
-            break;
+    // Each valley to both sides of its delay, then what was best once more.
+    for round in 0..=LAST_ROUND {
+        let (valley, left) = (round / 2, round % 2 == 0);
+        let again = round == LAST_ROUND;
+        let needed = match round {
+            0 => true,
+            1 => own && delay_free.any(),
+            2 => rival.any(),
+            3 => own && delay_free.any() && rival.any(),
+            _ => own || rival.any(),
+        };
+        if !needed {
+            continue;
         }
-        let turns = match round {
-            2 => 1,
+        let turns = match t.model {
+            _ if again => 1,
             _ if own => DELAYED_ITERATIONS,
-            _ if t.model == Model::Patlak => 1,
+            Model::Patlak => 1,
             _ => ITERATIONS,
         };
-        let start = if round == 2 { chosen } else { starts[round] };
+        let start = if again { chosen } else { starts[valley] };
         let (mut rate, mut delay) = (start.rate, start.delay);
-        let (mut low, mut high) = (lowest, highest);
+        // Rates at which the slope was seen to fall and to rise; none yet.
+        let (mut low, mut high) = (half * lowest, highest + highest);
         let (mut previous_rate, mut previous_slope) = (zero, zero);
         let mut settled = lanes.mask(false);
         let mut count = zero;
-        let mut search = DelaySearch::<L>::new(lanes, t, delay);
+        let mut search = DelaySearch::<L>::new(lanes, t, delay, left);
         for turn in 0..turns {
             let side = if own { search.side } else { zero };
             let p = if own {
@@ -591,66 +656,93 @@ pub(super) fn fit<L: Lanes>(
             } else {
                 evaluate_point::<L, false>(lanes, t, rate, delay, side, alone, None, work)
             };
-            count = lanes.select(settled, count, count + one);
+            outcome = p;
             drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
-            settled = settled | drop.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
-            if turn + 1 < turns {
-                let mut next_rate = rate;
-                if t.model != Model::Patlak {
-                    let falling = p.slope.lt(zero);
-                    low = lanes.select(falling, low.max(rate), low);
-                    high = lanes.select(falling, high, high.min(rate));
-                    // The second derivative from two slopes, if it makes sense beside that of Gauss and Newton.
-                    let apart = rate - previous_rate;
-                    let moved = apart.abs().gt(zero) & lanes.mask(turn > 0);
-                    let secant = (p.slope - previous_slope) / lanes.select(moved, apart, one);
-                    let sensible =
-                        moved & secant.gt(lanes.splat(0.1) * p.curvature) & secant.lt(lanes.splat(10.0) * p.curvature);
-                    let second = lanes.select(sensible, secant, p.curvature);
-                    let step = -(p.slope / lanes.select(second.gt(zero), second, one));
-                    let step = lanes.select(second.gt(zero), step, zero);
-                    let tried = (rate + step).max(lanes.splat(0.3) * rate).min(lanes.splat(3.0) * rate);
-                    let tried = tried.max(lowest).min(highest);
-                    let corner = lanes.splat(t.corner);
-                    let crosses = (rate.lt(corner) & corner.lt(tried)) | (tried.lt(corner) & corner.lt(rate));
-                    let holds = p.solution.b_free;
-                    let tried = lanes.select(crosses & !holds, corner, tried);
-                    let out = tried.lt(low) | tried.gt(high);
-                    next_rate = lanes.select(out, (low * high).sqrt(), tried);
-                    (previous_rate, previous_slope) = (rate, p.slope);
-                }
-                if own {
-                    let next_delay = search.next(lanes, t, delay, delay_free, &p);
-                    let follow = p.rate_by_delay * (next_delay - delay);
-                    let followed = next_rate + follow;
-                    let fair = followed.gt(half * next_rate) & followed.lt(next_rate + next_rate);
-                    let moves = (next_delay - delay).abs().gt(zero);
-                    next_rate = lanes.select(fair, followed, next_rate).max(lowest).min(highest);
-                    // Another delay has other slopes.
-                    low = lanes.select(moves, lowest, low);
-                    high = lanes.select(moves, highest, high);
-                    previous_rate = lanes.select(moves, next_rate, previous_rate);
-                    delay = next_delay;
-                }
-                rate = next_rate;
-            } else {
-                outcome = p;
+            count = lanes.select(settled, count, count + one);
+            // Voxels that have settled stay where they are, however long their neighbours take.
+            let moving = !settled;
+            if !moving.any() || turn + 1 == turns {
+                break;
             }
+            let small = drop.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
+            let mut next_rate = rate;
+            let mut stuck = lanes.mask(t.model == Model::Patlak);
+            if t.model != Model::Patlak {
+                let falling = p.slope.lt(zero);
+                low = lanes.select(falling, low.max(rate), low);
+                high = lanes.select(falling, high, high.min(rate));
+                // The second derivative from two slopes, if it makes sense beside that of Gauss and Newton.
+                let apart = rate - previous_rate;
+                let moved = apart.abs().gt(zero) & lanes.mask(turn > 0);
+                let secant = (p.slope - previous_slope) / lanes.select(moved, apart, one);
+                let large_residual = p.sse.gt(lanes.splat(1e-4) * samples.squares);
+                // On a curved bound the coefficients may move along with the rate, which the curvature doesn't know.
+                let curved = lanes.mask(t.companion == Companion::Integral) & !p.solution.b_free;
+                let least = lanes.select(curved, lanes.splat(1e-3), lanes.splat(0.05));
+                let sensible = moved
+                    & (large_residual | curved)
+                    & secant.gt(least * p.curvature)
+                    & secant.lt(lanes.splat(20.0) * p.curvature);
+                let second = lanes.select(sensible, secant, p.curvature);
+                let relative = -(p.slope / (lanes.select(second.gt(zero), second, one) * rate.max(lanes.splat(1e-30))));
+                let relative = lanes.select(second.gt(zero), relative, zero);
+                // Slow rates shape a curve in proportion to the rate, fast ones to its inverse.
+                let product = rate * lanes.splat(TYPICAL_TIME);
+                let share = product / (one + product);
+                let below = one - share * relative;
+                let above = one + (one - share) * relative;
+                let fair = below.gt(lanes.splat(0.2)) & above.gt(lanes.splat(0.2));
+                let factor = above / lanes.select(fair, below, one);
+                let limit = lanes.select(relative.gt(zero), lanes.splat(5.0), lanes.splat(0.2));
+                let factor = lanes.select(fair, factor, limit).max(lanes.splat(0.2)).min(lanes.splat(5.0));
+                let tried = (rate * factor).max(lowest).min(highest);
+                let corner = lanes.splat(t.corner);
+                let crosses = (rate.lt(corner) & corner.lt(tried)) | (tried.lt(corner) & corner.lt(rate));
+                let tried = lanes.select(crosses & !p.solution.b_free, corner, tried);
+                let stays = tried.le(rate) & tried.ge(rate);
+                // A last step is a short one: where the sum of squares is flat, a long one leads nowhere.
+                let tried = lanes.select(small & relative.abs().gt(lanes.splat(0.1)), rate, tried);
+                let out = tried.le(low) | tried.ge(high);
+                let middle = (low * high).sqrt().max(lowest).min(highest);
+                // The last step doesn't leave its valley, and one too small for a number is none.
+                next_rate = lanes.select(out, lanes.select(stays | small, rate, middle), tried);
+                stuck = stays;
+                (previous_rate, previous_slope) = (rate, p.slope);
+            }
+            if own {
+                // The delay's slope tells only where the rate has followed: until then the rate moves alone.
+                let level = p.delay_slope * p.delay_slope / p.delay_curvature.max(lanes.splat(1e-30));
+                let flat = level.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
+                let followed = small | stuck | drop.le(lanes.splat(FOLLOWED) * level);
+                let next_delay = search.next(lanes, delay, moving & delay_free & followed, &p);
+                let moves = (next_delay - delay).abs().gt(zero);
+                let relative = p.rate_by_delay * (next_delay - delay) / rate.max(lanes.splat(1e-30));
+                let factor = one / (one - relative.max(lanes.splat(-1.0)).min(lanes.splat(0.5)));
+                next_rate = lanes.select(moves, next_rate * factor, next_rate).max(lowest).min(highest);
+                // Another delay has other slopes.
+                low = lanes.select(moves, half * lowest, low);
+                high = lanes.select(moves, highest + highest, high);
+                previous_rate = lanes.select(moves, next_rate, previous_rate);
+                settled = settled | (moving & (small | stuck) & (!delay_free | flat | search.stuck));
+                delay = next_delay;
+            } else {
+                settled = settled | small | stuck;
+            }
+            rate = lanes.select(moving, next_rate, rate);
         }
         let here = Valley { value: zero, depth: zero, rate, delay };
-        let sse = outcome.sse;
-        match found {
-            Some((before, before_sse)) if round == 1 => {
-                let better = sse.lt(before_sse);
-                chosen = choose(lanes, better, &here, &before);
-                iterations = iterations + lanes.select(rival, count, zero);
-            }
-            None => {
-                found = Some((here, sse));
-                chosen = here;
-                iterations = count;
-            }
-            _ => {}
+        let better = outcome.sse.lt(least);
+        if !again {
+            chosen = choose(lanes, better, &here, &chosen);
+            least = lanes.select(better, outcome.sse, least);
+            // Only the voxel's own rounds count.
+            let counts = match round {
+                0 => lanes.mask(true),
+                1 => delay_free,
+                2 => rival,
+                _ => rival & delay_free,
+            };
+            iterations = iterations + lanes.select(counts, count, zero);
         }
     }
     let limit = lanes.splat(UNFINISHED.0) * outcome.sse + lanes.splat(UNFINISHED.1) * samples.squares;
@@ -670,71 +762,53 @@ fn choose<L: Lanes>(lanes: L, mask: L::M, a: &Valley<L::F>, b: &Valley<L::F>) ->
     }
 }
 
-/// The search for a delay from an entry of the dictionary on: first to which side of it the sum of squares falls (it may
-/// have a kink there), then between delays of falling and rising slope.
+/// The search for a delay to one side of an entry of the dictionary, where the sum of squares may have a kink.
 struct DelaySearch<L: Lanes> {
+    /// The stretch that is searched.
+    first: L::F,
+    last: L::F,
+    /// Delays at which the slope was seen to fall and to rise; none yet.
     low: L::F,
     high: L::F,
-    /// To which side of a knot the input function is looked up.
+    /// To which side of a knot the input function is looked up: a later time is an earlier delay.
     side: L::F,
-    left_slope: L::F,
     previous_delay: L::F,
     previous_slope: L::F,
-    turn: usize,
-    /// Whether the kink is the minimum.
-    kink: L::M,
+    /// Whether the step is none.
+    stuck: L::M,
 }
 
 impl<L: Lanes> DelaySearch<L> {
     #[inline(always)]
-    fn new(lanes: L, t: &Tables, delay: L::F) -> Self {
+    fn new(lanes: L, t: &Tables, delay: L::F, left: bool) -> Self {
         let zero = lanes.splat(0.0);
-        let (lower, upper) = t.delay.bounds;
-        let reach = lanes.splat(t.delay.reach);
+        let one = lanes.splat(1.0);
+        let (lower, upper) = (lanes.splat(t.delay.bounds.0), lanes.splat(t.delay.bounds.1));
+        let reach = lanes.splat(2.0 * t.delay.reach);
+        let first = if left { (delay - reach).max(lower) } else { delay };
+        let last = if left { delay } else { (delay + reach).min(upper) };
+        let aside = lanes.splat(4.0 * L::EPSILON * t.delay.span);
         Self {
-            low: (delay - reach).max(lanes.splat(lower)),
-            high: (delay + reach).min(lanes.splat(upper)),
-            side: lanes.splat(t.delay.aside),
-            left_slope: zero,
+            first,
+            last,
+            low: first - one,
+            high: last + one,
+            side: if left { aside } else { -aside },
             previous_delay: delay,
             previous_slope: zero,
-            turn: 0,
-            kink: lanes.mask(false),
+            stuck: lanes.mask(false),
         }
     }
 
     /// The next delay, from the slope at this one.
     #[inline(always)]
-    fn next(&mut self, lanes: L, t: &Tables, delay: L::F, free: L::M, p: &Point<L::F, L::M>) -> L::F {
+    fn next(&mut self, lanes: L, delay: L::F, active: L::M, p: &Point<L::F, L::M>) -> L::F {
         let zero = lanes.splat(0.0);
         let one = lanes.splat(1.0);
-        let aside = lanes.splat(t.delay.aside);
-        self.turn += 1;
-        // The rate settles first, then both sides of the start are looked at: a later time is an earlier delay.
-        match self.turn {
-            1 | 2 => return delay,
-            3 => {
-                self.left_slope = p.delay_slope;
-                self.side = -aside;
-                return delay;
-            }
-            4 => {
-                let right_slope = p.delay_slope;
-                let falls_left = self.left_slope.gt(zero);
-                let falls_right = right_slope.lt(zero);
-                self.kink = !falls_left & !falls_right;
-                self.side = lanes.select(falls_left, aside, -aside);
-                self.high = lanes.select(falls_left, delay, self.high);
-                self.low = lanes.select(falls_left, self.low, delay);
-                self.previous_slope = lanes.select(falls_left, self.left_slope, right_slope);
-            }
-            _ => {
-                let falling = p.delay_slope.lt(zero);
-                self.low = lanes.select(falling, self.low.max(delay), self.low);
-                self.high = lanes.select(falling, self.high, self.high.min(delay));
-            }
-        }
-        let slope = if self.turn == 4 { self.previous_slope } else { p.delay_slope };
+        let slope = p.delay_slope;
+        let falling = slope.lt(zero);
+        self.low = lanes.select(active & falling, self.low.max(delay), self.low);
+        self.high = lanes.select(active & !falling, self.high.min(delay), self.high);
         let apart = delay - self.previous_delay;
         let moved = apart.abs().gt(zero);
         let secant = (slope - self.previous_slope) / lanes.select(moved, apart, one);
@@ -742,13 +816,12 @@ impl<L: Lanes> DelaySearch<L> {
             moved & secant.gt(lanes.splat(0.2) * p.delay_curvature) & secant.lt(lanes.splat(20.0) * p.delay_curvature);
         let second = lanes.select(sensible, secant, p.delay_curvature);
         let step = -(slope / lanes.select(second.gt(zero), second, one));
-        let tried = delay + lanes.select(second.gt(zero), step, zero);
-        let tried = tried.max(lanes.splat(t.delay.bounds.0)).min(lanes.splat(t.delay.bounds.1));
-        let out = tried.lt(self.low) | tried.gt(self.high);
-        let middle = lanes.splat(0.5) * (self.low + self.high);
-        let next = lanes.select(out, middle, tried);
-        self.previous_delay = delay;
-        self.previous_slope = slope;
-        lanes.select(free & !self.kink, next, delay)
+        let tried = (delay + lanes.select(second.gt(zero), step, zero)).max(self.first).min(self.last);
+        self.stuck = active & tried.le(delay) & tried.ge(delay);
+        let out = (tried.le(self.low) | tried.ge(self.high)) & !self.stuck;
+        let middle = (lanes.splat(0.5) * (self.low + self.high)).max(self.first).min(self.last);
+        self.previous_delay = lanes.select(active, delay, self.previous_delay);
+        self.previous_slope = lanes.select(active, slope, self.previous_slope);
+        lanes.select(active, lanes.select(out, middle, tried), delay)
     }
 }
