@@ -1,6 +1,6 @@
 //! Lines of equal value in a slice of a map, and levels worth drawing.
 
-use ndarray::{Array3, ArrayView3, s};
+use ndarray::{Array3, ArrayView3, Slice};
 
 use super::ticks::Ticks;
 
@@ -59,7 +59,10 @@ pub(super) fn smoothed(values: ArrayView3<'_, f32>, sigma: f64) -> Array3<f32> {
     if sigma <= 0.0 || high == [0; 3] {
         return out;
     }
-    let mut inside = out.slice_mut(s![low[0]..high[0], low[1]..high[1], low[2]..high[2]]);
+    let mut inside = out.slice_each_axis_mut(|at| {
+        let axis = at.axis.index();
+        Slice::from(low[axis]..high[axis])
+    });
     let mut weights = inside.mapv(|v| f32::from(v.is_finite()));
     let mut sums = inside.mapv(|v| if v.is_finite() { v } else { 0.0 });
     let reach = (3.0 * sigma).ceil() as usize;
