@@ -1,6 +1,6 @@
 //! Lines of equal value in a slice of a map, and levels worth drawing.
 
-use ndarray::{Array3, ArrayView3};
+use ndarray::{Array3, ArrayView3, Slice};
 
 use super::ticks::Ticks;
 
@@ -47,21 +47,36 @@ pub(super) fn contour(count: [usize; 2], level: f64, value: impl Fn(usize, usize
 /// A map smoothed by a Gaussian of `sigma` voxels along each axis, from values alone: missing voxels stay missing and
 /// don't weigh on their neighbours.
 pub(super) fn smoothed(values: ArrayView3<'_, f32>, sigma: f64) -> Array3<f32> {
-    let present = values.mapv(|v| f32::from(v.is_finite()));
-    let mut weights = present.clone();
-    let mut sums = values.mapv(|v| if v.is_finite() { v } else { 0.0 });
-    if sigma > 0.0 {
-        let reach = (3.0 * sigma).ceil() as usize;
-        let kernel: Vec<f32> = (0..=reach).map(|d| (-0.5 * (d as f64 / sigma).powi(2)).exp() as f32).collect();
-        for axis in 0..3 {
-            sums = along(&sums, axis, &kernel);
-            weights = along(&weights, axis, &kernel);
+    let mut out = Array3::from_elem(values.dim(), f32::NAN);
+    // Only the box that has values: a lesion is a small part of an image.
+    let (mut low, mut high) = ([usize::MAX; 3], [0; 3]);
+    for ((x, y, z), value) in values.indexed_iter().filter(|(_, value)| value.is_finite()) {
+        out[[x, y, z]] = *value;
+        for (axis, at) in [x, y, z].into_iter().enumerate() {
+            (low[axis], high[axis]) = (low[axis].min(at), high[axis].max(at + 1));
         }
     }
-    ndarray::Zip::from(&mut sums).and(&weights).and(&present).for_each(|sum, weight, present| {
-        *sum = if *present > 0.0 { *sum / weight } else { f32::NAN };
+    if sigma <= 0.0 || high == [0; 3] {
+        return out;
+    }
+    let mut inside = out.slice_each_axis_mut(|at| {
+        let axis = at.axis.index();
+        Slice::from(low[axis]..high[axis])
     });
-    sums
+    let mut weights = inside.mapv(|v| f32::from(v.is_finite()));
+    let mut sums = inside.mapv(|v| if v.is_finite() { v } else { 0.0 });
+    let reach = (3.0 * sigma).ceil() as usize;
+    let kernel: Vec<f32> = (0..=reach).map(|d| (-0.5 * (d as f64 / sigma).powi(2)).exp() as f32).collect();
+    for axis in 0..3 {
+        sums = along(&sums, axis, &kernel);
+        weights = along(&weights, axis, &kernel);
+    }
+    ndarray::Zip::from(&mut inside).and(&sums).and(&weights).for_each(|value, sum, weight| {
+        if value.is_finite() {
+            *value = sum / weight;
+        }
+    });
+    out
 }
 
 fn along(values: &Array3<f32>, axis: usize, kernel: &[f32]) -> Array3<f32> {

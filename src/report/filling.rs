@@ -118,7 +118,7 @@ impl<'a> FillingPage<'a> {
             .unit(report.unit)
             .planes(&self.planes)
             .title(file_name(self.series.source()).unwrap_or_default());
-        let arrivals = arrivals(report);
+        let arrivals = arrivals(report, &Quantity::FRONT_ARRIVAL.id);
         let span = match arrivals.len() {
             0 => 0.0,
             n => f64::from(arrivals[n - 1 - n / 20] - arrivals[n / 20]),
@@ -243,21 +243,25 @@ impl<'a> FillingPage<'a> {
     }
 }
 
-/// The frames before the first voxels of the lesion fill: those before the earliest twentieth of the front's arrivals, one
-/// frame less for safety, at least one; without any arrival the first tenth.
+/// The frames before the lesion begins to fill: those before the earliest smoothed arrival of the front less three of the
+/// arrivals' standard errors, one frame less for safety, at least one; without any arrival the first tenth.
 pub fn baseline_frames(report: &FillingReport) -> Frames<usize> {
     let times = &report.times_s;
-    let arrivals = arrivals(report);
-    let before = match arrivals.get(arrivals.len() / 20) {
-        Some(first) => times.partition_point(|t| *t < f64::from(*first)).saturating_sub(1),
+    // Smoothed: one voxel whose fit went astray doesn't decide for all.
+    let smoothed = arrivals(report, "smoothed_arrival");
+    let before = match smoothed.first() {
+        Some(first) => {
+            let first = f64::from(*first) - 3.0 * report.arrival_se_s;
+            times.partition_point(|t| *t < first).saturating_sub(1)
+        }
         None => times.len() / 10,
     };
     0..before.clamp(1, times.len() - 1)
 }
 
-/// All arrivals of the front, in order.
-fn arrivals(report: &FillingReport) -> Vec<f32> {
-    let mut arrivals: Vec<f32> = match report.maps.get(Quantity::FRONT_ARRIVAL) {
+/// All values of a map of arrivals, in order.
+fn arrivals(report: &FillingReport, id: &str) -> Vec<f32> {
+    let mut arrivals: Vec<f32> = match report.maps.get(id) {
         Ok(map) => map.iter().copied().filter(|t| t.is_finite()).collect(),
         Err(_) => Vec::new(),
     };

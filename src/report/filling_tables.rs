@@ -198,7 +198,8 @@ pub(super) fn shells(report: &FillingReport) -> String {
 
 fn text(value: &SettingValue) -> String {
     match value {
-        SettingValue::Number(number) => format!("{number}"),
+        SettingValue::Number(number) if number.is_finite() => format!("{number}"),
+        SettingValue::Number(_) => "none".into(),
         SettingValue::Text(text) => text.clone(),
         SettingValue::List(list) => list.iter().map(text).collect::<Vec<_>>().join(", "),
     }

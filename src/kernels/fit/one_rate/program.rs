@@ -102,8 +102,7 @@ pub(super) fn program(t: &Tables) -> Program {
     }
     let uptake = t.companion == Companion::Integral;
     let coarse = if uptake { SOLUTION_TURNS.1 } else { 0 };
-    // A walk along the knots takes a turn per frame, one per knot, and one per frame to see that no knot is due.
-    let walk = 2 * t.n + d.knot_times.len();
+    let walk = walk_turns(t);
     let per_evaluation = 3 * walk + if uptake { SOLUTION_TURNS.0 } else { 0 } + 8;
     let per_delay = 2 * t.n + (t.rates.len() + 1) * (t.n / 4 + 6 + coarse) + if d.own { per_evaluation } else { 0 };
     let aside = 2 * STATE_WORDS + 2 * walk;
@@ -198,6 +197,28 @@ pub(super) fn program(t: &Tables) -> Program {
         tables: Cow::Owned(values),
         state_words: STATE_WORDS,
     }
+}
+
+/// Turns of one walk along the knots by voxels that go together, each with its own delay: a turn of one counts for all of
+/// them. Per frame one turn, one to see that no knot is due, and as many as the voxel that passes most knots there.
+fn walk_turns(t: &Tables) -> usize {
+    let d = &t.delay;
+    let (low, high) = match (d.own, d.layer) {
+        (false, _) => (t.fixed_delay, t.fixed_delay),
+        (true, false) => d.bounds,
+        // The caller's delays may lie anywhere.
+        (true, true) => (f64::NEG_INFINITY, f64::INFINITY),
+    };
+    let passed = |time: f64| d.knot_times.partition_point(|knot| *knot <= time);
+    let mut turns = passed(t.frame_times[0] - low + d.reach);
+    for pair in t.frame_times.windows(2) {
+        // Rounding and the shader's step aside may move a knot into the window.
+        let length = (pair[1] - pair[0]) * (1.0 + 1e-5) + 1e-3;
+        let (first, last) = (passed(pair[0] - high - 1e-3), passed(pair[1] - low + 1e-3));
+        let most = (first..last).map(|k| d.knot_times[k..last].partition_point(|knot| *knot <= d.knot_times[k] + length));
+        turns += most.max().unwrap_or(0);
+    }
+    turns + 2 * t.n + 2
 }
 
 #[cfg(all(test, feature = "gpu"))]
