@@ -243,12 +243,6 @@ fn descend(model: Truth, delay: Option<(f64, f64)>, groups: usize, cases: usize,
     failures
 }
 
-/// Every engine that runs the model: GPUs refuse extended Tofts with a fitted delay.
-fn engines(model: Truth, delayed: bool) -> Vec<perfuse::Engine> {
-    let refused = model == Truth::ExtendedTofts && delayed;
-    support::engines().into_iter().filter(|engine| !refused || engine.name() == "cpu").collect()
-}
-
 #[test]
 fn hard_curves_have_their_global_minimum() {
     let failures: usize = MODELS.into_iter().map(|model| descend(model, None, 2, 96, 20)).sum();
@@ -285,7 +279,7 @@ fn engines_agree_with_the_definition() {
             let mut random = Random::new(9000 + i as u64);
             let mut group = hard(model, SAMPLINGS[i % 3], delay, 70, &mut random);
             group.fit = group.fit.clone().method(method).curves(FitCurves::Both);
-            for engine in engines(model, delay.is_some()) {
+            for engine in support::engines() {
                 let verification = engine.verify(&group.fit, &group.series, &RunOptions::new()).expect("a run");
                 let failed = verification.maps.iter().filter(|map| map.id != "fitted_curve" && map.id != "residual");
                 let failed = failed.map(|map| map.failures).max().unwrap_or(0);
@@ -307,7 +301,7 @@ fn neighbours_change_nothing() {
         let design = Design { times_s: group.cases[0].times_s.clone(), aif: group.cases[0].aif.clone() };
         let turned: Vec<Case> = group.cases.iter().rev().cloned().collect();
         let turned = Group::new(Truth::ExtendedTofts, &design, turned, delay.is_some());
-        for engine in engines(Truth::ExtendedTofts, delay.is_some()) {
+        for engine in support::engines() {
             let (maps, other) = (engine.run(&group.fit, &group.series), engine.run(&turned.fit, &turned.series));
             let (maps, other) = (maps.expect("a run"), other.expect("a run"));
             for id in ["ktrans", "ve", "vp", "sse", "iterations", "ktrans_se"] {

@@ -137,11 +137,6 @@ pub trait PreparedKernel: Send + Sync + Sized {
         None
     }
 
-    /// Why GPUs must not run it with these settings, if so: what to use instead.
-    fn device_refusal(&self) -> Option<&'static str> {
-        None
-    }
-
     /// The definition for GPUs.
     fn program(&self) -> Program;
 

@@ -53,8 +53,6 @@ pub trait Runnable: Send + Sync {
     fn status_meanings(&self) -> &'static [(u32, &'static str)];
     /// [`PreparedKernel::extra`].
     fn extra(&self) -> &[Vec<f32>];
-    /// [`PreparedKernel::device_refusal`].
-    fn device_refusal(&self) -> Option<&'static str>;
     /// [`PreparedKernel::program`].
     fn program(&self) -> Program;
     /// [`PreparedKernel::with_frames`].
@@ -90,9 +88,6 @@ impl<P: PreparedKernel + 'static> Runnable for P {
     }
     fn extra(&self) -> &[Vec<f32>] {
         PreparedKernel::extra(self)
-    }
-    fn device_refusal(&self) -> Option<&'static str> {
-        PreparedKernel::device_refusal(self)
     }
     fn program(&self) -> Program {
         PreparedKernel::program(self)

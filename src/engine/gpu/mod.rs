@@ -130,9 +130,6 @@ impl Gpu {
         {
             mask.check_matches(series)?;
         }
-        if let Some(reason) = prepared.device_refusal() {
-            return Err(Error::setting("device", &self.context.info.name, reason));
-        }
         let job = Job {
             program: prepared.program(),
             outputs: prepared.outputs(),

@@ -13,7 +13,7 @@ use crate::kernel::lanes::{Double, Lanes};
 use crate::kernel::{Curve, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
 
-use super::{Model, PharmacokineticFit, status_bit};
+use super::{PharmacokineticFit, status_bit};
 pub use tables::Tables;
 pub(super) use tables::{DelayTables, delay_tables, prepare};
 
@@ -64,11 +64,6 @@ impl PreparedKernel for PreparedOneRate {
 
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>> {
         Some(judge::judge(&self.tables, curve, engine, definition))
-    }
-
-    fn device_refusal(&self) -> Option<&'static str> {
-        let own_delay = self.settings.model == Model::ExtendedTofts && self.tables.delay.own;
-        own_delay.then_some("the shader of extended Tofts misses the minimum with a fitted delay; use the CPU engine")
     }
 
     fn program(&self) -> Program {

@@ -210,7 +210,7 @@ fn walk_turns(t: &Tables) -> usize {
         (true, true) => (f64::NEG_INFINITY, f64::INFINITY),
     };
     let passed = |time: f64| d.knot_times.partition_point(|knot| *knot <= time);
-    let mut turns = passed(t.frame_times[0] - low + d.reach);
+    let mut turns = passed(t.frame_times[0] - low + 1e-3);
     for pair in t.frame_times.windows(2) {
         // Rounding and the shader's step aside may move a knot into the window.
         let length = (pair[1] - pair[0]) * (1.0 + 1e-5) + 1e-3;
