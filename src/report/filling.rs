@@ -189,9 +189,9 @@ impl<'a> FillingPage<'a> {
         body += "<h2>Shells</h2>\n";
         body += &tables::shells(report);
         body += "<h2>Settings</h2>\n";
-        body += &table("Everything that was chosen or decided", &["setting", "value"], &tables::settings(report));
+        body += &table("", "Everything that was chosen or decided", &["setting", "value"], &tables::settings(report));
         body += "<h2>Provenance</h2>\n";
-        body += &table("What was analysed, with what", &["what", "value"], &tables::provenance(self));
+        body += &table("", "What was analysed, with what", &["what", "value"], &tables::provenance(self));
         Ok(page(&self.title, &body))
     }
 

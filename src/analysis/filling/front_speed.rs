@@ -180,17 +180,21 @@ fn speed_interval(slowness: f64, half: f64) -> [f64; 2] {
 }
 
 /// Bounds of groups of equally many, by value: one number more than there are groups. Where values tie there are fewer groups
-/// than asked for, since none is empty.
+/// than asked for, since none is empty or of no width.
 pub(super) fn equal_groups(values: &[f64], groups: usize) -> Vec<f64> {
     let up_to = |bound: f64| values.iter().filter(|value| **value <= bound).count();
     let mut bounds: Vec<f64> = quantile(values, 0.0).into_iter().collect();
     let mut members = 0;
     for bound in (1..=groups).filter_map(|g| quantile(values, g as f64 / groups as f64)) {
         let count = up_to(bound);
-        if count > members {
+        if count > members && bounds.last().is_some_and(|last| bound > *last) {
             bounds.push(bound);
             members = count;
         }
+    }
+    // All values are the same.
+    if bounds.len() == 1 {
+        bounds.push(bounds[0]);
     }
     bounds
 }
@@ -255,10 +259,10 @@ mod tests {
     #[test]
     fn no_group_is_empty_where_values_tie() {
         assert_eq!(equal_groups(&[0.0, 1.0, 2.0, 3.0, 4.0], 2), [0.0, 2.0, 4.0]);
-        // A third of ten ties is still the tie.
         let mut ties = vec![1.0; 10];
         ties.extend([2.0, 3.0]);
-        assert_eq!(equal_groups(&ties, 3), [1.0, 1.0, 3.0]);
+        assert_eq!(equal_groups(&ties, 3), [1.0, 3.0]);
+        assert_eq!(equal_groups(&[0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 2.0, 2.0], 4), [0.0, 0.5, 2.0]);
         assert_eq!(equal_groups(&[5.0; 4], 6), [5.0, 5.0]);
         assert!(equal_groups(&[], 6).is_empty());
     }
