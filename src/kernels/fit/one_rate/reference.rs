@@ -20,16 +20,18 @@ const RATIO_LOGARITHM: f64 = 0.38;
 /// Most exact evaluations in each valley.
 const ITERATIONS: usize = 40;
 /// The same where the delay is a voxel's own.
-const DELAYED_ITERATIONS: usize = 64;
+const DELAYED_ITERATIONS: usize = 160;
 /// The rate has followed the delay when its step would gain less than this share of what the delay's would.
 const FOLLOWED: f64 = 0.01;
+/// Evaluations per delay of the dictionary.
+pub(super) const NODE_TURNS: usize = 4;
 /// Two valleys, two sides of each, and the best again.
 const LAST_ROUND: usize = 4;
 /// Between rates that shape a curve in proportion to the rate, and in proportion to its inverse: s.
 const TYPICAL_TIME: f64 = 10.0;
 /// A step that lowers the sum of squares by less than this share of it, or than this many roundings squared of sum C^2, is
 /// the last one …
-const NEGLIGIBLE: (f64, f64) = (1e-8, 64.0);
+const NEGLIGIBLE: (f64, f64) = (1e-8, 4.0);
 /// … and by more than this, the fit has not converged.
 const UNFINISHED: (f64, f64) = (1e-5, 1e-9);
 
@@ -201,7 +203,11 @@ fn basis<L: Lanes, const OWN: bool>(
             high = lanes.select(below, middle, high);
             low = lanes.select(reached, middle, low);
         }
-        let since = time - lanes.lookup(&d.knot_times, low);
+        // The difference of two times that lie close is exact in 32 bits; that of a time and a delay isn't.
+        let mut since = (t.frame_times.at(lanes, i) - lanes.lookup(&d.knot_times, low)) - delay;
+        if L::WIDTH > 1 {
+            since = since + (d.frame_rest.at(lanes, i) - lanes.lookup(&d.knot_rest, low));
+        }
         let arrived = lanes.lookup(&d.knot_times, zero).le(looked_up);
         let length = since.max(zero);
         let begin = lanes.lookup(&d.knot_values, low);
@@ -552,7 +558,6 @@ pub(super) fn fit<L: Lanes>(
     let own = t.delay.own;
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
-    let half = lanes.splat(0.5);
     let far = lanes.splat(f64::from(f32::MAX) / 4.0);
     let blank = Valley { value: far, depth: zero, rate: t.rates.at(lanes, 0), delay: zero };
     let mut best = [blank; 2];
@@ -588,10 +593,17 @@ pub(super) fn fit<L: Lanes>(
                 let alone = xc * lanes.splat(dictionary.inverse_squares);
                 valleys(lanes, t, j, alone, work.c, &mut at_delay);
                 here = at_delay[0];
-                // Delays may differ by less than neighbouring rates do: one step of the rate tells.
-                let p = evaluate_point::<L, true>(lanes, t, here.rate, here.delay, zero, alone, None, work);
-                let drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
-                here.value = (p.sse - drop).max(lanes.splat(0.1) * p.sse);
+                // Delays may differ by less than neighbouring rates do: some steps of the rate tell.
+                let mut rates = RateSearch::new(lanes, t);
+                let mut rate = here.rate;
+                here.value = far;
+                for turn in 0..NODE_TURNS {
+                    let p = evaluate_point::<L, true>(lanes, t, rate, here.delay, zero, alone, None, work);
+                    let better = p.sse.lt(here.value);
+                    here.value = lanes.select(better, p.sse, here.value);
+                    here.rate = lanes.select(better, rate, here.rate);
+                    rate = rates.next(lanes, t, samples, rate, turn, &p).rate;
+                }
             }
             let node = lanes.splat(t.delay.nodes.get(j.max(1) - 1).copied().unwrap_or(0.0));
             let near = (node - given_delay).abs().le(lanes.splat(t.delay.reach)) & lanes.mask(j > 0);
@@ -643,9 +655,7 @@ pub(super) fn fit<L: Lanes>(
         };
         let start = if again { chosen } else { starts[valley] };
         let (mut rate, mut delay) = (start.rate, start.delay);
-        // Rates at which the slope was seen to fall and to rise; none yet.
-        let (mut low, mut high) = (half * lowest, highest + highest);
-        let (mut previous_rate, mut previous_slope) = (zero, zero);
+        let mut rates = RateSearch::new(lanes, t);
         let mut settled = lanes.mask(false);
         let mut count = zero;
         let mut search = DelaySearch::<L>::new(lanes, t, delay, left);
@@ -664,65 +674,22 @@ pub(super) fn fit<L: Lanes>(
             if !moving.any() || turn + 1 == turns {
                 break;
             }
-            let small = drop.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
-            let mut next_rate = rate;
-            let mut stuck = lanes.mask(t.model == Model::Patlak);
-            if t.model != Model::Patlak {
-                let falling = p.slope.lt(zero);
-                low = lanes.select(falling, low.max(rate), low);
-                high = lanes.select(falling, high, high.min(rate));
-                // The second derivative from two slopes, if it makes sense beside that of Gauss and Newton.
-                let apart = rate - previous_rate;
-                let moved = apart.abs().gt(zero) & lanes.mask(turn > 0);
-                let secant = (p.slope - previous_slope) / lanes.select(moved, apart, one);
-                let large_residual = p.sse.gt(lanes.splat(1e-4) * samples.squares);
-                // On a curved bound the coefficients may move along with the rate, which the curvature doesn't know.
-                let curved = lanes.mask(t.companion == Companion::Integral) & !p.solution.b_free;
-                let least = lanes.select(curved, lanes.splat(1e-3), lanes.splat(0.05));
-                let sensible = moved
-                    & (large_residual | curved)
-                    & secant.gt(least * p.curvature)
-                    & secant.lt(lanes.splat(20.0) * p.curvature);
-                let second = lanes.select(sensible, secant, p.curvature);
-                let relative = -(p.slope / (lanes.select(second.gt(zero), second, one) * rate.max(lanes.splat(1e-30))));
-                let relative = lanes.select(second.gt(zero), relative, zero);
-                // Slow rates shape a curve in proportion to the rate, fast ones to its inverse.
-                let product = rate * lanes.splat(TYPICAL_TIME);
-                let share = product / (one + product);
-                let below = one - share * relative;
-                let above = one + (one - share) * relative;
-                let fair = below.gt(lanes.splat(0.2)) & above.gt(lanes.splat(0.2));
-                let factor = above / lanes.select(fair, below, one);
-                let limit = lanes.select(relative.gt(zero), lanes.splat(5.0), lanes.splat(0.2));
-                let factor = lanes.select(fair, factor, limit).max(lanes.splat(0.2)).min(lanes.splat(5.0));
-                let tried = (rate * factor).max(lowest).min(highest);
-                let corner = lanes.splat(t.corner);
-                let crosses = (rate.lt(corner) & corner.lt(tried)) | (tried.lt(corner) & corner.lt(rate));
-                let tried = lanes.select(crosses & !p.solution.b_free, corner, tried);
-                let stays = tried.le(rate) & tried.ge(rate);
-                // A last step is a short one: where the sum of squares is flat, a long one leads nowhere.
-                let tried = lanes.select(small & relative.abs().gt(lanes.splat(0.1)), rate, tried);
-                let out = tried.le(low) | tried.ge(high);
-                let middle = (low * high).sqrt().max(lowest).min(highest);
-                // The last step doesn't leave its valley, and one too small for a number is none.
-                next_rate = lanes.select(out, lanes.select(stays | small, rate, middle), tried);
-                stuck = stays;
-                (previous_rate, previous_slope) = (rate, p.slope);
-            }
+            let step = rates.next(lanes, t, samples, rate, turn, &p);
+            let RateStep { small, stuck, .. } = step;
+            let mut next_rate = step.rate;
             if own {
                 // The delay's slope tells only where the rate has followed: until then the rate moves alone.
                 let level = p.delay_slope * p.delay_slope / p.delay_curvature.max(lanes.splat(1e-30));
                 let flat = level.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
-                let followed = small | stuck | drop.le(lanes.splat(FOLLOWED) * level);
-                let next_delay = search.next(lanes, delay, moving & delay_free & followed, &p);
+                let followed =
+                    small | stuck | (p.rate_by_delay.abs().gt(zero) & drop.le(lanes.splat(FOLLOWED) * level));
+                let next_delay = search.next(lanes, rate, delay, moving & delay_free & followed, &p);
                 let moves = (next_delay - delay).abs().gt(zero);
-                let relative = p.rate_by_delay * (next_delay - delay) / rate.max(lanes.splat(1e-30));
+                let relative = search.rate_by_delay * (next_delay - delay) / rate.max(lanes.splat(1e-30));
                 let factor = one / (one - relative.max(lanes.splat(-1.0)).min(lanes.splat(0.5)));
                 next_rate = lanes.select(moves, next_rate * factor, next_rate).max(lowest).min(highest);
                 // Another delay has other slopes.
-                low = lanes.select(moves, half * lowest, low);
-                high = lanes.select(moves, highest + highest, high);
-                previous_rate = lanes.select(moves, next_rate, previous_rate);
+                rates.forget(lanes, t, moves, next_rate);
                 settled = settled | (moving & (small | stuck) & (!delay_free | flat | search.stuck));
                 delay = next_delay;
             } else {
@@ -762,6 +729,137 @@ fn choose<L: Lanes>(lanes: L, mask: L::M, a: &Valley<L::F>, b: &Valley<L::F>) ->
     }
 }
 
+/// The search for the rate at one delay: steps of Gauss and Newton, then of secants, between rates of falling and rising
+/// slope.
+struct RateSearch<L: Lanes> {
+    /// Rates at which the slope was seen to fall and to rise, none yet; and the slopes there.
+    low: L::F,
+    high: L::F,
+    slope_at_low: L::F,
+    slope_at_high: L::F,
+    previous_rate: L::F,
+    previous_slope: L::F,
+    /// Lengths of the last two steps, the later one first.
+    lengths: [L::F; 2],
+}
+
+/// A step of the rate.
+struct RateStep<F, M> {
+    rate: F,
+    /// Whether next to nothing is left to gain.
+    small: M,
+    /// Whether the step is none.
+    stuck: M,
+}
+
+impl<L: Lanes> RateSearch<L> {
+    #[inline(always)]
+    fn new(lanes: L, t: &Tables) -> Self {
+        let zero = lanes.splat(0.0);
+        let (lowest, highest) = Self::ends(lanes, t);
+        Self {
+            low: lanes.splat(0.5) * lowest,
+            high: highest + highest,
+            slope_at_low: zero,
+            slope_at_high: zero,
+            previous_rate: zero,
+            previous_slope: zero,
+            lengths: [lanes.splat(f64::from(f32::MAX)); 2],
+        }
+    }
+
+    #[inline(always)]
+    fn ends(lanes: L, t: &Tables) -> (L::F, L::F) {
+        (t.rates.at(lanes, 0), t.rates.at(lanes, t.rates.len() - 1))
+    }
+
+    /// Another delay has other slopes.
+    #[inline(always)]
+    fn forget(&mut self, lanes: L, t: &Tables, where_moved: L::M, rate: L::F) {
+        let new = Self::new(lanes, t);
+        self.low = lanes.select(where_moved, new.low, self.low);
+        self.high = lanes.select(where_moved, new.high, self.high);
+        self.previous_rate = lanes.select(where_moved, rate, self.previous_rate);
+        for (length, new) in self.lengths.iter_mut().zip(new.lengths) {
+            *length = lanes.select(where_moved, new, *length);
+        }
+    }
+
+    #[inline(always)]
+    fn next(
+        &mut self,
+        lanes: L,
+        t: &Tables,
+        samples: &Samples<L::F>,
+        rate: L::F,
+        turn: usize,
+        p: &Point<L::F, L::M>,
+    ) -> RateStep<L::F, L::M> {
+        let zero = lanes.splat(0.0);
+        let one = lanes.splat(1.0);
+        let (lowest, highest) = Self::ends(lanes, t);
+        let negligible = lanes.splat(NEGLIGIBLE.1 * L::EPSILON * L::EPSILON) * samples.squares;
+        let drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
+        let small = drop.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
+        if t.model == Model::Patlak {
+            return RateStep { rate, small, stuck: lanes.mask(true) };
+        }
+        let falling = p.slope.lt(zero);
+        let (rises, falls) = (!falling & rate.lt(self.high), falling & rate.gt(self.low));
+        self.low = lanes.select(falls, rate, self.low);
+        self.slope_at_low = lanes.select(falls, p.slope, self.slope_at_low);
+        self.high = lanes.select(rises, rate, self.high);
+        self.slope_at_high = lanes.select(rises, p.slope, self.slope_at_high);
+        // The second derivative from two slopes, if it makes sense beside that of Gauss and Newton.
+        let apart = rate - self.previous_rate;
+        let moved = apart.abs().gt(zero) & lanes.mask(turn > 0);
+        let secant = (p.slope - self.previous_slope) / lanes.select(moved, apart, one);
+        let large_residual = p.sse.gt(lanes.splat(1e-4) * samples.squares);
+        // On a curved bound the coefficients may move along with the rate, which the curvature doesn't know.
+        let curved = lanes.mask(t.companion == Companion::Integral) & !p.solution.b_free;
+        let least = lanes.select(curved, lanes.splat(1e-3), lanes.splat(0.05));
+        let sensible = moved
+            & (large_residual | curved)
+            & secant.gt(least * p.curvature)
+            & secant.lt(lanes.splat(20.0) * p.curvature);
+        let second = lanes.select(sensible, secant, p.curvature);
+        let relative = -(p.slope / (lanes.select(second.gt(zero), second, one) * rate.max(lanes.splat(1e-30))));
+        let relative = lanes.select(second.gt(zero), relative, zero);
+        // Slow rates shape a curve in proportion to the rate, fast ones to its inverse.
+        let product = rate * lanes.splat(TYPICAL_TIME);
+        let share = product / (one + product);
+        let below = one - share * relative;
+        let above = one + (one - share) * relative;
+        let fair = below.gt(lanes.splat(0.2)) & above.gt(lanes.splat(0.2));
+        let factor = above / lanes.select(fair, below, one);
+        let limit = lanes.select(relative.gt(zero), lanes.splat(5.0), lanes.splat(0.2));
+        let factor = lanes.select(fair, factor, limit).max(lanes.splat(0.2)).min(lanes.splat(5.0));
+        let tried = (rate * factor).max(lowest).min(highest);
+        let corner = lanes.splat(t.corner);
+        let crosses = (rate.lt(corner) & corner.lt(tried)) | (tried.lt(corner) & corner.lt(rate));
+        let tried = lanes.select(crosses & !p.solution.b_free, corner, tried);
+        let between = self.low.ge(lowest) & self.high.le(highest);
+        let narrow = between & (self.high - self.low).le(lanes.splat(4.0 * L::EPSILON) * rate);
+        let stuck = (tried.le(rate) & tried.ge(rate)) | narrow;
+        // A last step is a short one: where the sum of squares is flat, a long one leads nowhere.
+        let tried = lanes.select(small & relative.abs().gt(lanes.splat(0.1)), rate, tried);
+        // A slope with a kink sends steps to and fro: each is at most half of the one before the last.
+        let slow = between & (tried - rate).abs().gt(lanes.splat(0.5) * self.lengths[1]);
+        let out = tried.le(self.low) | tried.ge(self.high) | slow;
+        let middle = (self.low * self.high).sqrt().max(lowest).min(highest);
+        // Every other time where a straight line between both slopes has its zero.
+        let share = self.slope_at_high / (self.slope_at_high - self.slope_at_low).max(lanes.splat(1e-30));
+        let share = share.max(lanes.splat(0.01)).min(lanes.splat(0.99));
+        let crossing = self.high + share * (self.low - self.high);
+        let middle = lanes.select(between & lanes.mask(turn % 2 == 0), crossing, middle);
+        // The last step doesn't leave its valley, and one too small for a number is none.
+        let next = lanes.select(out, lanes.select(stuck | small, rate, middle), tried);
+        (self.previous_rate, self.previous_slope) = (rate, p.slope);
+        self.lengths = [(next - rate).abs(), self.lengths[0]];
+        RateStep { rate: next, small, stuck }
+    }
+}
+
 /// The search for a delay to one side of an entry of the dictionary, where the sum of squares may have a kink.
 struct DelaySearch<L: Lanes> {
     /// The stretch that is searched.
@@ -774,6 +872,11 @@ struct DelaySearch<L: Lanes> {
     side: L::F,
     previous_delay: L::F,
     previous_slope: L::F,
+    previous_rate: L::F,
+    /// Lengths of the last two steps, the later one first.
+    lengths: [L::F; 2],
+    /// How the rate follows the delay.
+    rate_by_delay: L::F,
     /// Whether the step is none.
     stuck: L::M,
 }
@@ -796,13 +899,16 @@ impl<L: Lanes> DelaySearch<L> {
             side: if left { aside } else { -aside },
             previous_delay: delay,
             previous_slope: zero,
+            previous_rate: zero,
+            lengths: [lanes.splat(f64::from(f32::MAX)); 2],
+            rate_by_delay: zero,
             stuck: lanes.mask(false),
         }
     }
 
     /// The next delay, from the slope at this one.
     #[inline(always)]
-    fn next(&mut self, lanes: L, delay: L::F, active: L::M, p: &Point<L::F, L::M>) -> L::F {
+    fn next(&mut self, lanes: L, rate: L::F, delay: L::F, active: L::M, p: &Point<L::F, L::M>) -> L::F {
         let zero = lanes.splat(0.0);
         let one = lanes.splat(1.0);
         let slope = p.delay_slope;
@@ -812,16 +918,27 @@ impl<L: Lanes> DelaySearch<L> {
         let apart = delay - self.previous_delay;
         let moved = apart.abs().gt(zero);
         let secant = (slope - self.previous_slope) / lanes.select(moved, apart, one);
-        let sensible =
-            moved & secant.gt(lanes.splat(0.2) * p.delay_curvature) & secant.lt(lanes.splat(20.0) * p.delay_curvature);
+        // On a bound the curvature is that at a rate that stays: far more than that of a rate that follows.
+        let follows = p.rate_by_delay.abs().gt(zero);
+        let least = lanes.select(follows, lanes.splat(0.2), lanes.splat(1e-4));
+        let sensible = moved & secant.gt(least * p.delay_curvature) & secant.lt(lanes.splat(20.0) * p.delay_curvature);
+        let followed = lanes.select(moved, (rate - self.previous_rate) / lanes.select(moved, apart, one), zero);
+        self.rate_by_delay = lanes.select(follows, p.rate_by_delay, followed);
         let second = lanes.select(sensible, secant, p.delay_curvature);
         let step = -(slope / lanes.select(second.gt(zero), second, one));
         let tried = (delay + lanes.select(second.gt(zero), step, zero)).max(self.first).min(self.last);
         self.stuck = active & tried.le(delay) & tried.ge(delay);
-        let out = (tried.le(self.low) | tried.ge(self.high)) & !self.stuck;
+        let between = self.low.ge(self.first) & self.high.le(self.last);
+        let slow = between & (tried - delay).abs().gt(lanes.splat(0.5) * self.lengths[1]);
+        let out = (tried.le(self.low) | tried.ge(self.high) | slow) & !self.stuck;
         let middle = (lanes.splat(0.5) * (self.low + self.high)).max(self.first).min(self.last);
         self.previous_delay = lanes.select(active, delay, self.previous_delay);
         self.previous_slope = lanes.select(active, slope, self.previous_slope);
-        lanes.select(active, lanes.select(out, middle, tried), delay)
+        self.previous_rate = lanes.select(active, rate, self.previous_rate);
+        let next = lanes.select(active, lanes.select(out, middle, tried), delay);
+        let length = (next - delay).abs();
+        self.lengths =
+            [lanes.select(active, length, self.lengths[0]), lanes.select(active, self.lengths[0], self.lengths[1])];
+        next
     }
 }
