@@ -344,7 +344,7 @@ impl<'a> Measurement<'a> {
             return None;
         }
         let shell = |n: usize| shells::shell_of(&bounds, distance_mm[n]);
-        let mut counts = vec![(0usize, 0usize); self.settings.shells];
+        let mut counts = vec![(0usize, 0usize); bounds.len() - 1];
         for n in reached {
             counts[shell(n)].0 += 1;
             counts[shell(n)].1 += usize::from(self.times.enhances(n));
