@@ -1,4 +1,4 @@
-// Pharmacokinetic models that are linear given one rate constant. The definition is src/kernels/fit/one_rate/ (reference.rs,
+// Pharmacokinetic models that are linear given one rate constant. The definition is src/kernels/fit/one_rate/ (reference.rs, search.rs,
 // bounded_linear.rs, linear.rs, results.rs): the same names, order and guards. One thread per voxel.
 //
 // A thread has no memory for curves: the convolution is walked along anew for each of the three passes of an evaluation, from
