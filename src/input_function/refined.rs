@@ -56,7 +56,8 @@ impl InputFunction {
     }
 }
 
-/// The slope at every knot: the weighted harmonic mean of its neighbours', 0 at a local extremum; at both ends that of the only one.
+/// The slope at every knot: the weighted harmonic mean of its neighbours', 0 at a local extremum and at the
+/// beginning, where nothing has arrived; at the end that of the last one.
 fn slopes(t: &[f64], c: &[f64]) -> Vec<f64> {
     let step = |i: usize| (t[i + 1] - t[i], (c[i + 1] - c[i]) / (t[i + 1] - t[i]));
     let inner = |i: usize| {
@@ -69,7 +70,7 @@ fn slopes(t: &[f64], c: &[f64]) -> Vec<f64> {
     };
     let last = t.len() - 1;
     let slope = |i: usize| match i {
-        0 => step(0).1,
+        0 => 0.0,
         _ if i == last => step(last - 1).1,
         _ => inner(i),
     };
