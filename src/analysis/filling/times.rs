@@ -81,7 +81,8 @@ impl FillingTimes {
     pub(super) fn crossing(&self, voxel: usize) -> Option<Time> {
         match self.crossing_s[voxel] {
             time if time.is_finite() => Some(Time::Known(time)),
-            _ if self.status[voxel] & status::CENSORED != 0 => Some(Time::Censored),
+            // What doesn't enhance never reaches the level, whatever its noise does.
+            _ if self.status[voxel] & (status::CENSORED | status::NOT_ENHANCING) != 0 => Some(Time::Censored),
             _ => None,
         }
     }
