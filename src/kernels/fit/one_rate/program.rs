@@ -200,6 +200,7 @@ pub(super) fn program(t: &Tables) -> Program {
         settings: bytemuck::bytes_of(&settings).to_vec(),
         tables: Cow::Owned(values),
         state_words: STATE_WORDS,
+        loop_turns: (search_delays * per_delay).max(refine_evaluations * per_evaluation + aside),
     }
 }
 

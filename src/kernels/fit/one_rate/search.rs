@@ -130,7 +130,7 @@ impl<L: Lanes> RateSearch<L> {
         let share = self.slope_at_high / (self.slope_at_high - self.slope_at_low).max(lanes.splat(1e-30));
         let share = share.max(lanes.splat(0.01)).min(lanes.splat(0.99));
         let crossing = self.high + share * (self.low - self.high);
-        let middle = lanes.select(between & lanes.mask(turn % 2 == 0), crossing, middle);
+        let middle = lanes.select(between & lanes.mask(turn.is_multiple_of(2)), crossing, middle);
         // The last step doesn't leave its valley, and one too small for a number is none.
         let next = lanes.select(out, lanes.select(stuck | small, rate, middle), tried);
         (self.previous_rate, self.previous_slope) = (rate, p.slope);
