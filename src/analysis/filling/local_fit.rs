@@ -175,12 +175,12 @@ mod tests {
             let lesion = lesion(shape, size, |_| true);
             let plane = of_position(&lesion, |[x, y, z]| 70.0 + 2.0 * x - 3.0 * y + 0.5 * z);
             let found = local_fit(&lesion, &vec![1.0; lesion.count()], &plane, 1.4);
-            for n in 0..lesion.count() {
+            for (n, value) in plane.iter().enumerate() {
                 let g = found.gradients[n].unwrap();
                 for (found, exact) in g.into_iter().zip([2.0, -3.0, 0.5]) {
                     assert!((found - exact).abs() < 0.02, "{shape:?}: {g:?}");
                 }
-                assert!((found.values[n] - plane[n]).abs() < 0.02);
+                assert!((found.values[n] - value).abs() < 0.02);
             }
         }
     }

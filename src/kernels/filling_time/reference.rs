@@ -351,6 +351,7 @@ fn derivatives<L: Lanes>(
 
 /// Where the isotonic regression of the samples crosses a threshold; returns status bits.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a fit, a level, memory and where the result goes")]
 fn cross_level<L: Lanes>(
     t: &Tables,
     l: L,
