@@ -595,7 +595,15 @@ fn fits_give_the_parameters_of_curves_in_files() {
         let out = fit(model, &["--model", model, "--pictures", "none", "--aif-in", "plasma"]);
         assert!(out.join("r_squared.nii.gz").exists(), "{model}");
     }
-    let out = fit("brix", &["--model", "brix", "--kind", "signal", "--baseline", "5", "--pictures", "none"]);
+    let signal = Series::open(&image).unwrap();
+    let samples = ndarray::Array4::from_shape_fn((4, 4, 2, 60), |(x, y, z, t)| {
+        100.0 + 100.0 * signal.voxels().get_f64(x + 4 * y + 16 * z + 32 * t) as f32
+    });
+    let signal = Series::from_array(samples.view(), signal.times().unwrap().clone()).unwrap();
+    signal.save(at("signal.nii.gz"), Default::default()).unwrap();
+    let (out, signal) = (at("brix"), at("signal.nii.gz"));
+    let flags = ["--model", "brix", "--baseline", "5", "--device", "cpu", "--pictures", "none", "--out", text(&out)];
+    succeed("dce_fit", &[&[text(&signal)], &flags[..]].concat());
     for id in ["brix_a", "kep", "kel"] {
         assert!(out.join(format!("{id}.nii.gz")).exists(), "no {id}");
     }

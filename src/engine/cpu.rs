@@ -230,15 +230,20 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
     // Types whose samples may be unusable: their voxels go through the kernel as constants, and are refused by it.
     macro_rules! load_checked {
         ($samples:expr, $difference:expr) => {{
-            load!($samples, $difference);
-            let limit = LARGEST_DIFFERENCE as f32;
-            for (finite, first) in workspace.finite.iter_mut().zip(&workspace.first[..length]) {
-                *finite = f32::from(u8::from(first.is_finite()));
+            let first = &$samples[start..start + length];
+            let finite = &mut workspace.finite[..length];
+            for ((to, finite), from) in workspace.first.iter_mut().zip(&mut *finite).zip(first) {
+                *to = *from as f32;
+                *finite = f32::from(u8::from(to.is_finite()));
             }
+            let limit = LARGEST_DIFFERENCE as f32;
             for t in 0..frames {
-                let row = &workspace.differences[t * stride..][..length];
-                for i in 0..length {
-                    workspace.finite[i] = if row[i].abs() < limit { workspace.finite[i] } else { 0.0 };
+                let row = &$samples[t * count + start..][..length];
+                let to = &mut workspace.differences[t * stride..][..length];
+                for (((to, finite), from), first) in to.iter_mut().zip(&mut *finite).zip(row).zip(first) {
+                    let difference: f32 = $difference(*from, *first);
+                    *to = difference;
+                    *finite = if difference.abs() < limit { *finite } else { 0.0 };
                 }
             }
             if workspace.finite[..length].iter().any(|finite| *finite == 0.0) {
