@@ -25,8 +25,8 @@ const DELAYED_ITERATIONS: usize = 160;
 const FOLLOWED: f64 = 0.01;
 /// Evaluations per delay of the dictionary.
 pub(super) const NODE_TURNS: usize = 4;
-/// Two valleys, two sides of each, and the best again.
-const LAST_ROUND: usize = 4;
+/// The deepest valley to both sides, towards it from both sides, another valley to both sides, and the best again.
+const LAST_ROUND: usize = 6;
 /// A step that lowers the sum of squares by less than this share of it, or than this many roundings squared of sum C^2, is
 /// the last one …
 pub(super) const NEGLIGIBLE: (f64, f64) = (1e-8, 4.0);
@@ -510,15 +510,21 @@ pub(super) fn fit<L: Lanes>(
     let mut least = lanes.splat(f64::from(f32::MAX));
     let mut outcome = Point::blank(lanes);
     let mut drop = zero;
-    // Each valley to both sides of its delay, then what was best once more.
+    // Each valley to both sides of its delay, then what was best once more. The sum of squares has kinks between two delays
+    // of the dictionary, and may have a valley there that is not seen from the deeper one of them.
     for round in 0..=LAST_ROUND {
-        let (valley, left) = (round / 2, round % 2 == 0);
+        let (valley, left, aside) = match round {
+            0 | 1 => (0, round == 0, 0.0),
+            2 => (0, false, -t.delay.reach),
+            3 => (0, true, t.delay.reach),
+            _ => (1, round == 4, 0.0),
+        };
         let again = round == LAST_ROUND;
         let needed = match round {
             0 => true,
-            1 => own && delay_free.any(),
-            2 => rival.any(),
-            3 => own && delay_free.any() && rival.any(),
+            1..=3 => own && delay_free.any(),
+            4 => rival.any(),
+            5 => own && delay_free.any() && rival.any(),
             _ => own || rival.any(),
         };
         if !needed {
@@ -532,6 +538,11 @@ pub(super) fn fit<L: Lanes>(
         };
         let start = if again { chosen } else { starts[valley] };
         let (mut rate, mut delay) = (start.rate, start.delay);
+        if own && aside != 0.0 {
+            let moved = delay + lanes.splat(aside);
+            let moved = moved.max(lanes.splat(t.delay.bounds.0)).min(lanes.splat(t.delay.bounds.1));
+            delay = lanes.select(delay_free, moved, delay);
+        }
         let mut rates = RateSearch::new(lanes, t);
         let mut settled = lanes.mask(false);
         let mut count = zero;
@@ -585,8 +596,8 @@ pub(super) fn fit<L: Lanes>(
             // Only the voxel's own rounds count.
             let counts = match round {
                 0 => lanes.mask(true),
-                1 => delay_free,
-                2 => rival,
+                1..=3 => delay_free,
+                4 => rival,
                 _ => rival & delay_free,
             };
             iterations = iterations + lanes.select(counts, count, zero);

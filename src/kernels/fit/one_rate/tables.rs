@@ -22,8 +22,8 @@ const FASTEST_SHARE: f64 = 30.0;
 const LOWEST_RATE: f64 = 1e-7;
 const HIGHEST_RATE: f64 = 1e5;
 /// Delays of the dictionary are a frame or a whole part of one apart, within these: s.
-const FINEST_DELAY: f64 = 0.5;
-const COARSEST_DELAY: f64 = 1.0;
+const FINEST_DELAY: f64 = 0.25;
+const COARSEST_DELAY: f64 = 0.5;
 
 /// What a model has beside c_p (*) exp(-rate t).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
