@@ -215,7 +215,8 @@ fn walk_turns(t: &Tables) -> usize {
         // Rounding and the shader's step aside may move a knot into the window.
         let length = (pair[1] - pair[0]) * (1.0 + 1e-5) + 1e-3;
         let (first, last) = (passed(pair[0] - high - 1e-3), passed(pair[1] - low + 1e-3));
-        let most = (first..last).map(|k| d.knot_times[k..last].partition_point(|knot| *knot <= d.knot_times[k] + length));
+        let most =
+            (first..last).map(|k| d.knot_times[k..last].partition_point(|knot| *knot <= d.knot_times[k] + length));
         turns += most.max().unwrap_or(0);
     }
     turns + 2 * t.n + 2
