@@ -475,7 +475,7 @@ mod tests {
     }
 
     /// Both reductions of the same series, together and each for itself.
-    fn assert_same<T: crate::series::Sample>(samples: Vec<T>, voxels: usize, frames: usize, masked: bool) {
+    fn assert_same(samples: impl Into<Voxels>, voxels: usize, frames: usize, masked: bool) {
         let times = TimeAxis::uniform(1.0, frames).unwrap();
         let series = Series::from_voxels(samples, [voxels, 1, 1, frames], times).unwrap();
         let labels = ndarray::Array3::from_shape_fn((voxels, 1, 1), |(i, _, _)| u32::from(i % 3 != 1));
@@ -500,16 +500,16 @@ mod tests {
         let words: Vec<u16> = (0..voxels * frames).map(|_| random()).collect();
         for masked in [false, true] {
             // Squares that 32 bits hold the sums of, and some that they don't.
-            assert_same(words.iter().map(|x| (x % 900) as i16 - 300).collect(), voxels, frames, masked);
-            assert_same(words.iter().map(|x| *x as i16).collect(), voxels, frames, masked);
+            assert_same(words.iter().map(|x| (x % 900) as i16 - 300).collect::<Vec<_>>(), voxels, frames, masked);
+            assert_same(words.iter().map(|x| *x as i16).collect::<Vec<_>>(), voxels, frames, masked);
             assert_same(words.clone(), voxels, frames, masked);
-            assert_same(words.iter().map(|x| *x as u8).collect(), voxels, frames, masked);
-            assert_same(words.iter().map(|x| f32::from(*x)).collect(), voxels, frames, masked);
+            assert_same(words.iter().map(|x| *x as u8).collect::<Vec<_>>(), voxels, frames, masked);
+            assert_same(words.iter().map(|x| f32::from(*x)).collect::<Vec<_>>(), voxels, frames, masked);
             // Only the voxels that stand for all in the first guess are noisy.
             let step = voxels.div_ceil(1 << 11);
             let misleading =
                 |i: usize| if (i % voxels).is_multiple_of(step) { words[i] as i16 } else { (i / voxels) as i16 };
-            assert_same((0..voxels * frames).map(misleading).collect(), voxels, frames, masked);
+            assert_same((0..voxels * frames).map(misleading).collect::<Vec<_>>(), voxels, frames, masked);
         }
     }
 
