@@ -31,10 +31,10 @@ Examples:
   filling_pattern dce.nii.gz --lesion tumour.nii.gz --out filling --window 0:900 --planes axial --cine frames
       A window for the grey image, one plane, and the cine as numbered PNG, too.
 
-DIR then holds ID.nii.gz with ID.json for every map, status.nii.gz, run.json, filling.json, shells.csv, report.html and
-cine.gif.
-Exit code: 0 when all is written, whether a pattern is found or not; 2 for a flag or value that can't be used, 1 for any
-other failure.";
+DIR then holds ID.nii.gz with ID.json for every map, status.nii.gz, run.json, filling.json,
+shells.csv, report.html and cine.gif.
+Exit code: 0 when all is written, whether a pattern is found or not; 2 for a flag or value that
+can't be used, 1 for any other failure.";
 
 /// How a lesion fills: the origin, direction, speed and extent of its enhancement, each with its uncertainty.
 ///

@@ -460,7 +460,7 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
         write_number(u32(row_of(SLOT_AIC)), voxel, aic, valid && has_aic);
     }
     if row_of(SLOT_ITERATIONS) >= 0 {
-        write_bits(u32(row_of(SLOT_ITERATIONS)), voxel, select(0u, turn_count, valid));
+        write_number(u32(row_of(SLOT_ITERATIONS)), voxel, f32(turn_count), valid);
     }
     if row_of(SLOT_FITTED_CURVE) >= 0 || row_of(SLOT_RESIDUAL) >= 0 {
         equations(voxel, 0.0, parameters, true, valid);

@@ -289,7 +289,7 @@ fn arrival_error(arrival: f32, tau: f32, front: Front, noise: f32) -> Found {
 }
 
 // Where the isotonic regression of the samples crosses a threshold; returns status bits.
-fn cross_level(threshold: f32, noise: f32, valid: bool) -> u32 {
+fn cross_level(threshold: f32, noise: f32, valid: bool, enhancing: bool) -> u32 {
     let m = uniforms.settings.frames_used;
     let half = i32(uniforms.settings.half_window);
     // The first frame above: where the sums of (sample - threshold) up to it are least.
@@ -304,7 +304,7 @@ fn cross_level(threshold: f32, noise: f32, valid: bool) -> u32 {
     }
     let from_start = first == 0u;
     let never = first >= m;
-    let crosses = valid && !from_start && !never;
+    let crosses = enhancing && !from_start && !never;
     // The line through the samples around it; times from the frame itself.
     let last = i32(m) - 1;
     let at = select(i32(first), last, never);
@@ -445,7 +445,7 @@ fn filling_time(@builtin(global_invocation_id) id: vec3<u32>) {
     write_number(ROW_TAU, voxel, tau, enhancing);
     write_number(ROW_NOISE, voxel, noise * (*s).scale, valid);
     if (*s).has_level != 0u {
-        bits |= cross_level(front.constant + (*s).level, noise, valid);
+        bits |= cross_level(front.constant + (*s).level, noise, valid, enhancing);
     }
     write_status(voxel, bits);
 }

@@ -1,4 +1,4 @@
-// Pharmacokinetic models that are linear given one rate constant. The definition is src/kernels/fit/one_rate/ (reference.rs,
+// Pharmacokinetic models that are linear given one rate constant. The definition is src/kernels/fit/one_rate/ (reference.rs, search.rs,
 // bounded_linear.rs, linear.rs, results.rs): the same names, order and guards. One thread per voxel.
 //
 // A thread has no memory for curves: the convolution is walked along anew for each of the three passes of an evaluation, from
@@ -49,9 +49,9 @@ struct Settings {
     half_steps_at: u32,
     first_at: u32,
     second_at: u32,
-    reserved_a: u32,
-    reserved_b: u32,
-    reserved_c: u32,
+    knot_rest_at: u32,
+    frame_rest_at: u32,
+    reserved: u32,
     // By the parameters' places.
     lower: array<vec4<f32>, 3>,
     upper: array<vec4<f32>, 3>,
@@ -104,9 +104,10 @@ const SERIES_TERMS: u32 = 15u;
 const HALVINGS: u32 = 44u;
 const COARSE_HALVINGS: u32 = 16u;
 const ITERATIONS: u32 = 40u;
-const DELAYED_ITERATIONS: u32 = 64u;
+const DELAYED_ITERATIONS: u32 = 160u;
+const NODE_TURNS: u32 = 4u;
 const LAST_ROUND: u32 = 4u;
-const STATE_WORDS: u32 = 44u;
+const STATE_WORDS: u32 = 51u;
 
 const EPSILON: f32 = 1.1920929e-7;
 const RATIO_LOGARITHM: f32 = 0.38;
@@ -202,17 +203,23 @@ struct Basis {
     b_by_time: f32,
 }
 
-// X, B and their derivatives at a time; times may only grow.
-fn walk_to(time: f32, side: f32) -> Basis {
-    let looked_up = time + side;
+// What 32 bits lack of a knot's time.
+fn knot_rest(i: u32) -> f32 {
+    return tables[uniforms.settings.knot_rest_at + i];
+}
+
+// X, B and their derivatives at a frame; frames may only grow.
+fn walk_to(frame: u32, delay: f32, side: f32) -> Basis {
+    let looked_up = frame_time(frame) - delay + side;
     if knot_time(0u) > looked_up {
         return Basis(0.0, 0.0, 0.0, 0.0, 0.0);
     }
     let patlak = uniforms.settings.model == PATLAK;
     while walk_knot + 1u < uniforms.settings.knots && knot_time(walk_knot + 1u) <= looked_up {
         if !patlak {
-            let length = knot_time(walk_knot + 1u) - knot_time(walk_knot);
-            if length != walk_length {
+            let length = (knot_time(walk_knot + 1u) - knot_time(walk_knot))
+                + (knot_rest(walk_knot + 1u) - knot_rest(walk_knot));
+            if abs(length - walk_length) > 1e-6 * length {
                 walk_length = length;
                 walk_weights = step_weights(walk_rate, length);
             }
@@ -225,7 +232,9 @@ fn walk_to(time: f32, side: f32) -> Basis {
         }
         walk_knot += 1u;
     }
-    let since = time - knot_time(walk_knot);
+    // The difference of two times that lie close is exact; that of a time and a delay isn't.
+    let since = ((frame_time(frame) - knot_time(walk_knot)) - delay)
+        + (tables[uniforms.settings.frame_rest_at + frame] - knot_rest(walk_knot));
     let length = max(since, 0.0);
     let begin = entry(uniforms.settings.knot_values_at + walk_knot);
     let slope = entry(uniforms.settings.knot_slopes_at + walk_knot);
@@ -463,7 +472,7 @@ fn evaluate_point(voxel: u32, rate: f32, delay: f32, side: f32, given: bool, giv
     if beside {
         walk_start(rate);
         for (var i = 0u; i < frames; i++) {
-            let p = walk_to(frame_time(i) - delay, side);
+            let p = walk_to(i, delay, side);
             xb += p.x * p.b;
             xd += p.x * p.by_rate;
             xc += p.x * sample(voxel, i);
@@ -479,7 +488,7 @@ fn evaluate_point(voxel: u32, rate: f32, delay: f32, side: f32, given: bool, giv
     var bd = 0.0;
     walk_start(rate);
     for (var i = 0u; i < frames; i++) {
-        let p = walk_to(frame_time(i) - delay, side);
+        let p = walk_to(i, delay, side);
         let b = p.b - overlap * p.x;
         let by_rate = p.by_rate - overlap_by_rate * p.x;
         cb += (sample(voxel, i) - alone * p.x) * b;
@@ -515,7 +524,7 @@ fn evaluate_point(voxel: u32, rate: f32, delay: f32, side: f32, given: bool, giv
     var re = 0.0;
     walk_start(rate);
     for (var i = 0u; i < frames; i++) {
-        let p = walk_to(frame_time(i) - delay, side);
+        let p = walk_to(i, delay, side);
         let b_i = p.b - overlap * p.x;
         let d_i = p.by_rate - overlap_by_rate * p.x;
         let residual = (sample(voxel, i) - alone * p.x) - b * b_i - surplus * p.x;
@@ -751,6 +760,13 @@ const ABOUT_MEAN: u32 = 40u;
 const DONE: u32 = 41u;
 const USABLE: u32 = 42u;
 const STARTED: u32 = 43u;
+const SLOPE_AT_LOW: u32 = 44u;
+const SLOPE_AT_HIGH: u32 = 45u;
+const LENGTH: u32 = 46u;
+const LENGTH_BEFORE: u32 = 47u;
+const SEARCH_RATE: u32 = 48u;
+const SEARCH_LENGTH: u32 = 49u;
+const SEARCH_LENGTH_BEFORE: u32 = 50u;
 
 fn keep_valley(at: u32, valley: Valley) {
     kept[at] = valley.value;
@@ -826,9 +842,18 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
         if j < s.delays {
             valleys(voxel, j);
             here = best_valley;
-            let p = evaluate_point(voxel, here.rate, here.delay, 0.0, false, 0.0, 0.0);
-            let drop = p.slope * p.slope / select(1.0, p.curvature, p.curvature > 0.0);
-            here.value = max(p.sse - drop, 0.1 * p.sse);
+            // Delays may differ by less than neighbouring rates do: some steps of the rate tell.
+            start_rate();
+            var rate = here.rate;
+            here.value = FAR;
+            for (var turn = 0u; turn < NODE_TURNS; turn++) {
+                let p = evaluate_point(voxel, rate, here.delay, 0.0, false, 0.0, 0.0);
+                if p.sse < here.value {
+                    here.value = p.sse;
+                    here.rate = rate;
+                }
+                rate = next_rate(p, rate, turn);
+            }
         }
         let before = kept_valley(BEFORE);
         let node = entry(s.nodes_at + max(j, 1u) - 1u);
@@ -872,10 +897,7 @@ fn start_round(round: u32) {
     }
     kept[ROUND] = f32(round);
     kept[TURN] = 0.0;
-    kept[LOW] = 0.5 * rate_of(0u);
-    kept[HIGH] = 2.0 * rate_of(s.rates - 1u);
-    kept[PREVIOUS_RATE] = 0.0;
-    kept[PREVIOUS_SLOPE] = 0.0;
+    start_rate();
     kept[SETTLED] = 0.0;
     kept[COUNT] = 0.0;
     let left = round % 2u == 0u;
@@ -887,11 +909,17 @@ fn start_round(round: u32) {
     kept[SEARCH_SIDE] = select(-s.aside, s.aside, left);
     kept[SEARCH_PREVIOUS] = delay;
     kept[SEARCH_SLOPE] = 0.0;
+    kept[SEARCH_RATE] = 0.0;
+    kept[SEARCH_LENGTH] = FAR;
+    kept[SEARCH_LENGTH_BEFORE] = FAR;
     kept[SEARCH_STUCK] = 0.0;
 }
 
+// How the rate follows the delay.
+var<private> rate_by_delay: f32;
+
 // The next delay, from the slope at this one.
-fn next_delay(delay: f32, moving: bool, p: Point) -> f32 {
+fn next_delay(rate: f32, delay: f32, moving: bool, p: Point) -> f32 {
     kept[SEARCH_STUCK] = 0.0;
     if !moving { return delay; }
     let slope = p.delay_slope;
@@ -903,18 +931,107 @@ fn next_delay(delay: f32, moving: bool, p: Point) -> f32 {
     let apart = delay - kept[SEARCH_PREVIOUS];
     let moved = abs(apart) > 0.0;
     let secant = (slope - kept[SEARCH_SLOPE]) / select(1.0, apart, moved);
-    let sensible = moved && secant > 0.2 * p.delay_curvature && secant < 20.0 * p.delay_curvature;
+    // On a bound the curvature is that at a rate that stays: far more than that of a rate that follows.
+    let follows = abs(p.rate_by_delay) > 0.0;
+    let least = select(1e-4, 0.2, follows);
+    let sensible = moved && secant > least * p.delay_curvature && secant < 20.0 * p.delay_curvature;
+    let followed = select(0.0, (rate - kept[SEARCH_RATE]) / select(1.0, apart, moved), moved);
+    rate_by_delay = select(followed, p.rate_by_delay, follows);
     let second = select(p.delay_curvature, secant, sensible);
     let step = select(0.0, -(slope / select(1.0, second, second > 0.0)), second > 0.0);
     let tried = min(max(delay + step, kept[SEARCH_FIRST]), kept[SEARCH_LAST]);
     let stuck = tried == delay;
-    let out = (tried <= kept[SEARCH_LOW] || tried >= kept[SEARCH_HIGH]) && !stuck;
+    let between = kept[SEARCH_LOW] >= kept[SEARCH_FIRST] && kept[SEARCH_HIGH] <= kept[SEARCH_LAST];
+    let slow = between && abs(tried - delay) > 0.5 * kept[SEARCH_LENGTH_BEFORE];
+    let out = (tried <= kept[SEARCH_LOW] || tried >= kept[SEARCH_HIGH] || slow) && !stuck;
     let middle =
         min(max(0.5 * (kept[SEARCH_LOW] + kept[SEARCH_HIGH]), kept[SEARCH_FIRST]), kept[SEARCH_LAST]);
     kept[SEARCH_STUCK] = select(0.0, 1.0, stuck);
     kept[SEARCH_PREVIOUS] = delay;
     kept[SEARCH_SLOPE] = slope;
-    return select(tried, middle, out);
+    kept[SEARCH_RATE] = rate;
+    let next = select(tried, middle, out);
+    kept[SEARCH_LENGTH_BEFORE] = kept[SEARCH_LENGTH];
+    kept[SEARCH_LENGTH] = abs(next - delay);
+    return next;
+}
+
+fn start_rate() {
+    kept[LOW] = 0.5 * rate_of(0u);
+    kept[HIGH] = 2.0 * rate_of(uniforms.settings.rates - 1u);
+    kept[SLOPE_AT_LOW] = 0.0;
+    kept[SLOPE_AT_HIGH] = 0.0;
+    kept[PREVIOUS_RATE] = 0.0;
+    kept[PREVIOUS_SLOPE] = 0.0;
+    kept[LENGTH] = FAR;
+    kept[LENGTH_BEFORE] = FAR;
+}
+
+// Whether next to nothing is left to gain; whether the step is none.
+var<private> small: bool;
+var<private> stuck: bool;
+
+fn negligible() -> f32 {
+    return 4.0 * EPSILON * EPSILON * kept[SQUARES];
+}
+
+// A step of the rate: of Gauss and Newton, then of secants, between rates of falling and rising slope.
+fn next_rate(p: Point, rate: f32, turn: u32) -> f32 {
+    let s = uniforms.settings;
+    let lowest = rate_of(0u);
+    let highest = rate_of(s.rates - 1u);
+    let drop = p.slope * p.slope / select(1.0, p.curvature, p.curvature > 0.0);
+    small = drop <= 1e-8 * p.sse + negligible();
+    stuck = true;
+    if s.model == PATLAK { return rate; }
+    if p.slope < 0.0 {
+        if rate > kept[LOW] {
+            kept[LOW] = rate;
+            kept[SLOPE_AT_LOW] = p.slope;
+        }
+    } else if rate < kept[HIGH] {
+        kept[HIGH] = rate;
+        kept[SLOPE_AT_HIGH] = p.slope;
+    }
+    let apart = rate - kept[PREVIOUS_RATE];
+    let moved = abs(apart) > 0.0 && turn > 0u;
+    let secant = (p.slope - kept[PREVIOUS_SLOPE]) / select(1.0, apart, moved);
+    let curved = s.companion == INTEGRAL && !p.solution.b_free;
+    let least = select(0.05, 1e-3, curved);
+    let sensible = moved && (p.sse > 1e-4 * kept[SQUARES] || curved) && secant > least * p.curvature
+        && secant < 20.0 * p.curvature;
+    let second = select(p.curvature, secant, sensible);
+    let step = -(p.slope / (select(1.0, second, second > 0.0) * max(rate, TINY)));
+    let relative = select(0.0, step, second > 0.0);
+    let product = rate * TYPICAL_TIME;
+    let share = product / (1.0 + product);
+    let below = 1.0 - share * relative;
+    let above = 1.0 + (1.0 - share) * relative;
+    let fair = below > 0.2 && above > 0.2;
+    let limit = select(0.2, 5.0, relative > 0.0);
+    let factor = min(max(select(limit, above / select(1.0, below, fair), fair), 0.2), 5.0);
+    var tried = min(max(rate * factor, lowest), highest);
+    let crosses = (rate < s.corner && s.corner < tried) || (tried < s.corner && s.corner < rate);
+    if crosses && !p.solution.b_free { tried = s.corner; }
+    let between = kept[LOW] >= lowest && kept[HIGH] <= highest;
+    let narrow = between && kept[HIGH] - kept[LOW] <= 4.0 * EPSILON * rate;
+    stuck = tried == rate || narrow;
+    if small && abs(relative) > 0.1 { tried = rate; }
+    // A slope with a kink sends steps to and fro: each is at most half of the one before the last.
+    let slow = between && abs(tried - rate) > 0.5 * kept[LENGTH_BEFORE];
+    let out = tried <= kept[LOW] || tried >= kept[HIGH] || slow;
+    var middle = min(max(sqrt(kept[LOW] * kept[HIGH]), lowest), highest);
+    if between && turn % 2u == 0u {
+        // Every other time where a straight line between both slopes has its zero.
+        let part = kept[SLOPE_AT_HIGH] / max(kept[SLOPE_AT_HIGH] - kept[SLOPE_AT_LOW], TINY);
+        middle = kept[HIGH] + min(max(part, 0.01), 0.99) * (kept[LOW] - kept[HIGH]);
+    }
+    let next = select(tried, select(middle, rate, stuck || small), out);
+    kept[PREVIOUS_RATE] = rate;
+    kept[PREVIOUS_SLOPE] = p.slope;
+    kept[LENGTH_BEFORE] = kept[LENGTH];
+    kept[LENGTH] = abs(next - rate);
+    return next;
 }
 
 // Moves rate and delay by what an evaluation told.
@@ -923,65 +1040,31 @@ fn advance(p: Point) {
     let lowest = rate_of(0u);
     let highest = rate_of(s.rates - 1u);
     let rate = kept[RATE];
-    let drop = p.slope * p.slope / select(1.0, p.curvature, p.curvature > 0.0);
-    let negligible = 64.0 * EPSILON * EPSILON * kept[SQUARES];
-    let small = drop <= 1e-8 * p.sse + negligible;
-    var next_rate = rate;
-    var stuck = s.model == PATLAK;
-    if s.model != PATLAK {
-        if p.slope < 0.0 {
-            kept[LOW] = max(kept[LOW], rate);
-        } else {
-            kept[HIGH] = min(kept[HIGH], rate);
-        }
-        let apart = rate - kept[PREVIOUS_RATE];
-        let moved = abs(apart) > 0.0 && kept[TURN] > 0.0;
-        let secant = (p.slope - kept[PREVIOUS_SLOPE]) / select(1.0, apart, moved);
-        let curved = s.companion == INTEGRAL && !p.solution.b_free;
-        let least = select(0.05, 1e-3, curved);
-        let sensible = moved && (p.sse > 1e-4 * kept[SQUARES] || curved) && secant > least * p.curvature
-            && secant < 20.0 * p.curvature;
-        let second = select(p.curvature, secant, sensible);
-        let step = -(p.slope / (select(1.0, second, second > 0.0) * max(rate, TINY)));
-        let relative = select(0.0, step, second > 0.0);
-        let product = rate * TYPICAL_TIME;
-        let share = product / (1.0 + product);
-        let below = 1.0 - share * relative;
-        let above = 1.0 + (1.0 - share) * relative;
-        let fair = below > 0.2 && above > 0.2;
-        let limit = select(0.2, 5.0, relative > 0.0);
-        let factor = min(max(select(limit, above / select(1.0, below, fair), fair), 0.2), 5.0);
-        var tried = min(max(rate * factor, lowest), highest);
-        let crosses = (rate < s.corner && s.corner < tried) || (tried < s.corner && s.corner < rate);
-        if crosses && !p.solution.b_free { tried = s.corner; }
-        stuck = tried == rate;
-        if small && abs(relative) > 0.1 { tried = rate; }
-        let out = tried <= kept[LOW] || tried >= kept[HIGH];
-        let middle = min(max(sqrt(kept[LOW] * kept[HIGH]), lowest), highest);
-        next_rate = select(tried, select(middle, rate, stuck || small), out);
-        kept[PREVIOUS_RATE] = rate;
-        kept[PREVIOUS_SLOPE] = p.slope;
-    }
+    var next = next_rate(p, rate, u32(kept[TURN]));
     if s.own != 0u {
         let delay = kept[THE_DELAY];
         let free = kept[DELAY_FREE] != 0.0;
+        let drop = p.slope * p.slope / select(1.0, p.curvature, p.curvature > 0.0);
         let level = p.delay_slope * p.delay_slope / max(p.delay_curvature, TINY);
-        let flat = level <= 1e-8 * p.sse + negligible;
-        let followed = small || stuck || drop <= FOLLOWED * level;
-        let next = next_delay(delay, free && followed, p);
-        if abs(next - delay) > 0.0 {
-            let relative = p.rate_by_delay * (next - delay) / max(rate, TINY);
-            next_rate = min(max(next_rate / (1.0 - min(max(relative, -1.0), 0.5)), lowest), highest);
+        let flat = level <= 1e-8 * p.sse + negligible();
+        let followed = small || stuck || (abs(p.rate_by_delay) > 0.0 && drop <= FOLLOWED * level);
+        let later = next_delay(rate, delay, free && followed, p);
+        if abs(later - delay) > 0.0 {
+            let relative = rate_by_delay * (later - delay) / max(rate, TINY);
+            next = min(max(next / (1.0 - min(max(relative, -1.0), 0.5)), lowest), highest);
+            // Another delay has other slopes.
             kept[LOW] = 0.5 * lowest;
             kept[HIGH] = 2.0 * highest;
-            kept[PREVIOUS_RATE] = next_rate;
+            kept[PREVIOUS_RATE] = next;
+            kept[LENGTH] = FAR;
+            kept[LENGTH_BEFORE] = FAR;
         }
         if (small || stuck) && (!free || flat || kept[SEARCH_STUCK] != 0.0) { kept[SETTLED] = 1.0; }
-        kept[THE_DELAY] = next;
+        kept[THE_DELAY] = later;
     } else if small || stuck {
         kept[SETTLED] = 1.0;
     }
-    kept[RATE] = next_rate;
+    kept[RATE] = next;
 }
 
 // Some evaluations; when the last one is done, the results.
@@ -1196,7 +1279,7 @@ fn write_all(voxel: u32, f: Found, p: Point, side: f32) {
         if fitted_row >= 0 || residual_row >= 0 {
             walk_start(select(0.0, f.rate, f.rate > 0.0));
             for (var i = 0u; i < frames; i++) {
-                let basis = walk_to(frame_time(i) - f.delay, side);
+                let basis = walk_to(i, f.delay, side);
                 let c = sample(voxel, i);
                 let residual =
                     (c - p.alone * basis.x) - f.b * (basis.b - p.overlap * basis.x) - p.surplus * basis.x;

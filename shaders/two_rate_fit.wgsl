@@ -743,7 +743,7 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
         equations(voxel, first, best_parameters, true, finite);
     }
     if row_of(SLOT_ITERATIONS) >= 0 {
-        write_bits(u32(row_of(SLOT_ITERATIONS)), voxel, select(0u, read_state(STATE_TURNS, voxel), finite));
+        write_number(u32(row_of(SLOT_ITERATIONS)), voxel, f32(read_state(STATE_TURNS, voxel)), finite);
     }
 
     // The inverse of the triangle; a delay that isn't fitted stands alone.

@@ -357,7 +357,7 @@ quantities! {
     FIT_NOISE_SD = "fit_noise_sd", None, "s", Series,
         "sqrt(SSE/dof) of the front's fit";
     LEVEL_CROSSING = "level_crossing", None, "T_L", Seconds,
-        "when the isotonic regression of the samples crosses c + L, on the series' own clock, c the fitted constant and L the level of the settings: at the frame where the sums of (sample - c - L) from the first frame on are least, between frames by the least-squares line through the samples around it; NaN where the level isn't reached";
+        "when the isotonic regression of the samples crosses c + L, on the series' own clock, c the fitted constant and L the level of the settings: at the frame where the sums of (sample - c - L) from the first frame on are least, between frames by the least-squares line through the samples around it; NaN where the voxel doesn't enhance or the level isn't reached";
     LEVEL_CROSSING_SE = "level_crossing_se", None, "SE(T_L)", Seconds,
         "standard error of the level crossing from that line and the noise of the front's fit";
     SSE = "sse", Some("Q.US1.023"), "SSE", SeriesSquared,

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use perfuse::input_function::{Arrival, Haematocrit, Population};
+use perfuse::kernels::fit::{Model, Parameter};
 use perfuse::phantom::{Noise, Phantom};
-use perfuse::{Mask, Series, VoxelMap};
+use perfuse::{Mask, Series, TimeAxis, VoxelMap};
 use tempfile::TempDir;
 
 /// The program, which `cargo test` builds along with the tests.
@@ -507,5 +509,117 @@ fn a_lesion_that_tells_nothing_is_a_result_and_one_that_fits_not_is_an_error() {
         assert_eq!(json["speed_trend"], "undetermined");
         assert!(json["description"].as_str().unwrap().contains("undetermined"));
         assert_eq!(files(&target.join("cine")).len(), 40);
+    }
+}
+
+/// Curves of extended Tofts as a series of concentrations, every voxel with parameters of its own, and the plasma's curve.
+fn tissue(folder: &Path) -> (PathBuf, PathBuf, impl Fn(usize, usize) -> [f64; 3]) {
+    let times = TimeAxis::uniform(4.0, 60).unwrap();
+    let blood = Population::Parker.input_function(&times, &Arrival::at(20.0).unwrap()).unwrap();
+    let plasma = blood.in_plasma(Haematocrit::new(0.42).unwrap()).unwrap();
+    let truth = |x: usize, y: usize| [0.05 + 0.05 * x as f64, 0.2 + 0.05 * y as f64, 0.01 * (x + y) as f64];
+    let mut samples = ndarray::Array4::zeros((4, 4, 2, 60));
+    for x in 0..4 {
+        for y in 0..4 {
+            let [ktrans, ve, vp] = truth(x, y);
+            let parameters =
+                [(Parameter::Ktrans, ktrans), (Parameter::ExtravascularVolume, ve), (Parameter::PlasmaVolume, vp)];
+            let curve = Model::ExtendedTofts.concentration(&parameters, &plasma, 0.0, &times).unwrap();
+            for (t, c) in curve.iter().enumerate() {
+                samples[[x, y, 0, t]] = *c as f32;
+                samples[[x, y, 1, t]] = *c as f32;
+            }
+        }
+    }
+    let series = Series::from_array(samples.view(), times).unwrap();
+    let (image, table) = (folder.join("conc.nii.gz"), folder.join("plasma.csv"));
+    series.save(&image, Default::default()).expect("saved");
+    let mut csv = String::from("time_s,concentration_mM\n");
+    for (t, c) in plasma.times_s().iter().zip(plasma.concentration_mm()) {
+        csv += &format!("{t},{c}\n");
+    }
+    std::fs::write(&table, csv).unwrap();
+    (image, table, truth)
+}
+
+#[test]
+fn fits_give_the_parameters_of_curves_in_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, table, truth) = tissue(folder.path());
+    let at = |name: &str| folder.path().join(name);
+    let arguments = |out: &Path, flags: &[&str]| -> Vec<String> {
+        let fixed =
+            [text(&image), "--kind", "concentration", "--device", "cpu", "--aif", text(&table), "--out", text(out)];
+        fixed.iter().chain(flags).map(|word| word.to_string()).collect()
+    };
+    let fit = |name: &str, flags: &[&str]| {
+        let words = arguments(&at(name), flags);
+        succeed("dce_fit", &words.iter().map(String::as_str).collect::<Vec<_>>());
+        at(name)
+    };
+    let json = |path: PathBuf| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("{path:?}"))).unwrap()
+    };
+    let plasma = ["--aif-in", "plasma"];
+    for (name, flags) in [
+        ("nonlinear", &["--model", "extended_tofts"][..]),
+        ("delayed", &["--model", "extended_tofts", "--delay", "free", "--pictures", "none"]),
+        ("linear", &["--model", "extended_tofts", "--method", "linear", "--pictures", "none"]),
+    ] {
+        let out = fit(name, &[flags, &plasma].concat());
+        // The linear form integrates the tissue's curve by trapezia.
+        let within = if name == "linear" { 0.1 } else { 1e-3 };
+        for (k, id) in ["ktrans", "ve", "vp"].into_iter().enumerate() {
+            let map = VoxelMap::open(out.join(format!("{id}.nii.gz"))).unwrap();
+            let found = map.values();
+            for x in 0..4 {
+                for y in 0..4 {
+                    let (found, truth) = (f64::from(found[[x, y, 1]]), truth(x, y)[k]);
+                    assert!((found - truth).abs() <= within * truth + 1e-4, "{name} {id} {x},{y}: {found} for {truth}");
+                }
+            }
+            assert!(out.join(format!("{id}_se.nii.gz")).exists(), "{name}: no {id}_se");
+        }
+        for file in
+            ["kep.nii.gz", "sse.nii.gz", "r_squared.nii.gz", "aic.nii.gz", "status.nii.gz", "input_function.csv"]
+        {
+            assert!(out.join(file).exists(), "{name}: no {file}");
+        }
+        assert_eq!(out.join("delay.nii.gz").exists(), name == "delayed");
+        assert_eq!(out.join("pictures/ktrans.png").exists(), name == "nonlinear");
+        assert_eq!(json(out.join("run.json"))["settings"]["model"], "extended_tofts");
+    }
+
+    // Every other model runs, and the selection takes the model that the curves were made by.
+    for model in ["tofts", "patlak", "one_compartment", "two_compartment_uptake", "two_compartment_exchange"] {
+        let out = fit(model, &["--model", model, "--pictures", "none", "--aif-in", "plasma"]);
+        assert!(out.join("r_squared.nii.gz").exists(), "{model}");
+    }
+    let out = fit("brix", &["--model", "brix", "--kind", "signal", "--baseline", "5", "--pictures", "none"]);
+    for id in ["brix_a", "kep", "kel"] {
+        assert!(out.join(format!("{id}.nii.gz")).exists(), "no {id}");
+    }
+    let selected = ["--model", "tofts,extended_tofts,patlak", "--pictures", "none", "--aif-in", "plasma"];
+    let out = fit("selected", &selected);
+    let labels = VoxelMap::open(out.join("model.nii.gz")).unwrap();
+    assert!(labels.values().iter().all(|label| *label == 2.0), "{:?}", labels.values());
+
+    let again = arguments(&at("linear"), &["--model", "tofts", "--aif-in", "plasma"]);
+    let again = run("dce_fit", &again.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(again.status.code(), Some(1));
+    assert!(error(&again).contains("--force"), "{}", error(&again));
+    for (flags, hint) in [
+        (&["--model", "toft"][..], "toft"),
+        (&["--model", "tofts", "--aif-in", "plasma", "--delay", "soon"], "soon"),
+        (&["--model", "tofts"], "--aif-in"),
+        (&["--model", "tofts", "--aif-in", "blood", "--haematocrit", "42"], "haematocrit"),
+        (&["--model", "tofts", "--aif-in", "plasma", "--delay", "free", "--method", "linear"], "linear"),
+        (&["--model", "tofts", "--aif-in", "plasma", "--bounds", "ve=2:1"], "ve"),
+    ] {
+        let words = arguments(&at("refused"), flags);
+        let output = run("dce_fit", &words.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", error(&output));
+        assert!(error(&output).contains(hint), "{flags:?}: {}", error(&output));
+        assert!(!at("refused").exists(), "{flags:?} left a folder");
     }
 }

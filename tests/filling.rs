@@ -97,6 +97,36 @@ fn the_angioleiomyoma_like_lesion_is_described_as_it_was_seen() {
     assert!(filled.windows(2).all(|w| w[1].1 >= w[0].1) && (0.6..0.75).contains(&filled[filled.len() - 1].1));
     // Maps lie on the series' grid and say why a voxel has none.
     let arrival = report.maps.get(Quantity::FRONT_ARRIVAL).unwrap();
+    // Smoothed arrivals, from which isochrones are drawn, lie where the front truly is, at the rim too; so do local speeds.
+    let (smooth, speeds) = (report.maps.get("smoothed_arrival").unwrap(), report.maps.get("local_speed").unwrap());
+    let (half_rise, tau) = (report.maps.get("half_rise_time").unwrap(), report.maps.get("rise_time_constant").unwrap());
+    let mut misses = Vec::new();
+    let radius_mm = (report.extent.lesion_ml * 1000.0 * 0.75 / std::f64::consts::PI).cbrt();
+    let mut ratios = Vec::new();
+    for (voxel, truth) in phantom.arrival_s.indexed_iter().filter(|(_, truth)| truth.is_finite()) {
+        if smooth[voxel].is_finite() {
+            misses.push(f64::from(smooth[voxel] - truth).abs());
+        }
+        // Back from the truth's time to its distance: T = 36 + (d + 1.5 d²/R) / 0.16.
+        let travelled = (f64::from(*truth) - 36.0) * 0.16;
+        let distance = radius_mm / 3.0 * ((1.0 + 6.0 * travelled / radius_mm).sqrt() - 1.0);
+        if distance > 5.0 && speeds[voxel].is_finite() {
+            ratios.push(f64::from(speeds[voxel]) / (0.16 / (1.0 + 3.0 * distance / radius_mm)));
+        }
+        // Half of the fitted height at the last frame.
+        let (first, half) = (f64::from(arrival[voxel]), f64::from(half_rise[voxel]));
+        let risen = |t: f64| -(-(t - first) / f64::from(tau[voxel])).exp_m1();
+        assert!(first.is_nan() == half.is_nan());
+        assert!(half.is_nan() || (risen(half) / risen(356.0) - 0.5).abs() < 1e-3, "{voxel:?}");
+    }
+    misses.sort_by(f64::total_cmp);
+    ratios.sort_by(f64::total_cmp);
+    assert!(
+        misses[misses.len() / 2] < 1.5 && misses[misses.len() * 95 / 100] < 6.0,
+        "{}",
+        misses[misses.len() * 95 / 100]
+    );
+    assert!((ratios[ratios.len() / 2] - 1.0).abs() < 0.05 && ratios.len() > 1000, "{}", ratios[ratios.len() / 2]);
     for ((voxel, time), word) in arrival.indexed_iter().zip(report.maps.status().iter()) {
         assert_eq!(phantom.lesion.labels()[voxel] == 0, word & status::OUTSIDE_MASK != 0);
         assert!(time.is_finite() || *word != 0, "{voxel:?}");
@@ -294,6 +324,18 @@ fn a_level_that_is_not_reached_is_censored() {
 }
 
 #[test]
+fn noise_that_crosses_a_low_level_gives_no_time() {
+    let phantom = FillingPhantom::ball(4.0, [1.0; 3]).pattern(Pattern::None).build().unwrap();
+    // A tenth of the noise's standard deviation.
+    let maps = Engine::cpu().run(&FillingTime::new().level(1.0), &phantom.series).unwrap();
+    let crossing = maps.get(Quantity::LEVEL_CROSSING).unwrap();
+    for (time, word) in crossing.iter().zip(maps.status().iter()) {
+        assert!(time.is_nan() || word & status::NOT_ENHANCING == 0);
+    }
+    assert!(crossing.iter().filter(|time| time.is_nan()).count() > crossing.len() * 9 / 10);
+}
+
+#[test]
 fn the_engines_agree_with_the_definition() {
     let phantom = FillingPhantom::ball(4.0, [1.0; 3])
         .pattern(Pattern::Centrifugal)
@@ -322,6 +364,11 @@ fn the_report_as_json_has_what_readers_look_for() {
     for key in ["median", "low", "high"] {
         assert!(json["front_speed_mm_per_s"][key].is_number(), "{key}");
     }
+    // Without a direction a lower bound is all that can be said.
+    let uniform = run(&FillingPattern::new(), &FillingPhantom::ball(6.0, [1.0; 3]).build().unwrap()).to_json();
+    let speed = &uniform["front_speed_mm_per_s"];
+    assert!(speed["median"].is_null() && speed["high"].is_null() && speed["low"].as_f64().unwrap() > 0.1, "{speed}");
+    assert!(uniform["origin"].is_null() && uniform["speed_trend"] == "undetermined");
     assert!(json["speed_trend"].is_string() && json["enhancing_fraction"].is_number());
     assert!(json["description"].as_str().unwrap().contains("not a diagnosis"));
     assert!(json["settings"]["level"].is_number());

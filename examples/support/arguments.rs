@@ -236,16 +236,17 @@ impl FromStr for Window {
     }
 }
 
-/// Whole numbers between commas, as many as the type has: `64,64,10`.
+/// Numbers between commas, as many as the type has, whole ones unless told: `64,64,10`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Numbers<const N: usize>(pub(crate) [usize; N]);
+pub(crate) struct Numbers<const N: usize, T = usize>(pub(crate) [T; N]);
 
-impl<const N: usize> FromStr for Numbers<N> {
+impl<const N: usize, T: FromStr> FromStr for Numbers<N, T> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let numbers: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+        let numbers: Option<Vec<T>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
         let array = numbers.and_then(|numbers| numbers.try_into().ok());
-        array.map(Self).ok_or_else(|| format!("use {N} whole numbers between commas"))
+        let kind = if std::any::type_name::<T>() == "usize" { "whole numbers" } else { "numbers" };
+        array.map(Self).ok_or_else(|| format!("use {N} {kind} between commas"))
     }
 }

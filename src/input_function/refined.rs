@@ -56,7 +56,8 @@ impl InputFunction {
     }
 }
 
-/// The slope at every knot: the weighted harmonic mean of its neighbours', 0 at a local extremum and at both ends.
+/// The slope at every knot: the weighted harmonic mean of its neighbours', 0 at a local extremum and at the
+/// beginning, where nothing has arrived; at the end that of the last one.
 fn slopes(t: &[f64], c: &[f64]) -> Vec<f64> {
     let step = |i: usize| (t[i + 1] - t[i], (c[i + 1] - c[i]) / (t[i + 1] - t[i]));
     let inner = |i: usize| {
@@ -68,7 +69,12 @@ fn slopes(t: &[f64], c: &[f64]) -> Vec<f64> {
         (w_before + w_after) / (w_before / rise_before + w_after / rise_after)
     };
     let last = t.len() - 1;
-    (0..=last).map(|i| if i == 0 || i == last { 0.0 } else { inner(i) }).collect()
+    let slope = |i: usize| match i {
+        0 => 0.0,
+        _ if i == last => step(last - 1).1,
+        _ => inner(i),
+    };
+    (0..=last).map(slope).collect()
 }
 
 #[cfg(test)]

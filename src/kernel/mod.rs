@@ -255,4 +255,7 @@ pub struct Program {
     pub tables: Cow<'static, [f32]>,
     /// 32-bit words kept per voxel between entry points.
     pub state_words: usize,
+    /// Turns of loops, all together, that a voxel may need in one dispatch, if they may be tens of thousands; else 0. A driver
+    /// that stops loops earlier is refused.
+    pub loop_turns: usize,
 }

@@ -189,9 +189,9 @@ impl<'a> FillingPage<'a> {
         body += "<h2>Shells</h2>\n";
         body += &tables::shells(report);
         body += "<h2>Settings</h2>\n";
-        body += &table("Everything that was chosen or decided", &["setting", "value"], &tables::settings(report));
+        body += &table("", "Everything that was chosen or decided", &["setting", "value"], &tables::settings(report));
         body += "<h2>Provenance</h2>\n";
-        body += &table("What was analysed, with what", &["what", "value"], &tables::provenance(self));
+        body += &table("", "What was analysed, with what", &["what", "value"], &tables::provenance(self));
         Ok(page(&self.title, &body))
     }
 
@@ -243,20 +243,26 @@ impl<'a> FillingPage<'a> {
     }
 }
 
-/// The frames before the lesion begins to fill: those before the earliest smoothed arrival of the front less three of the
-/// arrivals' standard errors, one frame less for safety, at least one; without any arrival the first tenth.
+/// The frames before the lesion begins to fill: those before the earliest arrival of the front less two of the arrivals'
+/// standard errors, one frame less for safety, at least one; without any arrival the first tenth.
 pub fn baseline_frames(report: &FillingReport) -> Frames<usize> {
     let times = &report.times_s;
-    // Smoothed: one voxel whose fit went astray doesn't decide for all.
-    let smoothed = arrivals(report, "smoothed_arrival");
-    let before = match smoothed.first() {
-        Some(first) => {
-            let first = f64::from(*first) - 3.0 * report.arrival_se_s;
-            times.partition_point(|t| *t < first).saturating_sub(1)
-        }
+    let before = match earliest_arrival(report) {
+        Some(first) => times.partition_point(|t| *t < first - 2.0 * report.arrival_se_s).saturating_sub(1),
         None => times.len() / 10,
     };
     0..before.clamp(1, times.len() - 1)
+}
+
+/// The earliest arrival among the voxels whose surroundings fill early, too (the earliest twentieth of the smoothed ones): a
+/// voxel whose fit went astray elsewhere doesn't decide for all. The smoothed arrivals themselves are too late where a front
+/// starts from a point.
+fn earliest_arrival(report: &FillingReport) -> Option<f64> {
+    let smoothed = arrivals(report, "smoothed_arrival");
+    let limit = *smoothed.get(smoothed.len() / 20)?;
+    let (own, smooth) = (report.maps.get(Quantity::FRONT_ARRIVAL).ok()?, report.maps.get("smoothed_arrival").ok()?);
+    let early = own.iter().zip(smooth.iter()).filter(|(own, smooth)| own.is_finite() && **smooth <= limit);
+    early.map(|(own, _)| f64::from(*own)).reduce(f64::min)
 }
 
 /// All values of a map of arrivals, in order.

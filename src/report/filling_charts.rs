@@ -70,15 +70,17 @@ fn curves(report: &FillingReport) -> String {
         Chart::new("curves", "Mean enhancement of the shells", time_span(report), roomy((low.min(0.0), high)))
             .x_axis(time_name(report), Axis::Time)
             .y_axis(&format!("enhancement ({})", ticks::unit(report.unit)), Axis::Number);
-    let mut named = None;
+    let color_of = |i: usize| i * COLORS / shells.len().max(COLORS);
     for (i, shell) in shells.iter().enumerate() {
-        let color = i * COLORS / shells.len().max(COLORS);
+        let color = color_of(i);
         let points: Vec<(f64, f64)> = report.times_s.iter().copied().zip(shell.curve.iter().copied()).collect();
         chart.curve(color, &points);
-        if named != Some(color) {
-            named = Some(color);
-            chart.legend(color, &format!("{} to {} mm", ticks::number(shell.from_mm), ticks::number(shell.to_mm)));
-        }
+    }
+    // Where there are more shells than colours, neighbours share one.
+    let numbers: Vec<usize> = (0..shells.len()).collect();
+    for alike in numbers.chunk_by(|a, b| color_of(*a) == color_of(*b)) {
+        let (from, to) = (shells[alike[0]].from_mm, shells[alike[alike.len() - 1]].to_mm);
+        chart.legend(color_of(alike[0]), &format!("{} to {} mm", ticks::number(from), ticks::number(to)));
     }
     let last = |shell: &Shell| ticks::number(shell.curve.last().copied().unwrap_or(f64::NAN));
     let description = format!(

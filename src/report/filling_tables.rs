@@ -99,7 +99,13 @@ pub(super) fn measures(report: &FillingReport) -> String {
                 let median = speed.median_mm_per_s.map_or("undetermined".into(), number);
                 row("Apparent front speed (mm/s)", median, interval(low, high), speed.path.as_str().into());
             } else {
-                row("Apparent front speed (mm/s)", "undetermined".into(), none(), "no direction is determined".into());
+                let at_least = interval(speed.interval_mm_per_s[0], f64::INFINITY);
+                row(
+                    "Apparent front speed (mm/s)",
+                    "undetermined".into(),
+                    at_least,
+                    "no direction is determined".into(),
+                );
             }
             let note = format!("{}; standard error {}", speed.path.as_str(), number(speed.slowness_se_s_per_mm));
             row("Slowness (s/mm)", or_undetermined(speed.slowness_s_per_mm), none(), note);
@@ -145,6 +151,7 @@ pub(super) fn measures(report: &FillingReport) -> String {
         _ => "interval".into(),
     };
     table(
+        "stacks",
         "Indices run from −1 to +1: +1 fills from the centre (or the base), −1 from the rim",
         &["measure", "value", &head, "note"],
         &rows,
@@ -186,18 +193,25 @@ pub(super) fn shells(report: &FillingReport) -> String {
     }
     let rows = |shells: &[Shell]| shells.iter().enumerate().map(row).collect::<Vec<_>>();
     let mut out = table(
+        "dense",
         "From the centre outward; times: median (quartiles), – where so many voxels don't fill",
         &head,
         &rows(&report.shells),
     );
     if !report.base_shells.is_empty() {
-        out += &table("From the base outward", &head, &rows(&report.base_shells));
+        out += &table("dense", "From the base outward", &head, &rows(&report.base_shells));
     }
     out
 }
 
 fn text(value: &SettingValue) -> String {
     match value {
+        // Six digits; the file has all of them.
+        SettingValue::Number(number) if number.is_finite() && number.fract() != 0.0 => {
+            let decimals = (5.0 - number.abs().log10().floor()).clamp(0.0, 12.0) as usize;
+            let text = format!("{number:.decimals$}");
+            if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text }
+        }
         SettingValue::Number(number) if number.is_finite() => format!("{number}"),
         SettingValue::Number(_) => "none".into(),
         SettingValue::Text(text) => text.clone(),

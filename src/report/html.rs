@@ -35,10 +35,13 @@ pub(super) fn data_address(media_type: &str, bytes: &[u8]) -> String {
     out
 }
 
-/// A table that scrolls by itself where the page is too narrow. The first cell of a row is its head.
-pub(super) fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut out =
-        format!("<div class=\"scroll\" tabindex=\"0\"><table><caption>{}</caption>\n<thead><tr>", escaped(caption));
+/// A table that scrolls by itself where the page is too narrow. The first cell of a row is its head. Class `stacks`: measure,
+/// value, interval and note come below each other on narrow pages; `dense`: many columns of numbers.
+pub(super) fn table(class: &str, caption: &str, head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut out = format!(
+        "<div class=\"scroll\" tabindex=\"0\"><table class=\"{class}\"><caption><span>{}</span></caption>\n<thead><tr>",
+        escaped(caption)
+    );
     for cell in head {
         let _ = write!(out, "<th scope=\"col\">{}</th>", escaped(cell));
     }
@@ -102,7 +105,9 @@ caption{text-align:left;color:var(--faint);font-size:.88rem;padding-bottom:.35re
 th,td{text-align:left;padding:.32rem .8rem .32rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 thead th{color:var(--faint);font-weight:600;white-space:nowrap}
 tbody th{font-weight:500}
-td{overflow-wrap:anywhere}
+caption span{display:block;position:sticky;left:0;width:fit-content;max-width:min(1020px,calc(100vw - 24px))}
+.dense{font-size:.88rem}.dense td,.dense th{white-space:nowrap}
+.stacks td:nth-child(2),.stacks td:nth-child(3){white-space:nowrap}
 text{fill:var(--ink);font:13px system-ui,-apple-system,\"Segoe UI\",Roboto,\"Noto Sans\",\"DejaVu Sans\",sans-serif}
 text.faint{fill:var(--faint);font-size:12.5px}
 text.name{font-weight:600}
@@ -115,6 +120,10 @@ text.name{font-weight:600}
 .f0{fill:var(--c0)}.f1{fill:var(--c1)}.f2{fill:var(--c2)}.f3{fill:var(--c3)}.f4{fill:var(--c4)}.f5{fill:var(--c5)}
 .still{display:none}
 @media (prefers-reduced-motion:reduce){.moving{display:none}.still{display:block}}
+@media screen and (max-width:720px){.stacks thead{display:none}.stacks tr{display:block;padding:.4rem 0;border-bottom:1px \
+solid var(--line)}.stacks th,.stacks td{display:inline;border:0;padding:0 .5rem 0 0}.stacks tbody th{display:block}\
+.stacks td:nth-child(2){font-weight:600}.stacks td:nth-child(4){display:block;color:var(--faint);font-size:.88rem}\
+.stacks td:nth-child(4):empty{display:none}}
 @media (max-width:720px){main{padding:18px 12px 40px}.pair{grid-template-columns:minmax(0,1fr)}h1{font-size:1.35rem}}
 @media print{body{font-size:10.5pt}main{max-width:none;padding:0}h2{break-after:avoid}figure,tr,.words{break-inside:avoid}\
 .scroll{overflow:visible}.moving{display:none}.still{display:block}.pair{gap:8px}.words{background:none;border:1px solid \

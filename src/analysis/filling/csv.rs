@@ -14,7 +14,8 @@ impl FillingReport {
     pub fn shells_csv(&self) -> String {
         let mut text = String::from(COLUMNS);
         for time in &self.times_s {
-            let _ = write!(text, ",enhancement_at_{time}_s");
+            // Whole milliseconds: multiples of a spacing carry the rounding of binary fractions.
+            let _ = write!(text, ",enhancement_at_{}_s", (time * 1e3).round() / 1e3);
         }
         text.push('\n');
         for (from, shells) in [("centre", &self.shells), ("base", &self.base_shells)] {

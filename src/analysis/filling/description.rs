@@ -52,7 +52,8 @@ pub(super) fn describe(facts: &Facts<'_>) -> Description {
 fn origin(facts: &Facts<'_>) -> String {
     match facts.origin {
         Ok(origin) => {
-            let [x, y, z] = origin.world_mm;
+            // Adding 0 takes the sign off a zero.
+            let [x, y, z] = origin.world_mm.map(|x| (10.0 * x).round() / 10.0 + 0.0);
             let several = match origin.others_world_mm.len() {
                 0 => "one origin".to_string(),
                 others => format!("{} origins, the largest", others + 1),
@@ -99,11 +100,10 @@ fn direction(facts: &Facts<'_>) -> String {
 fn speed(facts: &Facts<'_>) -> String {
     // Without a direction a speed has no meaning, whatever a fit gives.
     let directed = facts.outward.sign != 0 || facts.from_base.is_some_and(|base| base.sign != 0);
-    let (Some(speed), true) = (facts.speed, directed) else {
-        return "Front speed: undetermined.".into();
-    };
-    let Some(median) = speed.median_mm_per_s else {
-        return format!("Front speed: undetermined (at least {:.2} mm/s, no upper bound).", speed.interval_mm_per_s[0]);
+    let Some(speed) = facts.speed else { return "Front speed: undetermined.".into() };
+    let (Some(median), true) = (speed.median_mm_per_s, directed) else {
+        let least = three_digits(speed.interval_mm_per_s[0]);
+        return format!("Front speed: undetermined (at least {least} mm/s, no upper bound).");
     };
     let [low, high] = speed.interval_mm_per_s.map(three_digits);
     let median = three_digits(median);
@@ -135,7 +135,7 @@ fn extent(facts: &Facts<'_>) -> String {
         "undetermined whether the whole lesion"
     };
     let course = if facts.progressive { ", progressive: still rising when the series ends" } else { "" };
-    let span = facts.span_s.map_or(String::new(), |span| format!("; 90 % of it begin within {span:.0} s"));
+    let span = facts.span_s.map_or(String::new(), |span| format!("; 90 % of it begins to fill within {span:.0} s"));
     format!(
         "Enhancement: {part}, {:.0} % of {:.2} mL ({low:.0} to {high:.0} %), of these {:.2} mL below the common level to the end{course}{span}.",
         100.0 * extent.enhancing_fraction,

@@ -9,7 +9,7 @@ use crate::series::Series;
 use crate::status;
 
 use super::lesion::Lesion;
-use super::smooth::{Smoother, cosine, gradient};
+use super::local_fit::{cosine, local_fit};
 use super::times::FillingTimes;
 
 /// A map of the lesion's voxels.
@@ -54,12 +54,21 @@ pub(super) mod quantities {
         )
     }
 
+    pub(crate) fn half_rise_time() -> Quantity {
+        own(
+            "half_rise_time",
+            "T_50",
+            Unit::Seconds,
+            "when the fitted curve reaches half of the height that it has at the end of the frames used, on the series' own clock; for display: a share of a voxel's own height drifts with contrast to noise",
+        )
+    }
+
     pub(crate) fn smoothed_arrival() -> Quantity {
         own(
             "smoothed_arrival",
             "T_s",
             Unit::Seconds,
-            "front arrival smoothed inside the lesion (Gaussian, weights 1/SE^2), on the series' own clock; for display",
+            "front arrival smoothed inside the lesion (a polynomial of second degree around every voxel, Gaussian weights times 1/SE^2), on the series' own clock; for display",
         )
     }
 
@@ -136,21 +145,13 @@ pub(super) fn maps(
 
 /// The maps, by voxel of the lesion.
 pub(super) fn all(lesion: &Lesion, times: &FillingTimes, base_mm: Option<&[f64]>) -> Vec<Field> {
-    let count = lesion.count();
-    let weights: Vec<f64> =
-        (0..count).map(|n| times.arrival(n).map_or(0.0, |(_, error)| 1.0 / (error * error).max(1e-12))).collect();
     let width_mm = 1.5 * lesion.grid.voxel_volume_mm3().cbrt();
-    let smooth = Smoother::new(lesion, weights.clone(), width_mm).smooth(lesion, |n| times.arrival_s[n]);
-    // Only where a voxel has a time of its own: filling in would invent a front.
-    let smooth: Vec<f64> = (0..count).map(|n| if weights[n] > 0.0 { smooth[n] } else { f64::NAN }).collect();
-    let gradients: Vec<Option<[f64; 3]>> = (0..count).map(|n| gradient(lesion, &smooth, n)).collect();
+    let smooth = local_fit(lesion, &times.weights(), &times.arrival_s, width_mm);
     let along = |distance: &[f64]| -> Vec<f64> {
-        let even =
-            Smoother::new(lesion, distance.iter().map(|d| f64::from(u8::from(d.is_finite()))).collect(), width_mm);
-        let smooth = even.smooth(lesion, |n| distance[n]);
-        (0..count)
-            .map(|n| gradients[n].zip(gradient(lesion, &smooth, n)).and_then(|(a, b)| cosine(a, b)).unwrap_or(f64::NAN))
-            .collect()
+        let even: Vec<f64> = distance.iter().map(|d| f64::from(u8::from(d.is_finite()))).collect();
+        let outward = local_fit(lesion, &even, distance, width_mm).gradients;
+        let both = smooth.gradients.iter().zip(&outward);
+        both.map(|(time, outward)| time.zip(*outward).and_then(|(a, b)| cosine(a, b)).unwrap_or(f64::NAN)).collect()
     };
     let deepest = lesion.deepest_mm();
     let radius: Vec<f64> = lesion.depth_mm.iter().map(|d| 1.0 - d / deepest).collect();
@@ -163,6 +164,10 @@ pub(super) fn all(lesion: &Lesion, times: &FillingTimes, base_mm: Option<&[f64]>
         Field { quantity: Quantity::FRONT_ARRIVAL_SE, values: times.arrival_se_s.clone() },
         Field { quantity: Quantity::LEVEL_CROSSING, values: times.crossing_s.clone() },
         Field { quantity: Quantity::LEVEL_CROSSING_SE, values: times.crossing_se_s.clone() },
+        Field {
+            quantity: quantities::half_rise_time(),
+            values: (0..lesion.count()).map(|n| times.half_rise_s(n)).collect(),
+        },
         Field { quantity: Quantity::FITTED_PLATEAU, values: times.plateau.clone() },
         Field { quantity: Quantity::RISE_TIME_CONSTANT, values: times.tau_s.clone() },
         Field { quantity: quantities::depth(), values: lesion.depth_mm.clone() },
@@ -170,9 +175,9 @@ pub(super) fn all(lesion: &Lesion, times: &FillingTimes, base_mm: Option<&[f64]>
         Field { quantity: quantities::normalised_radius(), values: radius },
         Field {
             quantity: quantities::local_speed(),
-            values: gradients.iter().map(|g| g.map_or(f64::NAN, inverse)).collect(),
+            values: smooth.gradients.iter().map(|g| g.map_or(f64::NAN, inverse)).collect(),
         },
-        Field { quantity: quantities::smoothed_arrival(), values: smooth },
+        Field { quantity: quantities::smoothed_arrival(), values: smooth.values },
     ];
     if let Some(base_mm) = base_mm {
         fields.push(Field { quantity: quantities::base_cosine(), values: along(base_mm) });

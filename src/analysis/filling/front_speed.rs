@@ -179,9 +179,24 @@ fn speed_interval(slowness: f64, half: f64) -> [f64; 2] {
     [1.0 / (magnitude + half), high]
 }
 
-/// Bounds of groups of equally many, by value: groups + 1 numbers.
+/// Bounds of groups of equally many, by value: one number more than there are groups. Where values tie there are fewer groups
+/// than asked for, since none is empty or of no width.
 pub(super) fn equal_groups(values: &[f64], groups: usize) -> Vec<f64> {
-    (0..=groups).filter_map(|g| quantile(values, g as f64 / groups as f64)).collect()
+    let up_to = |bound: f64| values.iter().filter(|value| **value <= bound).count();
+    let mut bounds: Vec<f64> = quantile(values, 0.0).into_iter().collect();
+    let mut members = 0;
+    for bound in (1..=groups).filter_map(|g| quantile(values, g as f64 / groups as f64)) {
+        let count = up_to(bound);
+        if count > members && bounds.last().is_some_and(|last| bound > *last) {
+            bounds.push(bound);
+            members = count;
+        }
+    }
+    // All values are the same.
+    if bounds.len() == 1 {
+        bounds.push(bounds[0]);
+    }
+    bounds
 }
 
 /// Weighted least squares: the coefficients, and each as a sum over the data. `None` if the columns depend on each other.
@@ -239,6 +254,17 @@ mod tests {
         let [low, high] = speed_interval(-4.0, 1.0);
         assert!((low - 0.2).abs() < 1e-12 && (high - 1.0 / 3.0).abs() < 1e-12);
         assert_eq!(speed_interval(0.5, 1.0)[1], f64::INFINITY);
+    }
+
+    #[test]
+    fn no_group_is_empty_where_values_tie() {
+        assert_eq!(equal_groups(&[0.0, 1.0, 2.0, 3.0, 4.0], 2), [0.0, 2.0, 4.0]);
+        let mut ties = vec![1.0; 10];
+        ties.extend([2.0, 3.0]);
+        assert_eq!(equal_groups(&ties, 3), [1.0, 3.0]);
+        assert_eq!(equal_groups(&[0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 2.0, 2.0], 4), [0.0, 0.5, 2.0]);
+        assert_eq!(equal_groups(&[5.0; 4], 6), [5.0, 5.0]);
+        assert!(equal_groups(&[], 6).is_empty());
     }
 
     #[test]

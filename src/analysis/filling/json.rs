@@ -32,14 +32,13 @@ impl FillingReport {
         };
         let speed = self.speed.as_ref();
         let directed = self.outward.sign != 0 || self.from_base.is_some_and(|base| base.sign != 0);
-        let front_speed = match speed.filter(|_| directed) {
-            Some(speed) => json!({
-                "median": speed.median_mm_per_s.map_or(Value::Null, number),
-                "low": number(speed.interval_mm_per_s[0]),
-                "high": number(speed.interval_mm_per_s[1]),
-            }),
-            None => json!({ "median": null, "low": null, "high": null }),
-        };
+        // Without a direction there is a lower bound only.
+        let of_speed = |value: Option<f64>| value.filter(|_| directed).map_or(Value::Null, number);
+        let front_speed = json!({
+            "median": of_speed(speed.and_then(|speed| speed.median_mm_per_s)),
+            "low": speed.map_or(Value::Null, |speed| number(speed.interval_mm_per_s[0])),
+            "high": of_speed(speed.map(|speed| speed.interval_mm_per_s[1])),
+        });
         let trend = speed.filter(|_| directed).map_or("undetermined", |speed| speed.trend.as_str());
         let mut object = Map::new();
         let mut put = |key: &str, value: Value| object.insert(key.into(), value);

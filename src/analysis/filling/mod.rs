@@ -11,7 +11,7 @@
 //! | `somers.rs` | the rank measure, with censoring |
 //! | `noise.rs`, `correlogram.rs`, `simulation.rs`, `statistics.rs` | what makes it uncertain: noise, tissue, estimator |
 //! | `direction.rs`, `origin.rs`, `front_speed.rs`, `shells.rs` | what is found |
-//! | `smooth.rs` | smoothing inside the lesion, and gradients |
+//! | `smooth.rs`, `local_fit.rs` | smoothing inside the lesion; smoothed maps with gradients |
 //! | `report.rs`, `description.rs`, `fields.rs`, `json.rs` | how it is told: numbers, words, maps, a file |
 
 mod correlogram;
@@ -24,6 +24,7 @@ mod front_speed;
 #[cfg(feature = "nifti")]
 mod json;
 mod lesion;
+mod local_fit;
 mod noise;
 mod origin;
 mod places;

@@ -45,17 +45,12 @@ pub(super) fn find(
     touches_base: Option<&[bool]>,
     to_world: impl Fn([f64; 3]) -> ([f64; 3], [f64; 3]),
 ) -> Result<Origin, NoOrigin> {
-    let count = lesion.count();
-    let weights: Vec<f64> =
-        (0..count).map(|n| times.arrival(n).map_or(0.0, |(_, error)| 1.0 / (error * error).max(1e-12))).collect();
+    let weights = times.weights();
     if weights.iter().filter(|w| **w > 0.0).count() < FEWEST_VOXELS {
         return Err(NoOrigin::TooFewVoxels);
     }
     // One voxel of the same volume: enough to quieten single voxels, little against the lesion.
     let sigma_mm = lesion.grid.voxel_volume_mm3().cbrt();
-    // One voxel that happens to fit very well must not speak for all around it.
-    let typical = quantile(&weights.iter().copied().filter(|w| *w > 0.0).collect::<Vec<_>>(), 0.5).unwrap_or(1.0);
-    let weights: Vec<f64> = weights.into_iter().map(|w| w.min(4.0 * typical)).collect();
     let smoother = Smoother::new(lesion, weights.clone(), sigma_mm);
     let components = |shift: &dyn Fn(usize) -> f64| {
         let smooth = smoother.smooth(lesion, |n| times.arrival_s[n] + shift(n));

@@ -288,11 +288,6 @@ impl<'a> Measurement<'a> {
             None if times.status[n] & status::NOT_ENHANCING != 0 => Some(Time::Censored),
             None => None,
         };
-        let crossing = |n: usize| match times.crossing(n) {
-            // Noise may cross a low level in a voxel that doesn't enhance.
-            Some(_) if times.status[n] & status::NOT_ENHANCING != 0 => Some(Time::Censored),
-            other => other,
-        };
         let reachable = self.known.iter().filter(|n| distance_mm[**n].is_finite()).count();
         let d = self.value(distance_mm, self.known.iter().copied(), arrival);
         let (index, level_of_equal_filling) = if reachable < FEWEST_VOXELS || d.is_nan() {
@@ -311,7 +306,7 @@ impl<'a> Measurement<'a> {
             let distances = pick(distance_mm, self.sampled);
             (uncertainty.index(d, &distances, reachable), uncertainty.level_of_equal_filling(&distances))
         };
-        let level = self.value(distance_mm, self.used.iter().copied(), crossing);
+        let level = self.value(distance_mm, self.used.iter().copied(), |n| times.crossing(n));
         let agree = f64::from(index.determined_sign()) * (level - level_of_equal_filling) > 0.0;
         Direction {
             arrival: index,
@@ -344,7 +339,7 @@ impl<'a> Measurement<'a> {
             return None;
         }
         let shell = |n: usize| shells::shell_of(&bounds, distance_mm[n]);
-        let mut counts = vec![(0usize, 0usize); self.settings.shells];
+        let mut counts = vec![(0usize, 0usize); bounds.len() - 1];
         for n in reached {
             counts[shell(n)].0 += 1;
             counts[shell(n)].1 += usize::from(self.times.enhances(n));

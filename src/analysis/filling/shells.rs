@@ -33,7 +33,7 @@ pub(super) fn build(source: &Source<'_>, distance_mm: &[f64], shells: usize, sam
     if bounds.is_empty() {
         return Vec::new();
     }
-    let mut members = vec![Vec::new(); shells];
+    let mut members = vec![Vec::new(); bounds.len() - 1];
     for n in used {
         members[shell_of(&bounds, distance_mm[n])].push(n);
     }

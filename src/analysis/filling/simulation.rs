@@ -108,7 +108,7 @@ pub(super) fn equal_filling(
                 filling.arrival_s[*c] = f64::from(arrivals[at]);
                 filling.crossing[*c] = match f64::from(crossings[at]) {
                     time if time.is_finite() => Some(Time::Known(time)),
-                    _ if words[at] & status::CENSORED != 0 => Some(Time::Censored),
+                    _ if words[at] & (status::CENSORED | status::NOT_ENHANCING) != 0 => Some(Time::Censored),
                     _ => None,
                 };
             }

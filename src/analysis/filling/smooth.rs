@@ -1,4 +1,4 @@
-//! Maps of the lesion, smoothed inside it, and their gradients.
+//! Maps of the lesion, smoothed inside it by a weighted mean: quick enough for many draws of the noise.
 
 use super::lesion::Lesion;
 
@@ -73,45 +73,6 @@ fn convolve(lesion: &Lesion, field: &mut [f32], sigma_mm: f64) {
     }
 }
 
-/// The gradient per mm of a map at a voxel, by central differences, one-sided where a neighbour has no value; `None` if along
-/// some axis of more than one voxel neither neighbour has one.
-pub(super) fn gradient(lesion: &Lesion, values: &[f64], voxel: usize) -> Option<[f64; 3]> {
-    let grid = lesion.grid;
-    let here = values[voxel];
-    if !here.is_finite() {
-        return None;
-    }
-    let at = |step: [isize; 3]| {
-        let other = grid.neighbour(lesion.voxels[voxel], step)?;
-        let value = values[lesion.number[other]? as usize];
-        value.is_finite().then_some(value)
-    };
-    let mut gradient = [0.0; 3];
-    for axis in 0..3 {
-        let mut step = [0; 3];
-        step[axis] = 1;
-        let above = at(step);
-        step[axis] = -1;
-        let below = at(step);
-        gradient[axis] = match (below, above) {
-            (Some(below), Some(above)) => (above - below) / (2.0 * grid.size_mm[axis]),
-            (None, Some(above)) => (above - here) / grid.size_mm[axis],
-            (Some(below), None) => (here - below) / grid.size_mm[axis],
-            // One slice: nothing can be said of that axis, and nothing is claimed.
-            (None, None) if grid.shape[axis] == 1 => 0.0,
-            (None, None) => return None,
-        };
-    }
-    Some(gradient)
-}
-
-/// The cosine of the angle between two gradients; `None` if one has no length.
-pub(super) fn cosine(a: [f64; 3], b: [f64; 3]) -> Option<f64> {
-    let dot = |a: [f64; 3], b: [f64; 3]| a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
-    let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    (lengths > 0.0).then(|| (dot(a, b) / lengths).clamp(-1.0, 1.0))
-}
-
 #[cfg(test)]
 mod tests {
     use ndarray::Array3;
@@ -128,27 +89,6 @@ mod tests {
             .expect("fits")
             .with_geometry(Geometry::from_voxel_size_mm([1.0, 0.8, 2.5]));
         Lesion::new(&Mask::from_labels(Array3::ones((9, 8, 5)).view()), &series)
-    }
-
-    #[test]
-    fn gradients_equal_closed_forms() {
-        let lesion = block();
-        // Linear: exact everywhere. Quadratic: exact inside, where differences are central.
-        let linear: Vec<f64> = (0..lesion.count())
-            .map(|n| {
-                let [x, y, z] = lesion.position_mm(n);
-                2.0 * x - 3.0 * y + 0.5 * z
-            })
-            .collect();
-        let quadratic: Vec<f64> = (0..lesion.count()).map(|n| lesion.position_mm(n)[1].powi(2)).collect();
-        for n in 0..lesion.count() {
-            let g = gradient(&lesion, &linear, n).unwrap();
-            assert!((g[0] - 2.0).abs() < 1e-9 && (g[1] + 3.0).abs() < 1e-9 && (g[2] - 0.5).abs() < 1e-9, "{g:?}");
-            if !lesion.rim[n] {
-                let g = gradient(&lesion, &quadratic, n).unwrap();
-                assert!((g[1] - 2.0 * lesion.position_mm(n)[1]).abs() < 1e-9);
-            }
-        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(super) struct FillingTimes {
     pub(super) status: Vec<u32>,
     /// Frames that the fits use.
     pub(super) frames: usize,
+    /// The time of the last of them.
+    pub(super) end_s: f64,
     /// Median over the enhancing voxels of the fitted enhancement at the end of those frames, in the unit of the samples.
     pub(super) reference_plateau: f64,
     /// The common level above each voxel's constant, in the unit of the samples.
@@ -52,6 +54,23 @@ impl FillingTimes {
         self.crossing_s[voxel].is_finite()
     }
 
+    /// The weight of every voxel's arrival in smoothing: 1/SE², at most four times the median, since one voxel that happens
+    /// to fit very well must not speak for all around it; 0 where there is no arrival.
+    pub(super) fn weights(&self) -> Vec<f64> {
+        let weight = |n: usize| self.arrival(n).map_or(0.0, |(_, error)| 1.0 / (error * error).max(1e-12));
+        let weights: Vec<f64> = (0..self.status.len()).map(weight).collect();
+        let some: Vec<f64> = weights.iter().copied().filter(|w| *w > 0.0).collect();
+        let most = 4.0 * quantile(&some, 0.5).unwrap_or(1.0);
+        weights.into_iter().map(|w| w.min(most)).collect()
+    }
+
+    /// When the fitted curve reaches half of the height that it has at the end of the frames used; NaN without a fit.
+    pub(super) fn half_rise_s(&self, voxel: usize) -> f64 {
+        let (arrival, tau) = (self.arrival_s[voxel], self.tau_s[voxel]);
+        // 1 - exp(-x/tau) is half of what it is at the end.
+        arrival - tau * (0.5 * (-(self.end_s - arrival) / tau).exp_m1()).ln_1p()
+    }
+
     /// The arrival if it is known with its error.
     pub(super) fn arrival(&self, voxel: usize) -> Option<(f64, f64)> {
         let (time, error) = (self.arrival_s[voxel], self.arrival_se_s[voxel]);
@@ -62,7 +81,8 @@ impl FillingTimes {
     pub(super) fn crossing(&self, voxel: usize) -> Option<Time> {
         match self.crossing_s[voxel] {
             time if time.is_finite() => Some(Time::Known(time)),
-            _ if self.status[voxel] & status::CENSORED != 0 => Some(Time::Censored),
+            // What doesn't enhance never reaches the level, whatever its noise does.
+            _ if self.status[voxel] & (status::CENSORED | status::NOT_ENHANCING) != 0 => Some(Time::Censored),
             _ => None,
         }
     }
@@ -121,6 +141,7 @@ pub(super) fn measure(
         plateau,
         tau_s,
         frames,
+        end_s: end,
         reference_plateau,
         level,
         half_window,

@@ -381,6 +381,7 @@ impl PreparedKernel for PreparedConcentration {
             settings: bytemuck::bytes_of(&settings).to_vec(),
             tables: Cow::Borrowed(&[]),
             state_words: 0,
+            loop_turns: 0,
         }
     }
 

@@ -808,6 +808,7 @@ pub(super) fn program(t: &Tables) -> Program {
         settings: bytemuck::bytes_of(&settings).to_vec(),
         tables: Cow::Owned(values),
         state_words: if t.needs_own_onset && t.onset == Onset::Saturating { 2 } else { 0 },
+        loop_turns: 0,
     }
 }
 

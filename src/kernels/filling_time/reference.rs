@@ -164,7 +164,7 @@ pub(super) fn evaluate<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, scratch
     if let Some(level) = t.level {
         status_row = row::CROSSING_SE + 1;
         let threshold = front.constant + l.splat(level);
-        bits = bits | cross_level(t, l, y, threshold, noise, valid, rows);
+        bits = bits | cross_level(t, l, y, threshold, noise, valid, enhancing, rows);
     }
     rows.set_bits(status_row, bits);
 }
@@ -351,6 +351,7 @@ fn derivatives<L: Lanes>(
 
 /// Where the isotonic regression of the samples crosses a threshold; returns status bits.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a fit, a level, memory and where the result goes")]
 fn cross_level<L: Lanes>(
     t: &Tables,
     l: L,
@@ -358,6 +359,7 @@ fn cross_level<L: Lanes>(
     threshold: L::F,
     noise: L::F,
     valid: L::M,
+    enhancing: L::M,
     rows: &mut Rows<'_, L>,
 ) -> L::U {
     let zero = l.splat(0.0);
@@ -373,7 +375,7 @@ fn cross_level<L: Lanes>(
     }
     let from_start = first.le(zero);
     let never = first.ge(l.count(t.m));
-    let crosses = valid & !from_start & !never;
+    let crosses = enhancing & !from_start & !never;
     // The line through the samples around it; times from the frame itself.
     let last = l.count(t.m - 1);
     let at = l.select(never, last, first);

@@ -225,6 +225,7 @@ pub(super) fn program(tables: &Tables) -> Program {
         settings: bytemuck::bytes_of(&settings).to_vec(),
         tables: Cow::Owned(packed),
         state_words: 4,
+        loop_turns: 0,
     }
 }
 

@@ -341,6 +341,7 @@ impl PreparedKernel for PreparedRecovery {
             settings: bytemuck::bytes_of(&settings).to_vec(),
             tables: Cow::Owned(values),
             state_words: 3 * t.n + 2 * t.places,
+            loop_turns: 0,
         }
     }
 

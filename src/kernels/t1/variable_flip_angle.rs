@@ -306,6 +306,7 @@ impl PreparedKernel for PreparedVariableFlipAngle {
             settings: bytemuck::bytes_of(&settings).to_vec(),
             tables: Cow::Owned(values),
             state_words: 3 * t.n,
+            loop_turns: 0,
         }
     }
 

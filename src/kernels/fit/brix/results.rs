@@ -14,8 +14,6 @@ use crate::status;
 
 /// A value within this share of a bound is at it.
 const AT_BOUND: f64 = 2e-6;
-/// More turns than any fit takes.
-const LARGEST_COUNT: usize = 80;
 /// Units of the maps per unit of the fit: A, k_ep and k_el in 1/min, onset.
 const UNITS: [f64; 4] = [1.0, 60.0, 60.0, 1.0];
 
@@ -78,12 +76,7 @@ fn evaluate_within<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, memory:
         }
     }
     if let Some(row) = t.row(slot::ITERATIONS) {
-        let mut word = lanes.bits(lanes.mask(false), 0);
-        for count in 1..=LARGEST_COUNT {
-            let number = lanes.count(count);
-            word = word | lanes.bits(valid & f.turns.ge(number) & f.turns.le(number), count as u32);
-        }
-        rows.set_bits(row, word);
+        rows.set(row, f.turns, valid);
     }
     let mut r = f.r;
     for i in 0..4 {

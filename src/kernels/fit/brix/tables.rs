@@ -247,7 +247,7 @@ fn plan(settings: &BrixFit, frames: usize) -> Result<Plan> {
     let r_squared = plain("r_squared", "R^2", "1 - SSE / sum (y - mean y)^2, y = S / S_BL; NaN for a constant curve");
     entries.push((slot::R_SQUARED, r_squared, OutputKind::Float));
     entries.push((slot::AIC, Quantity::AIC, OutputKind::Float));
-    entries.push((slot::ITERATIONS, Quantity::ITERATIONS, OutputKind::Label));
+    entries.push((slot::ITERATIONS, Quantity::ITERATIONS, OutputKind::Float));
     let scalars = entries.len();
     let fitted = plain("fitted_curve", "fit", "the fitted S / S_BL at every frame");
     entries.push((slot::FITTED_CURVE, fitted, OutputKind::Curve(frames)));

@@ -6,6 +6,7 @@ mod linear;
 mod program;
 mod reference;
 mod results;
+mod search;
 mod tables;
 
 use crate::kernel::bounded::{Bounded, BoundedWord};

@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::outputs::{Slots, slot};
 use super::super::{Method, Model, Parameter};
+use super::reference::NODE_TURNS;
 use super::tables::{Companion, Tables};
 use crate::kernel::Program;
 
@@ -14,11 +15,11 @@ const SOURCE: &str = include_str!("../../../../shaders/one_rate_fit.wgsl");
 /// Turns of loops per invocation that are planned with: software Vulkan stops after 65,535.
 const TURNS: usize = 50_000;
 /// Words of state per voxel; the shader has the same number.
-const STATE_WORDS: usize = 44;
+const STATE_WORDS: usize = 51;
 /// Turns of a bounded solution, fine and coarse; and of keeping the state.
 const SOLUTION_TURNS: (usize, usize) = (44, 16);
 /// Most evaluations of a voxel without and with a delay of its own.
-const EVALUATIONS: (usize, usize) = (2 * 40 + 1, 4 * 64 + 1);
+const EVALUATIONS: (usize, usize) = (2 * 40 + 1, 4 * 160 + 1);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -64,9 +65,9 @@ struct ShaderSettings {
     half_steps_at: u32,
     first_at: u32,
     second_at: u32,
-    reserved_a: u32,
-    reserved_b: u32,
-    reserved_c: u32,
+    knot_rest_at: u32,
+    frame_rest_at: u32,
+    reserved: u32,
     lower: [f32; 12],
     upper: [f32; 12],
     slots: Slots,
@@ -83,6 +84,8 @@ pub(super) fn program(t: &Tables) -> Program {
     let d = &t.delay;
     let frame_times_at = append(&t.frame_times);
     let knot_times_at = append(&d.knot_times);
+    let knot_rest_at = append(&d.knot_rest);
+    let frame_rest_at = append(&d.frame_rest);
     let knot_values_at = append(&d.knot_values);
     let knot_slopes_at = append(&d.knot_slopes);
     let knot_integrals_at = append(&d.knot_integrals);
@@ -104,7 +107,8 @@ pub(super) fn program(t: &Tables) -> Program {
     let coarse = if uptake { SOLUTION_TURNS.1 } else { 0 };
     let walk = walk_turns(t);
     let per_evaluation = 3 * walk + if uptake { SOLUTION_TURNS.0 } else { 0 } + 8;
-    let per_delay = 2 * t.n + (t.rates.len() + 1) * (t.n / 4 + 6 + coarse) + if d.own { per_evaluation } else { 0 };
+    let per_delay =
+        2 * t.n + (t.rates.len() + 1) * (t.n / 4 + 6 + coarse) + if d.own { NODE_TURNS * per_evaluation } else { 0 };
     let aside = 2 * STATE_WORDS + 2 * walk;
     let search_delays = (TURNS / per_delay).max(1);
     let refine_evaluations = (TURNS.saturating_sub(aside) / per_evaluation).max(1);
@@ -179,9 +183,9 @@ pub(super) fn program(t: &Tables) -> Program {
         half_steps_at,
         first_at,
         second_at,
-        reserved_a: 0,
-        reserved_b: 0,
-        reserved_c: 0,
+        knot_rest_at,
+        frame_rest_at,
+        reserved: 0,
         lower,
         upper,
         slots: t.plan.slots,
@@ -196,6 +200,7 @@ pub(super) fn program(t: &Tables) -> Program {
         settings: bytemuck::bytes_of(&settings).to_vec(),
         tables: Cow::Owned(values),
         state_words: STATE_WORDS,
+        loop_turns: (search_delays * per_delay).max(refine_evaluations * per_evaluation + aside),
     }
 }
 
@@ -243,7 +248,7 @@ mod tests {
             intercept fixed_delay corner companion_low companion_high flow_low flow_high volume_low volume_high delay_low
             delay_high reach aside first_length second_length second_on_first frame_times_at knot_times_at
             knot_values_at knot_slopes_at knot_integrals_at rates_at log_steps_at nodes_at dictionaries_at half_steps_at
-            first_at second_at reserved_a reserved_b reserved_c lower upper slots
+            first_at second_at knot_rest_at frame_rest_at reserved lower upper slots
         ];
         assert_eq!(fields, expected);
         assert_eq!(size as usize, size_of::<ShaderSettings>());
@@ -252,6 +257,7 @@ mod tests {
         assert_eq!(constants["STATE_WORDS"] as usize, STATE_WORDS);
         assert_eq!(constants["SLOT_SSE"] as usize, slot::SSE);
         assert_eq!(constants["SLOT_RESIDUAL"] as usize, slot::RESIDUAL);
+        assert_eq!(constants["NODE_TURNS"] as usize, NODE_TURNS);
         assert_eq!(constants["HALVINGS"] as usize, SOLUTION_TURNS.0);
         assert_eq!(constants["DELAY"] as usize, Parameter::Delay.index());
         assert_eq!(constants["EXTRACTION"] as usize, Parameter::ExtractionFraction.index());

@@ -10,6 +10,7 @@
 use super::super::convolution::{WEIGHTS, convolve, step_weights};
 use super::super::outputs::slot;
 use super::bounded_linear::{Normal, Solution, solve};
+use super::search::{DelaySearch, RateSearch, RateStep};
 use super::tables::{Companion, Tables};
 use crate::kernel::Curve;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
@@ -20,16 +21,16 @@ const RATIO_LOGARITHM: f64 = 0.38;
 /// Most exact evaluations in each valley.
 const ITERATIONS: usize = 40;
 /// The same where the delay is a voxel's own.
-const DELAYED_ITERATIONS: usize = 64;
+const DELAYED_ITERATIONS: usize = 160;
 /// The rate has followed the delay when its step would gain less than this share of what the delay's would.
 const FOLLOWED: f64 = 0.01;
+/// Evaluations per delay of the dictionary.
+pub(super) const NODE_TURNS: usize = 4;
 /// Two valleys, two sides of each, and the best again.
 const LAST_ROUND: usize = 4;
-/// Between rates that shape a curve in proportion to the rate, and in proportion to its inverse: s.
-const TYPICAL_TIME: f64 = 10.0;
 /// A step that lowers the sum of squares by less than this share of it, or than this many roundings squared of sum C^2, is
 /// the last one …
-const NEGLIGIBLE: (f64, f64) = (1e-8, 64.0);
+pub(super) const NEGLIGIBLE: (f64, f64) = (1e-8, 4.0);
 /// … and by more than this, the fit has not converged.
 const UNFINISHED: (f64, f64) = (1e-5, 1e-9);
 
@@ -122,13 +123,13 @@ pub(super) struct Point<F, M> {
     /// Sum of squared residuals.
     pub(super) sse: F,
     /// The derivative of half of it by the rate, and a measure of its second one.
-    slope: F,
-    curvature: F,
+    pub(super) slope: F,
+    pub(super) curvature: F,
     /// The same by the delay, the rate following.
-    delay_slope: F,
-    delay_curvature: F,
+    pub(super) delay_slope: F,
+    pub(super) delay_curvature: F,
     /// How the rate follows the delay.
-    rate_by_delay: F,
+    pub(super) rate_by_delay: F,
     /// The upper triangle of the curve's derivatives by a, b, rate and delay.
     pub(super) triangle: [[F; 4]; 4],
 }
@@ -201,7 +202,11 @@ fn basis<L: Lanes, const OWN: bool>(
             high = lanes.select(below, middle, high);
             low = lanes.select(reached, middle, low);
         }
-        let since = time - lanes.lookup(&d.knot_times, low);
+        // The difference of two times that lie close is exact in 32 bits; that of a time and a delay isn't.
+        let mut since = (t.frame_times.at(lanes, i) - lanes.lookup(&d.knot_times, low)) - delay;
+        if L::WIDTH > 1 {
+            since = since + (d.frame_rest.at(lanes, i) - lanes.lookup(&d.knot_rest, low));
+        }
         let arrived = lanes.lookup(&d.knot_times, zero).le(looked_up);
         let length = since.max(zero);
         let begin = lanes.lookup(&d.knot_values, low);
@@ -552,7 +557,6 @@ pub(super) fn fit<L: Lanes>(
     let own = t.delay.own;
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
-    let half = lanes.splat(0.5);
     let far = lanes.splat(f64::from(f32::MAX) / 4.0);
     let blank = Valley { value: far, depth: zero, rate: t.rates.at(lanes, 0), delay: zero };
     let mut best = [blank; 2];
@@ -588,10 +592,17 @@ pub(super) fn fit<L: Lanes>(
                 let alone = xc * lanes.splat(dictionary.inverse_squares);
                 valleys(lanes, t, j, alone, work.c, &mut at_delay);
                 here = at_delay[0];
-                // Delays may differ by less than neighbouring rates do: one step of the rate tells.
-                let p = evaluate_point::<L, true>(lanes, t, here.rate, here.delay, zero, alone, None, work);
-                let drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
-                here.value = (p.sse - drop).max(lanes.splat(0.1) * p.sse);
+                // Delays may differ by less than neighbouring rates do: some steps of the rate tell.
+                let mut rates = RateSearch::new(lanes, t);
+                let mut rate = here.rate;
+                here.value = far;
+                for turn in 0..NODE_TURNS {
+                    let p = evaluate_point::<L, true>(lanes, t, rate, here.delay, zero, alone, None, work);
+                    let better = p.sse.lt(here.value);
+                    here.value = lanes.select(better, p.sse, here.value);
+                    here.rate = lanes.select(better, rate, here.rate);
+                    rate = rates.next(lanes, t, samples, rate, turn, &p).rate;
+                }
             }
             let node = lanes.splat(t.delay.nodes.get(j.max(1) - 1).copied().unwrap_or(0.0));
             let near = (node - given_delay).abs().le(lanes.splat(t.delay.reach)) & lanes.mask(j > 0);
@@ -643,9 +654,7 @@ pub(super) fn fit<L: Lanes>(
         };
         let start = if again { chosen } else { starts[valley] };
         let (mut rate, mut delay) = (start.rate, start.delay);
-        // Rates at which the slope was seen to fall and to rise; none yet.
-        let (mut low, mut high) = (half * lowest, highest + highest);
-        let (mut previous_rate, mut previous_slope) = (zero, zero);
+        let mut rates = RateSearch::new(lanes, t);
         let mut settled = lanes.mask(false);
         let mut count = zero;
         let mut search = DelaySearch::<L>::new(lanes, t, delay, left);
@@ -664,65 +673,22 @@ pub(super) fn fit<L: Lanes>(
             if !moving.any() || turn + 1 == turns {
                 break;
             }
-            let small = drop.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
-            let mut next_rate = rate;
-            let mut stuck = lanes.mask(t.model == Model::Patlak);
-            if t.model != Model::Patlak {
-                let falling = p.slope.lt(zero);
-                low = lanes.select(falling, low.max(rate), low);
-                high = lanes.select(falling, high, high.min(rate));
-                // The second derivative from two slopes, if it makes sense beside that of Gauss and Newton.
-                let apart = rate - previous_rate;
-                let moved = apart.abs().gt(zero) & lanes.mask(turn > 0);
-                let secant = (p.slope - previous_slope) / lanes.select(moved, apart, one);
-                let large_residual = p.sse.gt(lanes.splat(1e-4) * samples.squares);
-                // On a curved bound the coefficients may move along with the rate, which the curvature doesn't know.
-                let curved = lanes.mask(t.companion == Companion::Integral) & !p.solution.b_free;
-                let least = lanes.select(curved, lanes.splat(1e-3), lanes.splat(0.05));
-                let sensible = moved
-                    & (large_residual | curved)
-                    & secant.gt(least * p.curvature)
-                    & secant.lt(lanes.splat(20.0) * p.curvature);
-                let second = lanes.select(sensible, secant, p.curvature);
-                let relative = -(p.slope / (lanes.select(second.gt(zero), second, one) * rate.max(lanes.splat(1e-30))));
-                let relative = lanes.select(second.gt(zero), relative, zero);
-                // Slow rates shape a curve in proportion to the rate, fast ones to its inverse.
-                let product = rate * lanes.splat(TYPICAL_TIME);
-                let share = product / (one + product);
-                let below = one - share * relative;
-                let above = one + (one - share) * relative;
-                let fair = below.gt(lanes.splat(0.2)) & above.gt(lanes.splat(0.2));
-                let factor = above / lanes.select(fair, below, one);
-                let limit = lanes.select(relative.gt(zero), lanes.splat(5.0), lanes.splat(0.2));
-                let factor = lanes.select(fair, factor, limit).max(lanes.splat(0.2)).min(lanes.splat(5.0));
-                let tried = (rate * factor).max(lowest).min(highest);
-                let corner = lanes.splat(t.corner);
-                let crosses = (rate.lt(corner) & corner.lt(tried)) | (tried.lt(corner) & corner.lt(rate));
-                let tried = lanes.select(crosses & !p.solution.b_free, corner, tried);
-                let stays = tried.le(rate) & tried.ge(rate);
-                // A last step is a short one: where the sum of squares is flat, a long one leads nowhere.
-                let tried = lanes.select(small & relative.abs().gt(lanes.splat(0.1)), rate, tried);
-                let out = tried.le(low) | tried.ge(high);
-                let middle = (low * high).sqrt().max(lowest).min(highest);
-                // The last step doesn't leave its valley, and one too small for a number is none.
-                next_rate = lanes.select(out, lanes.select(stays | small, rate, middle), tried);
-                stuck = stays;
-                (previous_rate, previous_slope) = (rate, p.slope);
-            }
+            let step = rates.next(lanes, t, samples, rate, turn, &p);
+            let RateStep { small, stuck, .. } = step;
+            let mut next_rate = step.rate;
             if own {
                 // The delay's slope tells only where the rate has followed: until then the rate moves alone.
                 let level = p.delay_slope * p.delay_slope / p.delay_curvature.max(lanes.splat(1e-30));
                 let flat = level.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
-                let followed = small | stuck | drop.le(lanes.splat(FOLLOWED) * level);
-                let next_delay = search.next(lanes, delay, moving & delay_free & followed, &p);
+                let followed =
+                    small | stuck | (p.rate_by_delay.abs().gt(zero) & drop.le(lanes.splat(FOLLOWED) * level));
+                let next_delay = search.next(lanes, rate, delay, moving & delay_free & followed, &p);
                 let moves = (next_delay - delay).abs().gt(zero);
-                let relative = p.rate_by_delay * (next_delay - delay) / rate.max(lanes.splat(1e-30));
+                let relative = search.rate_by_delay * (next_delay - delay) / rate.max(lanes.splat(1e-30));
                 let factor = one / (one - relative.max(lanes.splat(-1.0)).min(lanes.splat(0.5)));
                 next_rate = lanes.select(moves, next_rate * factor, next_rate).max(lowest).min(highest);
                 // Another delay has other slopes.
-                low = lanes.select(moves, half * lowest, low);
-                high = lanes.select(moves, highest + highest, high);
-                previous_rate = lanes.select(moves, next_rate, previous_rate);
+                rates.forget(lanes, t, moves, next_rate);
                 settled = settled | (moving & (small | stuck) & (!delay_free | flat | search.stuck));
                 delay = next_delay;
             } else {
@@ -759,69 +725,5 @@ fn choose<L: Lanes>(lanes: L, mask: L::M, a: &Valley<L::F>, b: &Valley<L::F>) ->
         depth: lanes.select(mask, a.depth, b.depth),
         rate: lanes.select(mask, a.rate, b.rate),
         delay: lanes.select(mask, a.delay, b.delay),
-    }
-}
-
-/// The search for a delay to one side of an entry of the dictionary, where the sum of squares may have a kink.
-struct DelaySearch<L: Lanes> {
-    /// The stretch that is searched.
-    first: L::F,
-    last: L::F,
-    /// Delays at which the slope was seen to fall and to rise; none yet.
-    low: L::F,
-    high: L::F,
-    /// To which side of a knot the input function is looked up: a later time is an earlier delay.
-    side: L::F,
-    previous_delay: L::F,
-    previous_slope: L::F,
-    /// Whether the step is none.
-    stuck: L::M,
-}
-
-impl<L: Lanes> DelaySearch<L> {
-    #[inline(always)]
-    fn new(lanes: L, t: &Tables, delay: L::F, left: bool) -> Self {
-        let zero = lanes.splat(0.0);
-        let one = lanes.splat(1.0);
-        let (lower, upper) = (lanes.splat(t.delay.bounds.0), lanes.splat(t.delay.bounds.1));
-        let reach = lanes.splat(2.0 * t.delay.reach);
-        let first = if left { (delay - reach).max(lower) } else { delay };
-        let last = if left { delay } else { (delay + reach).min(upper) };
-        let aside = lanes.splat(4.0 * L::EPSILON * t.delay.span);
-        Self {
-            first,
-            last,
-            low: first - one,
-            high: last + one,
-            side: if left { aside } else { -aside },
-            previous_delay: delay,
-            previous_slope: zero,
-            stuck: lanes.mask(false),
-        }
-    }
-
-    /// The next delay, from the slope at this one.
-    #[inline(always)]
-    fn next(&mut self, lanes: L, delay: L::F, active: L::M, p: &Point<L::F, L::M>) -> L::F {
-        let zero = lanes.splat(0.0);
-        let one = lanes.splat(1.0);
-        let slope = p.delay_slope;
-        let falling = slope.lt(zero);
-        self.low = lanes.select(active & falling, self.low.max(delay), self.low);
-        self.high = lanes.select(active & !falling, self.high.min(delay), self.high);
-        let apart = delay - self.previous_delay;
-        let moved = apart.abs().gt(zero);
-        let secant = (slope - self.previous_slope) / lanes.select(moved, apart, one);
-        let sensible =
-            moved & secant.gt(lanes.splat(0.2) * p.delay_curvature) & secant.lt(lanes.splat(20.0) * p.delay_curvature);
-        let second = lanes.select(sensible, secant, p.delay_curvature);
-        let step = -(slope / lanes.select(second.gt(zero), second, one));
-        let tried = (delay + lanes.select(second.gt(zero), step, zero)).max(self.first).min(self.last);
-        self.stuck = active & tried.le(delay) & tried.ge(delay);
-        let out = (tried.le(self.low) | tried.ge(self.high)) & !self.stuck;
-        let middle = (lanes.splat(0.5) * (self.low + self.high)).max(self.first).min(self.last);
-        self.previous_delay = lanes.select(active, delay, self.previous_delay);
-        self.previous_slope = lanes.select(active, slope, self.previous_slope);
-        lanes.select(active, lanes.select(out, middle, tried), delay)
     }
 }

@@ -123,6 +123,9 @@ pub(in super::super) struct DelayTables {
     pub(in super::super) nodes: Table,
     pub(in super::super) reach: f64,
     pub(in super::super) knot_times: Table,
+    /// What 32 bits lack of the knots' and the frames' times: s.
+    pub(in super::super) knot_rest: Table,
+    pub(in super::super) frame_rest: Table,
     pub(in super::super) knot_values: Table,
     /// Slope after each knot; 0 after the last.
     pub(in super::super) knot_slopes: Table,
@@ -393,7 +396,14 @@ pub(in super::super) fn delay_tables(
         halvings: count.next_power_of_two().trailing_zeros() as usize + 1,
         span: knots.times[count - 1].abs().max(knots.times[0].abs()).max(t[t.len() - 1]) + lower.abs().max(upper.abs()),
         knot_times: knots.times.iter().copied().collect(),
+        knot_rest: rest(knots.times),
+        frame_rest: rest(t),
     }
+}
+
+/// What 32 bits lack of these.
+fn rest(times: &[f64]) -> Table {
+    times.iter().map(|t| t - f64::from(*t as f32)).collect()
 }
 
 /// The columns that the linear method shares: the integral of c_p, and c_p itself or the integral's integral.

@@ -120,6 +120,7 @@ pub(super) fn program(t: &Tables) -> Program {
         settings: bytemuck::bytes_of(&settings).to_vec(),
         tables: values.into(),
         state_words: STATE_WORDS,
+        loop_turns: delays_per_search * per_delay + 3 * t.n,
     }
 }
 

@@ -350,7 +350,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
             let mut since = (t.frame_times.at(lanes, i) - lanes.lookup(&d.knot_times, low)) - delay;
             if L::WIDTH > 1 {
                 // What 32 bits lack of both times.
-                since = since + (t.frame_rest.at(lanes, i) - lanes.lookup(&t.knot_rest, low));
+                since = since + (d.frame_rest.at(lanes, i) - lanes.lookup(&d.knot_rest, low));
             }
             let arrived = since.ge(zero);
             let length = since.max(zero);

@@ -15,8 +15,6 @@ use crate::status;
 
 /// A value within this share of a bound is at it.
 const AT_BOUND: f64 = 2e-6;
-/// More turns than any fit takes.
-const LARGEST_COUNT: usize = 128;
 
 /// Computes every row of a block of voxels.
 #[inline(always)]
@@ -102,12 +100,7 @@ fn evaluate_within<L: Lanes, const P: usize>(
         }
     }
     if let Some(row) = t.plan.row(slot::ITERATIONS) {
-        let mut word = lanes.bits(lanes.mask(false), 0);
-        for count in 1..=LARGEST_COUNT {
-            let number = lanes.count(count);
-            word = word | lanes.bits(finite & f.turns.ge(number) & f.turns.le(number), count as u32);
-        }
-        rows.set_bits(row, word);
+        rows.set(row, f.turns, finite);
     }
 
     // Parameters with their gradients by the variables y = 1 / F_p and Ktrans (or PS, where it is at its upper bound).

@@ -72,9 +72,6 @@ pub struct Tables {
     /// From the first knot to the last frame; from knot to knot where the delay is a voxel's own.
     pub(super) steps: Steps,
     pub(super) frame_times: Table,
-    /// What 32 bits lack of the times of frames and knots.
-    pub(super) frame_rest: Table,
-    pub(super) knot_rest: Table,
     pub(super) delay: DelayTables,
     pub(super) plan: Plan,
 }
@@ -141,17 +138,10 @@ pub(super) fn build(
         dictionaries,
         cells,
         steps: if own { Steps::new(&knot_times, knots, 0.0) } else { Steps::new(&t, knots, fixed_delay) },
-        frame_rest: rest(&t),
-        knot_rest: rest(&knot_times),
         frame_times: t.into_iter().collect(),
         delay,
         plan: plan(settings, times.len())?,
     })
-}
-
-/// What 32 bits lack of these.
-fn rest(times: &[f64]) -> Table {
-    times.iter().map(|t| t - f64::from(*t as f32)).collect()
 }
 
 /// From a rate that a curve of this length can't tell from 0 to one that its frames can't tell from infinity.
