@@ -1,7 +1,7 @@
 //! How often the filling analysis is right on phantoms with known truth.
 //!
 //! `cargo run --release --example filling_study` prints the tables of `docs/filling.md`. It takes the number of seeds per
-//! cell (50) and the first seed.
+//! cell (50), the first seed (1000), which tables (null, power or all) and of which shape (all).
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -17,14 +17,16 @@ fn main() -> Result<()> {
     let seeds: u64 = arguments.first().and_then(|a| a.parse().ok()).unwrap_or(50);
     let first: u64 = arguments.get(1).and_then(|a| a.parse().ok()).unwrap_or(1000);
     let which = arguments.get(2).map_or("all", |a| a.as_str());
+    let shape = arguments.get(3).map_or("all", |a| a.as_str());
+    let shapes: Vec<Shape> = Shape::ALL.into_iter().filter(|s| shape == "all" || s.name() == shape).collect();
     let engine = Engine::cpu();
     if which != "power" {
-        for shape in Shape::ALL {
+        for shape in shapes.iter().copied() {
             null(&engine, shape, seeds, first)?;
         }
     }
     if which != "null" {
-        for shape in Shape::ALL {
+        for shape in shapes {
             power(&engine, shape, seeds, first)?;
         }
     }

@@ -220,6 +220,26 @@ fn a_mark_stands_where_it_should() {
     for place in without.pixels_of([7, 7, 4]) {
         assert!(!green(&without.frame(0).unwrap(), place));
     }
+    // Off the lesion's middle: the first plane goes through it all the same.
+    for (planes, axis) in [(Plane::ALL.to_vec(), 2), (vec![Plane::Sagittal, Plane::Axial], 0)] {
+        let film = cine(&series, &lesion).planes(&planes).mark([5, 9, 2]).film().unwrap();
+        let places = film.pixels_of([5, 9, 2]);
+        assert_eq!((places.len(), film.centre()[axis]), (1, [5, 9, 2][axis]));
+        assert!(green(&film.frame(0).unwrap(), places[0]));
+    }
+    // A chosen centre stays, and nothing is promised that isn't seen.
+    let (centre, mark) = ([7, 7, 4], [5, 9, 2]);
+    let film = cine(&series, &lesion).mark(mark).centre(centre).film().unwrap();
+    assert!(film.pixels_of(mark).is_empty() && film.centre() == centre);
+    let plain = cine(&series, &lesion).centre(centre).film().unwrap();
+    let greens = |film: &perfuse::render::Film<'_>| {
+        let frame = film.frame(0).unwrap();
+        (0..frame.height())
+            .flat_map(|y| (0..frame.width()).map(move |x| (x, y)))
+            .filter(|at| green(&frame, *at))
+            .count()
+    };
+    assert_eq!(greens(&film), greens(&plain));
 }
 
 #[test]

@@ -64,11 +64,13 @@ pub(super) struct Choice {
     pub(super) planes: Vec<Plane>,
     pub(super) view: Option<View>,
     pub(super) centre: Option<[usize; 3]>,
+    /// The first plane goes through it, unless there is a centre.
+    pub(super) mark: Option<[usize; 3]>,
 }
 
 impl Default for Choice {
     fn default() -> Self {
-        Self { planes: Plane::ALL.to_vec(), view: None, centre: None }
+        Self { planes: Plane::ALL.to_vec(), view: None, centre: None, mark: None }
     }
 }
 
@@ -120,13 +122,21 @@ impl Planes {
         }
         let mm = geometry.voxel_size_mm().map(|s| if s.is_finite() && s > 0.0 { s } else { 1.0 });
         let (low, high, mean) = extent(around)?;
+        let to_voxel = voxel_axes(geometry);
         let centre = match choice.centre {
             Some(voxel) if (0..3).all(|axis| voxel[axis] < shape[axis]) => voxel,
             Some(voxel) => {
                 let mend = format!("the series has {shape:?} voxels, counted from 0");
                 return Err(Error::setting("centre", format!("{voxel:?}"), mend));
             }
-            None => mean.map(|at| at.round() as usize),
+            None => {
+                let mut centre = mean.map(|at| at.round() as usize);
+                let across = to_voxel[choice.planes[0].world_axes()[2]];
+                if let Some(mark) = choice.mark {
+                    centre[across] = mark[across].min(shape[across] - 1);
+                }
+                centre
+            }
         };
         // Unless told: as much around the lesion as half of its longest side, and 20 mm at least.
         let longest = (0..3).map(|a| (high[a] - low[a]) as f64 * mm[a]).fold(0.0, f64::max);
@@ -143,7 +153,6 @@ impl Planes {
                 return Err(Error::setting("margin", format!("{margin_mm} mm"), "give 0 mm or more"));
             }
         };
-        let to_voxel = voxel_axes(geometry);
         let mut panels: Vec<Panel> =
             choice.planes.iter().map(|plane| panel(*plane, to_voxel, geometry, &window, centre)).collect();
         let (width, height) = arrange(&mut panels, mm, limit);

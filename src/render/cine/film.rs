@@ -274,7 +274,7 @@ impl<'a> Film<'a> {
             text(&mut self.base, &at, left + 30.0, y, INK);
             y += 22.0;
         }
-        if self.mark.is_some() {
+        if self.mark.is_some_and(|voxel| !self.pixels_of(voxel).is_empty()) {
             draw_mark(&mut self.base, left + 10.0, y - 5.0);
             text(&mut self.base, "origin", left + 30.0, y, INK);
         }

@@ -170,7 +170,8 @@ impl<'a> Cine<'a> {
         self
     }
 
-    /// The voxel that the planes go through (that nearest to the lesion's centre of mass unless told).
+    /// The voxel that the planes go through (that nearest to the lesion's centre of mass unless told; the
+    /// first plane goes through the mark, if there is one).
     pub fn centre(mut self, voxel: [usize; 3]) -> Self {
         self.choice.centre = Some(voxel);
         self
@@ -247,9 +248,11 @@ impl<'a> Cine<'a> {
         self
     }
 
-    /// Marks a voxel by a cross wherever a plane goes through it: the origin of the enhancement.
+    /// Marks a voxel by a cross wherever a plane goes through it: the origin of the enhancement. The first plane does, unless a
+    /// centre is given.
     pub fn mark(mut self, voxel: [usize; 3]) -> Self {
         self.mark = Some(voxel);
+        self.choice.mark = self.mark;
         self
     }
 
