@@ -517,7 +517,7 @@ fn tissue(folder: &Path) -> (PathBuf, PathBuf, impl Fn(usize, usize) -> [f64; 3]
     let times = TimeAxis::uniform(4.0, 60).unwrap();
     let blood = Population::Parker.input_function(&times, &Arrival::at(20.0).unwrap()).unwrap();
     let plasma = blood.in_plasma(Haematocrit::new(0.42).unwrap()).unwrap();
-    let truth = |x: usize, y: usize| [0.05 + 0.05 * x as f64, 0.2 + 0.05 * y as f64, 0.01 * (x + y) as f64];
+    let truth = |x: usize, y: usize| [0.05 + 0.05 * x as f64, 0.2 + 0.05 * y as f64, 0.01 + 0.01 * (x + y) as f64];
     let mut samples = ndarray::Array4::zeros((4, 4, 2, 60));
     for x in 0..4 {
         for y in 0..4 {
