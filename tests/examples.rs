@@ -616,10 +616,14 @@ fn fits_give_the_parameters_of_curves_in_files() {
     let again = run("dce_fit", &again.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(again.status.code(), Some(1));
     assert!(error(&again).contains("--force"), "{}", error(&again));
+    // A table that doesn't say what it holds is a file that can't be used.
+    let words = arguments(&at("refused"), &["--model", "tofts"]);
+    let output = run("dce_fit", &words.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(1), "{}", error(&output));
+    assert!(error(&output).contains("--aif-in") && !at("refused").exists(), "{}", error(&output));
     for (flags, hint) in [
         (&["--model", "toft"][..], "toft"),
         (&["--model", "tofts", "--aif-in", "plasma", "--delay", "soon"], "soon"),
-        (&["--model", "tofts"], "--aif-in"),
         (&["--model", "tofts", "--aif-in", "blood", "--haematocrit", "42"], "haematocrit"),
         (&["--model", "tofts", "--aif-in", "plasma", "--delay", "free", "--method", "linear"], "linear"),
         (&["--model", "tofts", "--aif-in", "plasma", "--bounds", "ve=2:1"], "ve"),
