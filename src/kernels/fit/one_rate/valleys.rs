@@ -85,7 +85,9 @@ fn valleys_of<L: Lanes>(
                 companion_squares: xx,
             };
             value = solve(lanes, t, &normal, true).excess - projection * projection;
-            values[k] = value;
+            if let Some(kept) = values.get_mut(k) {
+                *kept = value;
+            }
             share = one;
             along = projection;
         }
