@@ -2,7 +2,8 @@
 // bounded_linear.rs, linear.rs, results.rs): the same names, order and guards. One thread per voxel.
 //
 // A thread has no memory for curves: the convolution is walked along anew for each of the three passes of an evaluation, from
-// knot to knot of the input function, with a part of a step to each frame.
+// knot to knot of the input function, with a part of a step to each frame. Without a delay of the voxel's own the
+// definition begins at the floor of a polynomial through five of the dictionary's values; here three must do.
 //
 // Loops: `search` takes some delays of the dictionary, `refine` some evaluations, as many as stay below 65,535 turns; both
 // are dispatched as often as it takes, and keep a voxel's state in between. The last thing that `refine` does is to write.
@@ -106,7 +107,7 @@ const COARSE_HALVINGS: u32 = 16u;
 const ITERATIONS: u32 = 40u;
 const DELAYED_ITERATIONS: u32 = 160u;
 const NODE_TURNS: u32 = 4u;
-const LAST_ROUND: u32 = 4u;
+const LAST_ROUND: u32 = 6u;
 const STATE_WORDS: u32 = 51u;
 
 const EPSILON: f32 = 1.1920929e-7;
@@ -877,9 +878,9 @@ fn round_is_needed(round: u32) -> bool {
     let rival = kept[RIVAL] != 0.0;
     switch round {
         case 0u: { return true; }
-        case 1u: { return free; }
-        case 2u: { return rival; }
-        case 3u: { return rival && free; }
+        case 1u, 2u, 3u: { return free; }
+        case 4u: { return rival; }
+        case 5u: { return rival && free; }
         default: { return uniforms.settings.own != 0u || rival; }
     }
 }
@@ -888,9 +889,13 @@ fn round_is_needed(round: u32) -> bool {
 fn start_round(round: u32) {
     let s = uniforms.settings;
     var valley = kept_valley(DEEPEST);
-    if round / 2u == 1u { valley = kept_valley(NEXT_DEEPEST); }
+    if round == 4u || round == 5u { valley = kept_valley(NEXT_DEEPEST); }
     kept[RATE] = valley.rate;
-    kept[THE_DELAY] = select(kept[GIVEN_DELAY], valley.delay, kept[DELAY_FREE] != 0.0);
+    // Towards the deepest valley from both sides: kinks may hide another one between two delays of the dictionary.
+    var start = valley.delay;
+    if round == 2u { start = max(start - s.reach, s.delay_low); }
+    if round == 3u { start = min(start + s.reach, s.delay_high); }
+    kept[THE_DELAY] = select(kept[GIVEN_DELAY], start, kept[DELAY_FREE] != 0.0);
     if round == LAST_ROUND {
         kept[RATE] = kept[CHOSEN_RATE];
         kept[THE_DELAY] = kept[CHOSEN_DELAY];
@@ -900,7 +905,7 @@ fn start_round(round: u32) {
     start_rate();
     kept[SETTLED] = 0.0;
     kept[COUNT] = 0.0;
-    let left = round % 2u == 0u;
+    let left = round == 0u || round == 3u || round == 4u;
     let delay = kept[THE_DELAY];
     kept[SEARCH_FIRST] = select(delay, max(delay - 2.0 * s.reach, s.delay_low), left);
     kept[SEARCH_LAST] = select(min(delay + 2.0 * s.reach, s.delay_high), delay, left);
@@ -938,7 +943,9 @@ fn next_delay(rate: f32, delay: f32, moving: bool, p: Point) -> f32 {
     let followed = select(0.0, (rate - kept[SEARCH_RATE]) / select(1.0, apart, moved), moved);
     rate_by_delay = select(followed, p.rate_by_delay, follows);
     let second = select(p.delay_curvature, secant, sensible);
-    let step = select(0.0, -(slope / select(1.0, second, second > 0.0)), second > 0.0);
+    var step = select(0.0, -(slope / select(1.0, second, second > 0.0)), second > 0.0);
+    // Where the slope gets steeper on the way, the next step is twice the last one.
+    if moved && secant <= 0.0 && slope * apart < 0.0 && abs(2.0 * apart) > abs(step) { step = 2.0 * apart; }
     let tried = min(max(delay + step, kept[SEARCH_FIRST]), kept[SEARCH_LAST]);
     let stuck = tried == delay;
     let between = kept[SEARCH_LOW] >= kept[SEARCH_FIRST] && kept[SEARCH_HIGH] <= kept[SEARCH_LAST];

@@ -1,6 +1,9 @@
 //! Sums over the whole series that kernels need before they start: the mask's mean curve and the median of the baseline's
 //! standard deviations. Computed once, on the host, in fixed blocks, so that every engine works with identical values.
 
+mod together;
+
+use std::ops::Range;
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
@@ -23,13 +26,15 @@ pub struct Reductions<'a> {
     series: &'a Series,
     mask: Option<&'a Mask>,
     mean: OnceLock<Option<Vec<f64>>>,
+    /// The median of the baseline's standard deviations, with the frames that it is of.
+    noise: OnceLock<(Range<usize>, Option<f64>)>,
     stages: Mutex<Vec<StageTime>>,
 }
 
 impl<'a> Reductions<'a> {
     /// Nothing is computed yet.
     pub fn new(series: &'a Series, mask: Option<&'a Mask>) -> Self {
-        Self { series, mask, mean: OnceLock::new(), stages: Mutex::default() }
+        Self { series, mask, mean: OnceLock::new(), noise: OnceLock::new(), stages: Mutex::default() }
     }
 
     /// The mean of the scaled samples over the mask, frame by frame; voxels with a sample that isn't finite are left
@@ -42,9 +47,14 @@ impl<'a> Reductions<'a> {
 
     /// The median over the mask of the standard deviation (n - 1) of the baseline samples, scaled; voxels with a baseline
     /// sample that isn't finite are left out. `None` if no voxel is left or there are fewer than two baseline frames.
-    pub fn baseline_sd_median(&self, frames: std::ops::Range<usize>) -> Option<f64> {
+    pub fn baseline_sd_median(&self, frames: Range<usize>) -> Option<f64> {
         if frames.len() < 2 {
             return None;
+        }
+        if let Some((of, median)) = self.noise.get()
+            && *of == frames
+        {
+            return *median;
         }
         self.timed("reduce: baseline noise", frames.len(), || {
             let count = self.series.voxel_count();
@@ -65,11 +75,23 @@ impl<'a> Reductions<'a> {
                 }
                 squares.truncate(kept);
             }
-            // Roots only of what the median needs: of the sum of squares of one voxel or two.
-            let deviation = |squares: f32| (f64::from(squares) / (frames.len() - 1) as f64).sqrt();
-            let (lower, upper) = middle_of_many(&squares)?;
-            Some((deviation(lower) + deviation(upper)) / 2.0 * self.series.scaling().slope.abs())
+            Some(self.deviation(middle_of_many(&squares)?, frames.len()))
         })
+    }
+
+    /// Computes [`mean_curve`](Self::mean_curve) and [`baseline_sd_median`](Self::baseline_sd_median), where the samples
+    /// allow it without reading the baseline frames twice: for those who need both.
+    pub fn mean_curve_and_baseline_noise(&self, frames: Range<usize>) {
+        if self.mean.get().is_some() || frames.len() < 2 {
+            return;
+        }
+        let reduced = self
+            .timed("reduce: mean curve and baseline noise", self.series.frames(), || together::reduce(self, &frames));
+        if let Some(together::Both { sums, voxels, middle }) = reduced {
+            // Whoever computed one of them meanwhile found the same.
+            let _ = self.mean.set(self.mean_of(&sums, voxels));
+            let _ = self.noise.set((frames.clone(), middle.map(|middle| self.deviation(middle, frames.len()))));
+        }
     }
 
     /// A noise estimate per voxel without a baseline: the median of the magnitudes of successive differences, divided by
@@ -116,7 +138,6 @@ impl<'a> Reductions<'a> {
     fn compute_mean(&self) -> Option<Vec<f64>> {
         let count = self.series.voxel_count();
         let inside = self.mask.map(Mask::flat);
-        let scaling = self.series.scaling();
         let mut selected = inside.map_or(count, |inside| inside.iter().filter(|l| **l != 0).count());
         let mut finite = None;
         if matches!(self.series.voxels(), Voxels::F32(_) | Voxels::F64(_) | Voxels::I64(_) | Voxels::U64(_)) {
@@ -128,19 +149,31 @@ impl<'a> Reductions<'a> {
                 finite = Some(usable);
             }
         }
-        let sums = frame_sums(self.series, finite.as_deref().or(inside));
-        if selected == 0 {
-            return None;
-        }
-        Some(sums.iter().map(|sum| scaling.slope * (sum / selected as f64) + scaling.intercept).collect())
+        let sums = frame_sums(self.series, finite.as_deref().or(inside), 0..self.series.frames());
+        self.mean_of(&sums, selected)
+    }
+
+    /// The scaled mean curve from the sums over so many voxels.
+    fn mean_of(&self, sums: &[f64], voxels: usize) -> Option<Vec<f64>> {
+        let scaling = self.series.scaling();
+        (voxels > 0).then(|| sums.iter().map(|sum| scaling.slope * (sum / voxels as f64) + scaling.intercept).collect())
+    }
+
+    /// The scaled median of standard deviations over so many frames, from the middle two of sums of squares: roots only of
+    /// what the median needs.
+    fn deviation(&self, (lower, upper): (f32, f32), frames: usize) -> f64 {
+        let deviation = |squares: f32| (f64::from(squares) / (frames - 1) as f64).sqrt();
+        (deviation(lower) + deviation(upper)) / 2.0 * self.series.scaling().slope.abs()
     }
 }
 
-/// The sum of each frame over the selected voxels: blocks in integers for integers of up to 32 bits, else in f64.
-fn frame_sums(series: &Series, inside: Option<&[u32]>) -> Vec<f64> {
+/// The sum of each of these frames over the selected voxels: blocks in integers for integers of up to 32 bits, else in
+/// f64.
+fn frame_sums(series: &Series, inside: Option<&[u32]>, frames: Range<usize>) -> Vec<f64> {
+    let range = frames.start * series.voxel_count()..frames.end * series.voxel_count();
     macro_rules! sums {
         ($samples:expr, $wide:ty) => {
-            frame_sums_of(series, inside, $samples, <$wide>::from, |sum: $wide| sum as f64)
+            frame_sums_of(series, inside, &$samples[range], <$wide>::from, |sum: $wide| sum as f64)
         };
     }
     match series.voxels() {
@@ -151,10 +184,10 @@ fn frame_sums(series: &Series, inside: Option<&[u32]>) -> Vec<f64> {
         Voxels::I16(v) => sums!(v, i32),
         Voxels::U32(v) => sums!(v, i64),
         Voxels::I32(v) => sums!(v, i64),
-        Voxels::U64(v) => frame_sums_of(series, inside, v, |x| x as f64, |sum: f64| sum),
-        Voxels::I64(v) => frame_sums_of(series, inside, v, |x| x as f64, |sum: f64| sum),
-        Voxels::F32(v) => frame_sums_of(series, inside, v, f64::from, |sum: f64| sum),
-        Voxels::F64(v) => frame_sums_of(series, inside, v, |x| x, |sum: f64| sum),
+        Voxels::U64(v) => frame_sums_of(series, inside, &v[range], |x| x as f64, |sum: f64| sum),
+        Voxels::I64(v) => frame_sums_of(series, inside, &v[range], |x| x as f64, |sum: f64| sum),
+        Voxels::F32(v) => frame_sums_of(series, inside, &v[range], f64::from, |sum: f64| sum),
+        Voxels::F64(v) => frame_sums_of(series, inside, &v[range], |x| x, |sum: f64| sum),
     }
 }
 
@@ -196,11 +229,14 @@ where
     match inside {
         None => {
             let mut chunks = samples.chunks_exact(PARTIAL);
+            // In a variable of their own, all of whose places are known when compiling: so they stay in registers.
+            let mut lanes = [W::default(); PARTIAL];
             for chunk in &mut chunks {
                 for lane in 0..PARTIAL {
-                    partial[lane] += widen(chunk[lane]);
+                    lanes[lane] += widen(chunk[lane]);
                 }
             }
+            partial = lanes;
             for (lane, sample) in chunks.remainder().iter().enumerate() {
                 partial[lane] += widen(*sample);
             }
@@ -255,7 +291,7 @@ fn keep_usable(series: &Series, frame: usize, start: usize, out: &mut [u32]) {
 /// Sum of the squared deviations from the mean over the baseline frames, in stored units, for the voxels from `start`; NaN
 /// where a sample isn't finite.
 #[inline(always)]
-fn baseline_squares(series: &Series, frames: std::ops::Range<usize>, start: usize, out: &mut [f32]) {
+fn baseline_squares(series: &Series, frames: Range<usize>, start: usize, out: &mut [f32]) {
     let count = series.voxel_count();
     let inv_n = 1.0 / frames.len() as f64;
     macro_rules! deviations {
@@ -283,11 +319,18 @@ fn baseline_squares(series: &Series, frames: std::ops::Range<usize>, start: usiz
             }
         }};
     }
+    macro_rules! short_deviations {
+        ($samples:expr) => {{
+            if !short_baseline_squares($samples, count, frames.clone(), start, out) {
+                deviations!($samples, i32, |x, first| i32::from(x) - i32::from(first));
+            }
+        }};
+    }
     match series.voxels() {
-        Voxels::U8(v) => deviations!(v, i32, |x: u8, first: u8| i32::from(x) - i32::from(first)),
-        Voxels::I8(v) => deviations!(v, i32, |x: i8, first: i8| i32::from(x) - i32::from(first)),
-        Voxels::U16(v) => deviations!(v, i32, |x: u16, first: u16| i32::from(x) - i32::from(first)),
-        Voxels::I16(v) => deviations!(v, i32, |x: i16, first: i16| i32::from(x) - i32::from(first)),
+        Voxels::U8(v) => short_deviations!(v),
+        Voxels::I8(v) => short_deviations!(v),
+        Voxels::U16(v) => short_deviations!(v),
+        Voxels::I16(v) => short_deviations!(v),
         Voxels::U32(v) => deviations!(v, i64, |x: u32, first: u32| i64::from(x) - i64::from(first)),
         Voxels::I32(v) => deviations!(v, i64, |x: i32, first: i32| i64::from(x) - i64::from(first)),
         Voxels::U64(v) => deviations!(v, f64, |x: u64, first: u64| x as f64 - first as f64),
@@ -295,6 +338,36 @@ fn baseline_squares(series: &Series, frames: std::ops::Range<usize>, start: usiz
         Voxels::F32(v) => deviations!(v, f64, |x: f32, first: f32| f64::from(x) - f64::from(first)),
         Voxels::F64(v) => deviations!(v, f64, |x: f64, first: f64| x - first),
     }
+}
+
+/// The same in 32-bit whole numbers, if they hold the sums; else the result is of no use, which is said.
+#[inline(always)]
+fn short_baseline_squares<T: Copy + Into<i32>>(
+    samples: &[T],
+    count: usize,
+    frames: Range<usize>,
+    start: usize,
+    out: &mut [f32],
+) -> bool {
+    let first = &samples[frames.start * count + start..][..out.len()];
+    let (mut sums, mut squares) = ([0i32; DEVIATION_BLOCK], [0i32; DEVIATION_BLOCK]);
+    let (sums, squares) = (&mut sums[..out.len()], &mut squares[..out.len()]);
+    let mut largest = 0i32;
+    for t in frames.clone() {
+        let row = &samples[t * count + start..][..out.len()];
+        for i in 0..out.len() {
+            let difference: i32 = row[i].into() - first[i].into();
+            sums[i] = sums[i].wrapping_add(difference);
+            squares[i] = squares[i].wrapping_add(difference.wrapping_mul(difference));
+            largest = largest.max(difference.abs());
+        }
+    }
+    let inv_n = 1.0 / frames.len() as f64;
+    for i in 0..out.len() {
+        let sum = f64::from(sums[i]);
+        out[i] = (f64::from(squares[i]) - sum * sum * inv_n).max(0.0) as f32;
+    }
+    i64::from(largest).pow(2) * (frames.len() as i64) < 1 << 31
 }
 
 /// Values that stand for all in the first guess at a median.
@@ -306,12 +379,7 @@ const SAMPLE: usize = 1 << 12;
 fn middle_of_many(values: &[f32]) -> Option<(f32, f32)> {
     let step = values.len().div_ceil(SAMPLE).max(1);
     let mut sample: Vec<f32> = values.iter().copied().step_by(step).filter(|value| !value.is_nan()).collect();
-    sample.sort_unstable_by(f32::total_cmp);
-    // Four standard errors of the sample's median to either side of it.
-    let margin = 2 * sample.len().isqrt() + 1;
-    let middle = sample.len() / 2;
-    let low = middle.checked_sub(margin).map_or(f32::NEG_INFINITY, |i| sample[i]);
-    let high = sample.get(middle + margin).copied().unwrap_or(f32::INFINITY);
+    let (low, high) = bracket_of(&mut sample);
     let (total, below, collected) = bracketed(values, low, high);
     if total == 0 {
         return None;
@@ -322,6 +390,17 @@ fn middle_of_many(values: &[f32]) -> Option<(f32, f32)> {
     }
     let (_, _, all) = bracketed(values, f32::NEG_INFINITY, f32::INFINITY);
     Some(middle_two(all, first, last))
+}
+
+/// Between which numbers the median of all lies, as a sample says: four standard errors of its own median to either side
+/// of that.
+fn bracket_of(sample: &mut [f32]) -> (f32, f32) {
+    sample.sort_unstable_by(f32::total_cmp);
+    let margin = 2 * sample.len().isqrt() + 1;
+    let middle = sample.len() / 2;
+    let low = middle.checked_sub(margin).map_or(f32::NEG_INFINITY, |i| sample[i]);
+    let high = sample.get(middle + margin).copied().unwrap_or(f32::INFINITY);
+    (low, high)
 }
 
 /// How many numbers there are, how many of them lie below a bracket, and those that lie in it.
@@ -393,6 +472,45 @@ mod tests {
         let series = Series::from_voxels(samples, [3, 1, 1, 2], TimeAxis::uniform(1.0, 2).unwrap()).unwrap();
         let reductions = Reductions::new(&series, None);
         assert_eq!(reductions.mean_curve(), Some(&[2.0, 7.0][..]));
+    }
+
+    /// Both reductions of the same series, together and each for itself.
+    fn assert_same(samples: impl Into<Voxels>, voxels: usize, frames: usize, masked: bool) {
+        let times = TimeAxis::uniform(1.0, frames).unwrap();
+        let series = Series::from_voxels(samples, [voxels, 1, 1, frames], times).unwrap();
+        let labels = ndarray::Array3::from_shape_fn((voxels, 1, 1), |(i, _, _)| u32::from(i % 3 != 1));
+        let mask = masked.then(|| Mask::from_labels(labels.view()));
+        let together = Reductions::new(&series, mask.as_ref());
+        together.mean_curve_and_baseline_noise(1..6);
+        let apart = Reductions::new(&series, mask.as_ref());
+        assert_eq!(together.baseline_sd_median(1..6), apart.baseline_sd_median(1..6));
+        assert_eq!(together.baseline_sd_median(0..6), apart.baseline_sd_median(0..6));
+        assert_eq!(together.mean_curve(), apart.mean_curve());
+        assert!(apart.mean_curve().is_some() && apart.baseline_sd_median(1..6).is_some());
+    }
+
+    #[test]
+    fn reductions_are_the_same_together_and_apart() {
+        let (voxels, frames) = (40_003, 9);
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) as u16
+        };
+        let words: Vec<u16> = (0..voxels * frames).map(|_| random()).collect();
+        for masked in [false, true] {
+            // Squares that 32 bits hold the sums of, and some that they don't.
+            assert_same(words.iter().map(|x| (x % 900) as i16 - 300).collect::<Vec<_>>(), voxels, frames, masked);
+            assert_same(words.iter().map(|x| *x as i16).collect::<Vec<_>>(), voxels, frames, masked);
+            assert_same(words.clone(), voxels, frames, masked);
+            assert_same(words.iter().map(|x| *x as u8).collect::<Vec<_>>(), voxels, frames, masked);
+            assert_same(words.iter().map(|x| f32::from(*x)).collect::<Vec<_>>(), voxels, frames, masked);
+            // Only the voxels that stand for all in the first guess are noisy.
+            let step = voxels.div_ceil(1 << 11);
+            let misleading =
+                |i: usize| if (i % voxels).is_multiple_of(step) { words[i] as i16 } else { (i / voxels) as i16 };
+            assert_same((0..voxels * frames).map(misleading).collect::<Vec<_>>(), voxels, frames, masked);
+        }
     }
 
     #[test]

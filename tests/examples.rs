@@ -517,7 +517,7 @@ fn tissue(folder: &Path) -> (PathBuf, PathBuf, impl Fn(usize, usize) -> [f64; 3]
     let times = TimeAxis::uniform(4.0, 60).unwrap();
     let blood = Population::Parker.input_function(&times, &Arrival::at(20.0).unwrap()).unwrap();
     let plasma = blood.in_plasma(Haematocrit::new(0.42).unwrap()).unwrap();
-    let truth = |x: usize, y: usize| [0.05 + 0.05 * x as f64, 0.2 + 0.05 * y as f64, 0.01 * (x + y) as f64];
+    let truth = |x: usize, y: usize| [0.05 + 0.05 * x as f64, 0.2 + 0.05 * y as f64, 0.01 + 0.01 * (x + y) as f64];
     let mut samples = ndarray::Array4::zeros((4, 4, 2, 60));
     for x in 0..4 {
         for y in 0..4 {
@@ -595,7 +595,15 @@ fn fits_give_the_parameters_of_curves_in_files() {
         let out = fit(model, &["--model", model, "--pictures", "none", "--aif-in", "plasma"]);
         assert!(out.join("r_squared.nii.gz").exists(), "{model}");
     }
-    let out = fit("brix", &["--model", "brix", "--kind", "signal", "--baseline", "5", "--pictures", "none"]);
+    let signal = Series::open(&image).unwrap();
+    let samples = ndarray::Array4::from_shape_fn((4, 4, 2, 60), |(x, y, z, t)| {
+        100.0 + 100.0 * signal.voxels().get_f64(x + 4 * y + 16 * z + 32 * t) as f32
+    });
+    let signal = Series::from_array(samples.view(), signal.times().unwrap().clone()).unwrap();
+    signal.save(at("signal.nii.gz"), Default::default()).unwrap();
+    let (out, signal) = (at("brix"), at("signal.nii.gz"));
+    let flags = ["--model", "brix", "--baseline", "5", "--device", "cpu", "--pictures", "none", "--out", text(&out)];
+    succeed("dce_fit", &[&[text(&signal)], &flags[..]].concat());
     for id in ["brix_a", "kep", "kel"] {
         assert!(out.join(format!("{id}.nii.gz")).exists(), "no {id}");
     }
@@ -608,10 +616,14 @@ fn fits_give_the_parameters_of_curves_in_files() {
     let again = run("dce_fit", &again.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(again.status.code(), Some(1));
     assert!(error(&again).contains("--force"), "{}", error(&again));
+    // A table that doesn't say what it holds is a file that can't be used.
+    let words = arguments(&at("refused"), &["--model", "tofts"]);
+    let output = run("dce_fit", &words.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(1), "{}", error(&output));
+    assert!(error(&output).contains("--aif-in") && !at("refused").exists(), "{}", error(&output));
     for (flags, hint) in [
         (&["--model", "toft"][..], "toft"),
         (&["--model", "tofts", "--aif-in", "plasma", "--delay", "soon"], "soon"),
-        (&["--model", "tofts"], "--aif-in"),
         (&["--model", "tofts", "--aif-in", "blood", "--haematocrit", "42"], "haematocrit"),
         (&["--model", "tofts", "--aif-in", "plasma", "--delay", "free", "--method", "linear"], "linear"),
         (&["--model", "tofts", "--aif-in", "plasma", "--bounds", "ve=2:1"], "ve"),

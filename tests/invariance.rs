@@ -169,9 +169,17 @@ fn a_map_alone_equals_the_map_among_all() {
 fn whole_numbers_give_the_same_in_any_storage() {
     // 16-bit samples take a shortcut in whole numbers; the same numbers as floats don't.
     let even: Vec<f64> = (0..50).map(|i| 2.0 + 3.75 * f64::from(i)).collect();
-    for (seed, times, sign) in [(20, even.clone(), 1.0), (21, even, -1.0), (22, times(50), 1.0)] {
+    // So that differences fit into 12 bits, into 15, and into neither.
+    for (seed, times, sign, gain, offset) in [
+        (20, even.clone(), 1.0, 1.0, 0.0),
+        (21, even.clone(), -1.0, 1.0, 0.0),
+        (22, times(50), 1.0, 1.0, 0.0),
+        (23, even.clone(), 1.0, 4.0, 0.0),
+        (24, even.clone(), -1.0, 4.0, 0.0),
+        (25, even, 1.0, 14.0, 20_000.0),
+    ] {
         let mut curves = curves(seed, 3_001, &times, sign);
-        curves.iter_mut().flatten().for_each(|sample| *sample = sample.round());
+        curves.iter_mut().flatten().for_each(|sample| *sample = (*sample * gain).round() - offset);
         let of = |storage| Curves::new(&curves, storage, 1.0, 0.0, times.clone()).series();
         let (short, float) = (of(Storage::I16), of(Storage::F32));
         for window in [2, 3, 4] {

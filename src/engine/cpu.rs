@@ -2,7 +2,8 @@
 //!
 //! A series lies frame by frame, so the samples of a voxel are far apart. A tile of neighbouring voxels is copied row by
 //! row into working memory that stays in the cache, and sixteen or thirty-two voxels of it at a time go through the
-//! kernel. Samples of 8 and 16 bits are copied as such, others as differences from the first sample.
+//! kernel. Samples of 8 and 16 bits are copied as such, others as differences from the first sample. Rows are as long as the
+//! cache allows: memory is read ahead along a row, and anew at the beginning of each.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -17,12 +18,15 @@ use crate::kernel::{LARGEST_DIFFERENCE, Runnable, Samples, Tile};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series, Voxels};
 
-/// Voxels that a thread takes at once.
+/// Voxels that a thread takes at once: rows of four pages in 16 bits. Those of two pages are read at half the speed.
 const TASK: usize = 1 << 13;
-/// Samples and results of a tile: a part of the second-level cache.
-const TILE_BYTES: usize = 320 << 10;
+/// Samples of a tile: the second-level cache. What doesn't fit in there is read again from the third level, which costs less
+/// than shorter rows do.
+const TILE_BYTES: usize = 1 << 20;
 /// The most voxels side by side: a tile is a multiple of it.
 const WIDTH: usize = 32;
+/// Voxels whose results are collected before they are copied to their rows.
+const PART: usize = 1 << 10;
 
 /// Runs a kernel over a series, into rows of memory that may be reused.
 pub(super) fn run(
@@ -50,7 +54,7 @@ fn run_at(
         row.resize(count, 0);
     }
     let short = series.voxels().sample_bytes() <= 2;
-    let tile = tile_voxels(series.frames() * if short { 2 } else { 4 } + row_count * 4);
+    let tile = tile_voxels(series.frames() * if short { 2 } else { 4 });
     let outside_words = outside_words(kernel.outputs());
     let done = AtomicUsize::new(0);
     let mut tasks: Vec<Vec<&mut [u32]>> = (0..count.div_ceil(TASK)).map(|_| Vec::with_capacity(row_count)).collect();
@@ -107,6 +111,9 @@ struct Task<'a> {
     start: usize,
 }
 
+/// Words from one row of a part's results to the next; apart from each other in the cache as well.
+const WORD_STRIDE: usize = PART + WIDTH;
+
 struct Workspace {
     /// Voxels of a tile.
     length: usize,
@@ -117,11 +124,13 @@ struct Workspace {
     differences: Vec<f32>,
     /// Samples of 8 and 16 bits; unsigned ones of 16 bits are shifted by 2^15.
     short: Vec<i16>,
-    narrow: bool,
+    /// The largest difference of any two of them.
+    range: u16,
     first: Vec<f32>,
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     finite: Vec<f32>,
     extra: Vec<f32>,
+    /// Results of a part of the tile.
     words: Vec<u32>,
 }
 
@@ -133,11 +142,11 @@ impl Workspace {
             stride,
             differences: vec![0.0; if short { 0 } else { frames * stride }],
             short: vec![0; if short { frames * stride } else { 0 }],
-            narrow: false,
+            range: 0,
             first: vec![0.0; stride],
             finite: vec![1.0; stride],
             extra: vec![0.0; layers * stride],
-            words: vec![0; rows * stride],
+            words: vec![0; rows * WORD_STRIDE],
         }
     }
 }
@@ -159,24 +168,28 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
         for (layer, values) in kernel.extra().iter().enumerate() {
             workspace.extra[layer * stride..][..length].copy_from_slice(&values[first_voxel..][..length]);
         }
-        kernel.evaluate_tile(&mut Tile {
-            level,
-            stride,
-            length,
-            samples: if workspace.short.is_empty() {
-                Samples::Differences(&workspace.differences)
-            } else {
-                Samples::Short(&workspace.short)
-            },
-            narrow: workspace.narrow,
-            first: &workspace.first,
-            finite: &workspace.finite,
-            extra: &workspace.extra,
-            inside,
-            words: &mut workspace.words,
-        });
-        for (row, out) in rows.iter_mut().enumerate() {
-            out[begin..begin + length].copy_from_slice(&workspace.words[row * stride..][..length]);
+        for part in (0..length).step_by(PART) {
+            let voxels = PART.min(length - part);
+            kernel.evaluate_tile(&mut Tile {
+                level,
+                stride,
+                length: voxels,
+                samples: if workspace.short.is_empty() {
+                    Samples::Differences(&workspace.differences[part..])
+                } else {
+                    Samples::Short(&workspace.short[part..])
+                },
+                range: workspace.range,
+                first: &workspace.first[part..],
+                finite: &workspace.finite[part..],
+                extra: workspace.extra.get(part..).unwrap_or_default(),
+                inside: inside.map(|inside| &inside[part..part + voxels]),
+                words: &mut workspace.words,
+                word_stride: WORD_STRIDE,
+            });
+            for (row, words) in rows.iter_mut().zip(workspace.words.chunks(WORD_STRIDE)) {
+                row[begin + part..][..voxels].copy_from_slice(&words[..voxels]);
+            }
         }
         if let Some(inside) = inside {
             for (row, word) in rows.iter_mut().zip(task.outside_words) {
@@ -224,21 +237,26 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
                     highest = highest.max(sample);
                 }
             }
-            workspace.narrow = i32::from(highest) - i32::from(lowest) < 1 << 15;
+            workspace.range = highest.abs_diff(lowest);
         }};
     }
     // Types whose samples may be unusable: their voxels go through the kernel as constants, and are refused by it.
     macro_rules! load_checked {
         ($samples:expr, $difference:expr) => {{
-            load!($samples, $difference);
-            let limit = LARGEST_DIFFERENCE as f32;
-            for (finite, first) in workspace.finite.iter_mut().zip(&workspace.first[..length]) {
-                *finite = f32::from(u8::from(first.is_finite()));
+            let first = &$samples[start..start + length];
+            let finite = &mut workspace.finite[..length];
+            for ((to, finite), from) in workspace.first.iter_mut().zip(&mut *finite).zip(first) {
+                *to = *from as f32;
+                *finite = f32::from(u8::from(to.is_finite()));
             }
+            let limit = LARGEST_DIFFERENCE as f32;
             for t in 0..frames {
-                let row = &workspace.differences[t * stride..][..length];
-                for i in 0..length {
-                    workspace.finite[i] = if row[i].abs() < limit { workspace.finite[i] } else { 0.0 };
+                let row = &$samples[t * count + start..][..length];
+                let to = &mut workspace.differences[t * stride..][..length];
+                for (((to, finite), from), first) in to.iter_mut().zip(&mut *finite).zip(row).zip(first) {
+                    let difference: f32 = $difference(*from, *first);
+                    *to = difference;
+                    *finite = if difference.abs() < limit { *finite } else { 0.0 };
                 }
             }
             if workspace.finite[..length].iter().any(|finite| *finite == 0.0) {

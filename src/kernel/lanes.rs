@@ -141,6 +141,8 @@ pub trait Lanes: Copy {
 pub struct Table {
     double: Vec<f64>,
     single: Vec<f32>,
+    /// First entry and step, where entry i is, to the bit, what 32-bit lanes find for first + i * step.
+    line: Option<(f32, f32)>,
 }
 
 impl Table {
@@ -154,8 +156,15 @@ impl Table {
 impl FromIterator<f64> for Table {
     fn from_iter<I: IntoIterator<Item = f64>>(entries: I) -> Self {
         let double: Vec<f64> = entries.into_iter().collect();
-        let single = double.iter().map(|x| *x as f32).collect();
-        Self { double, single }
+        let single: Vec<f32> = double.iter().map(|x| *x as f32).collect();
+        let line = match single[..] {
+            [first, second, ..] => Some((first, second - first)),
+            _ => None,
+        };
+        let line = line.filter(|(first, step)| {
+            single.iter().enumerate().all(|(i, entry)| (first + i as f32 * step).to_bits() == entry.to_bits())
+        });
+        Self { double, single, line }
     }
 }
 
@@ -338,6 +347,9 @@ impl<S: Simd> Lanes for Wide<S> {
     }
     #[inline(always)]
     fn lookup(self, table: &Table, index: f32x16<S>) -> f32x16<S> {
+        if let Some((first, step)) = table.line {
+            return index * step + first;
+        }
         let index: [f32; 16] = index.into();
         f32x16::from_fn(self.0, |lane| table.single[index[lane] as usize])
     }
@@ -358,7 +370,24 @@ impl<S: Simd> Lanes for Wide<S> {
     fn span(self, table: &Table, x: f32x16<S>, mask: mask32x16<S>) -> Range<usize> {
         let low = mask.select(x, f32x16::splat(self.0, f32::INFINITY)).reduce_min();
         let high = mask.select(x, f32x16::splat(self.0, f32::NEG_INFINITY)).reduce_max();
-        span(&table.single, (low <= high).then_some((low, high)))
+        match table.line {
+            Some((first, step)) if low <= high && step > 0.0 => {
+                // Places by calculation, then exactly.
+                let entries = &table.single[..];
+                let end = |x: f32| {
+                    let mut end = (((x - first) / step) as usize).saturating_add(1).min(entries.len());
+                    while end < entries.len() && entries[end] <= x {
+                        end += 1;
+                    }
+                    while end > 0 && entries[end - 1] > x {
+                        end -= 1;
+                    }
+                    end
+                };
+                end(low).saturating_sub(1)..end(high).max(1)
+            }
+            _ => span(&table.single, (low <= high).then_some((low, high))),
+        }
     }
     #[inline(always)]
     fn largest(self, index: f32x16<S>, mask: mask32x16<S>) -> usize {
@@ -622,6 +651,30 @@ fn ln_f32<S: Simd>(x: f32x16<S>) -> f32x16<S> {
 mod tests {
     use super::*;
     use fearless_simd::{Level, dispatch};
+
+    #[test]
+    fn tables_of_equal_steps_are_read_as_any_other() {
+        fn compare<S: Simd>(simd: S) {
+            let lanes = Wide(simd);
+            for (first, step) in [(0.0, 4.0), (2.5, 0.25), (0.0, 3.7)] {
+                let table: Table = (0..60).map(|i| first + f64::from(i) * step).collect();
+                assert_eq!(table.line.is_some(), step != 3.7, "steps of {step}");
+                for i in 0..60 {
+                    let read: [f32; 16] = lanes.lookup(&table, f32x16::splat(simd, i as f32)).into();
+                    assert!(read.iter().all(|x| x.to_bits() == table.single[i].to_bits()));
+                }
+                for i in -70..300 {
+                    let x = |lane: usize| (first + f64::from(i) * step * 0.25 + lane as f64 * step * 0.1) as f32;
+                    let numbers = f32x16::from_fn(simd, x);
+                    let found = lanes.span(&table, numbers, lanes.mask(true));
+                    assert_eq!(found, span(&table.single, Some((x(0), x(15)))), "{i} in steps of {step}");
+                }
+                assert!(lanes.span(&table, f32x16::splat(simd, 1.0), lanes.mask(false)).is_empty());
+            }
+        }
+        let level = Level::new();
+        dispatch!(level, simd => compare(simd));
+    }
 
     #[test]
     fn wide_exponential_is_within_two_ulp() {

@@ -189,7 +189,7 @@ impl<'a, L: Lanes> Curve<'a, L> {
         extra: &'a [L::F],
         scanned: Option<&'a [L::F]>,
     ) -> Self {
-        let ShortCurve { samples, stride } = curve;
+        let ShortCurve { samples, stride, .. } = curve;
         let (short_first, finite) = (lanes.load_short(samples), lanes.mask(true));
         Self { lanes, samples: Samples::Short(samples), stride, short_first, first, finite, extra, scanned }
     }

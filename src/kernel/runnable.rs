@@ -24,13 +24,13 @@ pub enum Samples<'a, T> {
 #[derive(Debug)]
 pub struct Tile<'a> {
     pub(crate) level: Level,
-    /// Numbers from one frame to the next, and words from one row to the next.
+    /// Numbers from one frame to the next, and from one extra layer to the next.
     pub(crate) stride: usize,
     /// Voxels; memory goes on to the next multiple of the lanes' width.
     pub(crate) length: usize,
     pub(crate) samples: Samples<'a, f32>,
-    /// No two samples differ by 2^15 or more: 16-bit arithmetic holds their differences.
-    pub(crate) narrow: bool,
+    /// No two 16-bit samples differ by more than this.
+    pub(crate) range: u16,
     pub(crate) first: &'a [f32],
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     pub(crate) finite: &'a [f32],
@@ -39,6 +39,8 @@ pub struct Tile<'a> {
     /// Voxels with label 0 need no results.
     pub(crate) inside: Option<&'a [u32]>,
     pub(crate) words: &'a mut [u32],
+    /// Words from one row of results to the next.
+    pub(crate) word_stride: usize,
 }
 
 /// A prepared kernel without its type. Every [`PreparedKernel`] is one.
@@ -165,14 +167,14 @@ where
                 Curve::new(lanes, &differences[block..], tile.stride, first, finite, &extra)
             }
             Samples::Short(samples) => {
-                let curve = ShortCurve { samples: &samples[block..], stride: tile.stride };
-                let scanned = tile.narrow && !found.is_empty();
+                let curve = ShortCurve { samples: &samples[block..], stride: tile.stride, range: tile.range };
+                let scanned = tile.range < 1 << 15 && !found.is_empty();
                 if scanned {
                     kernel.scan(lanes, curve, &mut found);
                 }
                 Curve::of_short(lanes, curve, first, &extra, scanned.then_some(&found))
             }
         };
-        kernel.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut tile.words[block..], tile.stride));
+        kernel.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut tile.words[block..], tile.word_stride));
     }
 }

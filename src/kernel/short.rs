@@ -1,6 +1,6 @@
 //! 16-bit whole numbers side by side: what needs no fractions takes half the registers and no conversion.
 
-use std::ops::Sub;
+use std::ops::{Add, Sub};
 
 use fearless_simd::{Select as _, Simd, SimdBase as _, SimdCombine as _, SimdCvtFloat as _, SimdWiden as _};
 use fearless_simd::{f32x16, i16x16, i32x16, mask16x16};
@@ -14,6 +14,8 @@ pub struct ShortCurve<'a> {
     pub samples: &'a [i16],
     /// From one frame to the next.
     pub stride: usize,
+    /// No two samples of a voxel differ by more than this.
+    pub range: u16,
 }
 
 impl<'a> ShortCurve<'a> {
@@ -27,7 +29,7 @@ impl<'a> ShortCurve<'a> {
 /// Lanes that can count in 16 bits. Nothing overflows as long as the samples of a voxel differ by less than 2^15.
 pub trait ShortLanes: Lanes {
     /// 16-bit whole numbers, one per voxel.
-    type Short: Copy + Sub<Output = Self::Short>;
+    type Short: Copy + Add<Output = Self::Short> + Sub<Output = Self::Short>;
     /// 32-bit whole numbers, one per voxel.
     type Long: Copy;
     /// Truth values for them.

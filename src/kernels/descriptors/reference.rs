@@ -404,7 +404,7 @@ fn find_half_rise<L: Lanes>(
 }
 
 /// Among all windows from the last baseline frame to the peak, the least-squares line with the largest slope; all samples
-/// where fewer than a window lie there. The time is right where a voxel enhances.
+/// where fewer than a window lie there. The time is right where a voxel enhances and it is asked for.
 #[inline(always)]
 fn find_steepest_rise<L: Lanes>(
     t: &Tables,
@@ -425,7 +425,7 @@ fn find_steepest_rise<L: Lanes>(
         },
     };
     let mut slope = slope * l.splat(t.slope_unit);
-    let timed = !t.slope_times.is_empty() && enhancing.any();
+    let timed = t.needs_slope_window && !t.slope_times.is_empty() && enhancing.any();
     let mut time = if timed { l.lookup(&t.slope_times, window) } else { zero };
     let mut mean = zero;
     if t.needs_slope_mean {

@@ -49,13 +49,14 @@ fn scan_windows<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
     out: &mut [L::F],
 ) {
     let falls = t.sign < 0.0;
-    let mut sum = l.long(l.short_splat(0));
-    for i in t.first_segment..t.b {
-        sum = l.long_add(sum, l.long(height(l, curve, falls, i)));
+    let zero = l.short_splat(0);
+    let first = height(l, curve, falls, 0);
+    let mut sum = l.long(zero);
+    for i in t.first_segment..=t.b {
+        sum = l.long_add(sum, l.long(height(l, curve, falls, i) - first));
     }
     let mut frame = l.short_splat(t.b as i16);
     let mut highest = height(l, curve, falls, t.b);
-    sum = l.long_add(sum, l.long(highest));
     let lowest = l.short_splat(i16::MIN);
     let (mut pair, mut previous) = (lowest, highest);
     // The steepest window so far, and the one up to the highest sample so far; the first counts whatever the peak.
@@ -63,45 +64,75 @@ fn scan_windows<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
     let mut before_previous = last_baseline;
     let mut steepest =
         if STEP > 0 && t.b - 1 + STEP < t.n { height(l, curve, falls, t.b - 1 + STEP) - last_baseline } else { lowest };
-    let mut window = l.short_splat(0);
+    let mut window = zero;
     let (mut slope, mut best) = (steepest, window);
-    for i in t.b + 1..t.n {
-        let here = height(l, curve, falls, i);
-        let higher = l.short_greater(here, highest);
-        highest = l.short_max(here, highest);
-        frame = l.short_select(higher, l.short_splat(i as i16), frame);
-        pair = l.short_max(pair, l.short_min(previous, here));
-        sum = l.long_add(sum, l.long(here));
-        if STEP > 0 {
-            let this = here - if STEP == 1 { previous } else { before_previous };
-            if NUMBER {
-                let better = l.short_greater(this, steepest);
-                window = l.short_select(better, l.short_splat((i - (t.b - 1) - STEP) as i16), window);
-                best = l.short_select(higher, window, best);
+    // As many heights as 16 bits hold the sum of, each counted from the first sample; what overflows before that is taken
+    // off comes back.
+    let run = if u32::from(curve.range) * (RUN as u32) < 1 << 15 { RUN } else { 1 };
+    let firsts = times(l, first, run);
+    let mut start = t.b + 1;
+    while start < t.n {
+        let end = t.n.min(start + run);
+        let mut part = zero;
+        for (i, row) in (start..end).zip(curve.frame(start).chunks(curve.stride)) {
+            let here = upright(l, row, falls);
+            let higher = l.short_greater(here, highest);
+            highest = l.short_max(here, highest);
+            frame = l.short_select(higher, l.short_splat(i as i16), frame);
+            pair = l.short_max(pair, l.short_min(previous, here));
+            part = part + here;
+            if STEP > 0 {
+                let this = here - if STEP == 1 { previous } else { before_previous };
+                if NUMBER {
+                    let better = l.short_greater(this, steepest);
+                    window = l.short_select(better, l.short_splat((i - (t.b - 1) - STEP) as i16), window);
+                    best = l.short_select(higher, window, best);
+                }
+                steepest = l.short_max(this, steepest);
+                slope = l.short_select(higher, steepest, slope);
+                before_previous = previous;
             }
-            steepest = l.short_max(this, steepest);
-            slope = l.short_select(higher, steepest, slope);
-            before_previous = previous;
+            previous = here;
         }
-        previous = here;
+        let firsts = if end - start == run { firsts } else { times(l, first, end - start) };
+        sum = l.long_add(sum, l.long(part - firsts));
+        start = end;
     }
-    let first = float(l, height(l, curve, falls, 0));
+    let origin = float(l, first);
     out[found::FRAME] = float(l, frame);
-    out[found::HIGHEST] = float(l, highest) - first;
-    out[found::PAIR] = float(l, pair) - first;
+    out[found::HIGHEST] = float(l, highest) - origin;
+    out[found::PAIR] = float(l, pair) - origin;
     out[found::SLOPE] = float(l, slope);
     out[found::WINDOW] = float(l, best);
     // Every sample belongs to two segments, the first and the last to one.
     let ends = float(l, height(l, curve, falls, t.first_segment)) + float(l, previous);
-    let samples = t.n - t.first_segment;
-    let all = l.number(sum) - first * l.count(samples);
-    out[found::PAIR_SUM] = all + all - (ends - (first + first));
+    let all = l.number(sum);
+    out[found::PAIR_SUM] = all + all - (ends - (origin + origin));
+}
+
+/// Heights that are summed up in 16 bits where samples differ little enough.
+const RUN: usize = 8;
+
+/// So many times a number, of which only the lower 16 bits count.
+#[inline(always)]
+fn times<L: ShortLanes>(l: L, x: L::Short, count: usize) -> L::Short {
+    let mut sum = l.short_splat(0);
+    for _ in 0..count {
+        sum = sum + x;
+    }
+    sum
+}
+
+/// The sample of a frame, upright.
+#[inline(always)]
+fn height<L: ShortLanes>(l: L, curve: ShortCurve<'_>, falls: bool, frame: usize) -> L::Short {
+    upright(l, curve.frame(frame), falls)
 }
 
 /// A sample, upright: turned over bit by bit, samples fall where they rose, by as much.
 #[inline(always)]
-fn height<L: ShortLanes>(l: L, curve: ShortCurve<'_>, falls: bool, frame: usize) -> L::Short {
-    let sample = l.short(curve.frame(frame));
+fn upright<L: ShortLanes>(l: L, stored: &[i16], falls: bool) -> L::Short {
+    let sample = l.short(stored);
     if falls { l.short_splat(-1) - sample } else { sample }
 }
 

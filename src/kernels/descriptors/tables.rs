@@ -411,6 +411,10 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
     }
     let mut extra = Vec::new();
     let mut record = record(settings, &tables, &plan.windows);
+    let needs_mean = needs_onset && !fixed;
+    if needs_mean && matches!(settings.noise, Noise::Baseline) {
+        input.reductions.mean_curve_and_baseline_noise(frames);
+    }
     set_noise(settings, input, &mut tables, &mut extra, &mut record)?;
     if needs_onset {
         tables.global_onset = match settings.onset {

@@ -8,6 +8,7 @@ mod reference;
 mod results;
 mod search;
 mod tables;
+mod valleys;
 
 use crate::kernel::bounded::{Bounded, BoundedWord};
 use crate::kernel::lanes::{Double, Lanes};

@@ -19,7 +19,7 @@ const STATE_WORDS: usize = 51;
 /// Turns of a bounded solution, fine and coarse; and of keeping the state.
 const SOLUTION_TURNS: (usize, usize) = (44, 16);
 /// Most evaluations of a voxel without and with a delay of its own.
-const EVALUATIONS: (usize, usize) = (2 * 40 + 1, 4 * 160 + 1);
+const EVALUATIONS: (usize, usize) = (2 * 40 + 1, 6 * 160 + 1);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

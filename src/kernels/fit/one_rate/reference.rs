@@ -12,12 +12,11 @@ use super::super::outputs::slot;
 use super::bounded_linear::{Normal, Solution, solve};
 use super::search::{DelaySearch, RateSearch, RateStep};
 use super::tables::{Companion, Tables};
+use super::valleys::{Valley, choose, floor, valleys};
 use crate::kernel::Curve;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
 use crate::kernels::fit::Model;
 
-/// Logarithm of the ratio of the dictionary's rates.
-const RATIO_LOGARITHM: f64 = 0.38;
 /// Most exact evaluations in each valley.
 const ITERATIONS: usize = 40;
 /// The same where the delay is a voxel's own.
@@ -26,8 +25,8 @@ const DELAYED_ITERATIONS: usize = 160;
 const FOLLOWED: f64 = 0.01;
 /// Evaluations per delay of the dictionary.
 pub(super) const NODE_TURNS: usize = 4;
-/// Two valleys, two sides of each, and the best again.
-const LAST_ROUND: usize = 4;
+/// The deepest valley to both sides, towards it from both sides, another valley to both sides, and the best again.
+const LAST_ROUND: usize = 6;
 /// A step that lowers the sum of squares by less than this share of it, or than this many roundings squared of sum C^2, is
 /// the last one …
 pub(super) const NEGLIGIBLE: (f64, f64) = (1e-8, 4.0);
@@ -47,6 +46,8 @@ pub(super) struct Work<'a, F> {
     /// X and the derivative of the curve by the delay, where the delay is a voxel's own.
     pub(super) x: &'a mut [F],
     pub(super) by_delay: &'a mut [F],
+    /// What the valleys are found in, by rate, where the delay is shared by all voxels.
+    values: &'a mut [F],
     weights: &'a mut [F],
     knots: &'a mut [F],
     knots_by_rate: &'a mut [F],
@@ -55,7 +56,7 @@ pub(super) struct Work<'a, F> {
 /// Numbers of working memory.
 pub(super) fn scratch(t: &Tables) -> usize {
     let knots = if t.delay.own { t.delay.knot_times.len() } else { 0 };
-    6 * t.n + 2 * knots + WEIGHTS * t.steps.lengths.len()
+    6 * t.n + t.rates.len() + 2 * knots + WEIGHTS * t.steps.lengths.len()
 }
 
 impl<'a, F> Work<'a, F> {
@@ -68,9 +69,10 @@ impl<'a, F> Work<'a, F> {
         let (by_rate, memory) = memory.split_at_mut(t.n);
         let (x, memory) = memory.split_at_mut(t.n);
         let (by_delay, memory) = memory.split_at_mut(t.n);
+        let (values, memory) = memory.split_at_mut(t.rates.len());
         let (knot_values, memory) = memory.split_at_mut(knots);
         let (knots_by_rate, weights) = memory.split_at_mut(knots);
-        Self { c, rest, b, by_rate, x, by_delay, weights, knots: knot_values, knots_by_rate }
+        Self { c, rest, b, by_rate, x, by_delay, values, weights, knots: knot_values, knots_by_rate }
     }
 }
 
@@ -406,17 +408,6 @@ fn point_at<L: Lanes, const OWN: bool>(
     Point { solution, alone, surplus, sse, slope, curvature, delay_slope, delay_curvature, rate_by_delay, triangle }
 }
 
-/// A valley of the dictionary.
-#[derive(Clone, Copy)]
-struct Valley<F> {
-    /// Minus the sum of squares that its best entry explains; between delays, the sum of squares expected at its floor.
-    value: F,
-    /// How much deeper the floor may lie than the entry.
-    depth: F,
-    rate: F,
-    delay: F,
-}
-
 /// What a voxel's fit comes to.
 pub(super) struct Fit<F, M> {
     pub(super) rate: F,
@@ -426,122 +417,6 @@ pub(super) struct Fit<F, M> {
     pub(super) point: Point<F, M>,
     pub(super) iterations: F,
     pub(super) not_converged: M,
-}
-
-/// The two deepest valleys among the dictionary's rates, for one delay.
-#[inline(never)]
-fn valleys<L: Lanes>(lanes: L, t: &Tables, which: usize, alone: L::F, samples: &[L::F], best: &mut [Valley<L::F>; 2]) {
-    lanes.within(
-        #[inline(always)]
-        || valleys_of(lanes, t, which, alone, samples, best),
-    );
-}
-
-#[inline(always)]
-fn valleys_of<L: Lanes>(
-    lanes: L,
-    t: &Tables,
-    which: usize,
-    alone: L::F,
-    samples: &[L::F],
-    best: &mut [Valley<L::F>; 2],
-) {
-    let zero = lanes.splat(0.0);
-    let one = lanes.splat(1.0);
-    let dictionary = &t.dictionaries[which];
-    let delay = lanes.splat(t.delay.nodes.get(which).copied().unwrap_or(0.0));
-    let far = lanes.splat(f64::from(f32::MAX) / 8.0);
-    let xx = lanes.splat(dictionary.companion_squares);
-    // The entry before, and the one before that.
-    let (mut before, mut before_that) = (far, far);
-    let (mut rate_before, mut share_before) = (zero, zero);
-    let (mut along_before, mut along_before_that) = (zero, zero);
-    for k in 0..=t.rates.len() {
-        let (mut value, mut rate, mut share, mut along) = (far, zero, zero, zero);
-        if k < t.rates.len() {
-            let vector = &dictionary.vectors;
-            let (mut even, mut odd) = (zero, zero);
-            let pairs = t.n / 2;
-            for i in 0..pairs {
-                even = even + samples[2 * i] * vector.at(lanes, k * t.n + 2 * i);
-                odd = odd + samples[2 * i + 1] * vector.at(lanes, k * t.n + 2 * i + 1);
-            }
-            if t.n % 2 == 1 {
-                even = even + samples[t.n - 1] * vector.at(lanes, k * t.n + t.n - 1);
-            }
-            let projection = even + odd;
-            let length = dictionary.length[k];
-            rate = t.rates.at(lanes, k);
-            let inverse = if length > 0.0 { 1.0 / length } else { 0.0 };
-            let normal = Normal {
-                rate,
-                alone,
-                best: projection * lanes.splat(inverse),
-                overlap: dictionary.overlap.at(lanes, k),
-                squares: lanes.splat(length * length),
-                companion_squares: xx,
-            };
-            value = solve(lanes, t, &normal, true).excess - projection * projection;
-            share = one;
-            along = projection;
-        }
-        // Where all three entries are below a bound of 0, a narrow valley may lie between them.
-        if k > 1 && k < t.rates.len() && t.bounds.flow.0 == 0.0 {
-            let (below, above) = (t.log_steps[k - 2], t.log_steps[k - 1]);
-            let (to_below, to_above) = (
-                lanes.splat(1.0 / below) * (along_before_that - along_before),
-                lanes.splat(1.0 / above) * (along - along_before),
-            );
-            let bend = -(to_below + to_above);
-            let slope = lanes.splat(below) * to_above - lanes.splat(above) * to_below;
-            let sum = lanes.splat(below + above);
-            let peaks = along_before.lt(zero) & along.lt(along_before) & along_before_that.lt(along_before);
-            // Parabola p + s x - c x^2 with s = slope / sum, c = bend / sum.
-            let safe = lanes.select(peaks & bend.gt(zero), bend, one);
-            let top = along_before + lanes.splat(0.25) * slope * slope / (safe * sum);
-            let hidden = peaks & top.gt(zero);
-            let shift = lanes.splat(0.5) * slope / safe;
-            rate_before =
-                lanes.select(hidden, rate_before * (one + shift * (one + lanes.splat(0.5) * shift)), rate_before);
-            before = lanes.select(hidden, before - top * top, before);
-        }
-        // The entry before is a valley if neither neighbour lies lower.
-        let valley = before.le(value) & before.lt(before_that) & share_before.gt(zero);
-        let quarter = lanes.splat(0.25);
-        let rise = lanes.select(value.lt(far), value - before, zero);
-        let fall = lanes.select(before_that.lt(far), before_that - before, zero);
-        let depth = quarter * (rise + fall);
-        // The vertex of the parabola through the three, in the logarithm of the rate; none where the sum has a kink.
-        if k > 1 && k < t.rates.len() && t.corner != t.rates[k - 1] {
-            let (below, above) = (t.log_steps[k - 2], t.log_steps[k - 1]);
-            let (to_below, to_above) = (lanes.splat(1.0 / below) * fall, lanes.splat(1.0 / above) * rise);
-            let bend = to_below + to_above;
-            let slope = lanes.splat(below) * to_above - lanes.splat(above) * to_below;
-            let curved = bend.gt(zero) & valley;
-            let shift = -(lanes.splat(0.5) * slope / lanes.select(curved, bend, one));
-            let factor = one + shift * (one + lanes.splat(0.5) * shift);
-            let near = curved & shift.abs().lt(lanes.splat(RATIO_LOGARITHM));
-            rate_before = lanes.select(near, factor * rate_before, rate_before);
-        }
-        let first = valley & before.lt(best[0].value);
-        let second = valley & !first & before.lt(best[1].value);
-        let displaced = best[0];
-        best[1] = Valley {
-            value: lanes.select(first, displaced.value, lanes.select(second, before, best[1].value)),
-            depth: lanes.select(first, displaced.depth, lanes.select(second, depth, best[1].depth)),
-            rate: lanes.select(first, displaced.rate, lanes.select(second, rate_before, best[1].rate)),
-            delay: lanes.select(first, displaced.delay, lanes.select(second, delay, best[1].delay)),
-        };
-        best[0] = Valley {
-            value: lanes.select(first, before, best[0].value),
-            depth: lanes.select(first, depth, best[0].depth),
-            rate: lanes.select(first, rate_before, best[0].rate),
-            delay: lanes.select(first, delay, best[0].delay),
-        };
-        (before_that, before) = (before, value);
-        (rate_before, share_before) = (rate, share);
-        (along_before_that, along_before) = (along_before, along);
-    }
 }
 
 /// The nonlinear fit.
@@ -558,7 +433,7 @@ pub(super) fn fit<L: Lanes>(
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
     let far = lanes.splat(f64::from(f32::MAX) / 4.0);
-    let blank = Valley { value: far, depth: zero, rate: t.rates.at(lanes, 0), delay: zero };
+    let blank = Valley { value: far, depth: zero, rate: t.rates.at(lanes, 0), delay: zero, place: zero };
     let mut best = [blank; 2];
     let mut alone = zero;
     if !own {
@@ -573,7 +448,8 @@ pub(super) fn fit<L: Lanes>(
                 work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
             }
         }
-        valleys(lanes, t, 0, alone, work.rest, &mut best);
+        valleys(lanes, t, 0, alone, work.rest, work.values, &mut best);
+        best = best.map(|valley| floor(lanes, t, work.values, &valley));
     } else {
         // Between delays, the deepest valley of each is what counts; neighbours in delay are one valley.
         let mut deepest = [blank; 2];
@@ -590,7 +466,7 @@ pub(super) fn fit<L: Lanes>(
                 }
                 let mut at_delay = [blank; 2];
                 let alone = xc * lanes.splat(dictionary.inverse_squares);
-                valleys(lanes, t, j, alone, work.c, &mut at_delay);
+                valleys(lanes, t, j, alone, work.c, work.values, &mut at_delay);
                 here = at_delay[0];
                 // Delays may differ by less than neighbouring rates do: some steps of the rate tell.
                 let mut rates = RateSearch::new(lanes, t);
@@ -619,6 +495,8 @@ pub(super) fn fit<L: Lanes>(
             valley.delay = lanes.select(delay_free, valley.delay, given_delay);
         }
     }
+    let swapped = best[1].value.lt(best[0].value);
+    best = [choose(lanes, swapped, &best[1], &best[0]), choose(lanes, swapped, &best[0], &best[1])];
     // Whether the second valley may be the deeper one.
     let noise = lanes.splat(1e-6) * best[0].value.abs();
     let close = (best[1].value - best[1].depth - noise).lt(best[0].value) | lanes.mask(own);
@@ -632,15 +510,21 @@ pub(super) fn fit<L: Lanes>(
     let mut least = lanes.splat(f64::from(f32::MAX));
     let mut outcome = Point::blank(lanes);
     let mut drop = zero;
-    // Each valley to both sides of its delay, then what was best once more.
+    // Each valley to both sides of its delay, then what was best once more. The sum of squares has kinks between two delays
+    // of the dictionary, and may have a valley there that is not seen from the deeper one of them.
     for round in 0..=LAST_ROUND {
-        let (valley, left) = (round / 2, round % 2 == 0);
+        let (valley, left, aside) = match round {
+            0 | 1 => (0, round == 0, 0.0),
+            2 => (0, false, -t.delay.reach),
+            3 => (0, true, t.delay.reach),
+            _ => (1, round == 4, 0.0),
+        };
         let again = round == LAST_ROUND;
         let needed = match round {
             0 => true,
-            1 => own && delay_free.any(),
-            2 => rival.any(),
-            3 => own && delay_free.any() && rival.any(),
+            1..=3 => own && delay_free.any(),
+            4 => rival.any(),
+            5 => own && delay_free.any() && rival.any(),
             _ => own || rival.any(),
         };
         if !needed {
@@ -654,6 +538,11 @@ pub(super) fn fit<L: Lanes>(
         };
         let start = if again { chosen } else { starts[valley] };
         let (mut rate, mut delay) = (start.rate, start.delay);
+        if own && aside != 0.0 {
+            let moved = delay + lanes.splat(aside);
+            let moved = moved.max(lanes.splat(t.delay.bounds.0)).min(lanes.splat(t.delay.bounds.1));
+            delay = lanes.select(delay_free, moved, delay);
+        }
         let mut rates = RateSearch::new(lanes, t);
         let mut settled = lanes.mask(false);
         let mut count = zero;
@@ -670,7 +559,7 @@ pub(super) fn fit<L: Lanes>(
             count = lanes.select(settled, count, count + one);
             // Voxels that have settled stay where they are, however long their neighbours take.
             let moving = !settled;
-            if !moving.any() || turn + 1 == turns {
+            if turn + 1 == turns {
                 break;
             }
             let step = rates.next(lanes, t, samples, rate, turn, &p);
@@ -690,13 +579,16 @@ pub(super) fn fit<L: Lanes>(
                 // Another delay has other slopes.
                 rates.forget(lanes, t, moves, next_rate);
                 settled = settled | (moving & (small | stuck) & (!delay_free | flat | search.stuck));
-                delay = next_delay;
+                delay = lanes.select(settled, delay, next_delay);
             } else {
                 settled = settled | small | stuck;
             }
-            rate = lanes.select(moving, next_rate, rate);
+            if !(!settled).any() {
+                break;
+            }
+            rate = lanes.select(settled, rate, next_rate);
         }
-        let here = Valley { value: zero, depth: zero, rate, delay };
+        let here = Valley { value: zero, depth: zero, rate, delay, place: zero };
         let better = outcome.sse.lt(least);
         if !again {
             chosen = choose(lanes, better, &here, &chosen);
@@ -704,8 +596,8 @@ pub(super) fn fit<L: Lanes>(
             // Only the voxel's own rounds count.
             let counts = match round {
                 0 => lanes.mask(true),
-                1 => delay_free,
-                2 => rival,
+                1..=3 => delay_free,
+                4 => rival,
                 _ => rival & delay_free,
             };
             iterations = iterations + lanes.select(counts, count, zero);
@@ -716,14 +608,4 @@ pub(super) fn fit<L: Lanes>(
         (chosen.rate.le(lowest) & outcome.slope.gt(zero)) | (chosen.rate.ge(highest) & outcome.slope.lt(zero));
     let not_converged = drop.gt(limit) & !outwards;
     Fit { rate: chosen.rate, delay: chosen.delay, delay_free, point: outcome, iterations, not_converged }
-}
-
-#[inline(always)]
-fn choose<L: Lanes>(lanes: L, mask: L::M, a: &Valley<L::F>, b: &Valley<L::F>) -> Valley<L::F> {
-    Valley {
-        value: lanes.select(mask, a.value, b.value),
-        depth: lanes.select(mask, a.depth, b.depth),
-        rate: lanes.select(mask, a.rate, b.rate),
-        delay: lanes.select(mask, a.delay, b.delay),
-    }
 }

@@ -205,6 +205,10 @@ impl<L: Lanes> DelaySearch<L> {
         self.rate_by_delay = lanes.select(follows, p.rate_by_delay, followed);
         let second = lanes.select(sensible, secant, p.delay_curvature);
         let step = -(slope / lanes.select(second.gt(zero), second, one));
+        // Where the slope gets steeper on the way, the next step is twice the last one.
+        let steeper = moved & secant.le(zero) & (slope * apart).lt(zero);
+        let longer = apart + apart;
+        let step = lanes.select(steeper & longer.abs().gt(step.abs()), longer, step);
         let tried = (delay + lanes.select(second.gt(zero), step, zero)).max(self.first).min(self.last);
         self.stuck = active & tried.le(delay) & tried.ge(delay);
         let between = self.low.ge(self.first) & self.high.le(self.last);

@@ -22,8 +22,8 @@ const FASTEST_SHARE: f64 = 30.0;
 const LOWEST_RATE: f64 = 1e-7;
 const HIGHEST_RATE: f64 = 1e5;
 /// Delays of the dictionary are a frame or a whole part of one apart, within these: s.
-const FINEST_DELAY: f64 = 0.5;
-const COARSEST_DELAY: f64 = 1.0;
+const FINEST_DELAY: f64 = 0.25;
+const COARSEST_DELAY: f64 = 0.5;
 
 /// What a model has beside c_p (*) exp(-rate t).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,10 @@ pub struct Tables {
     pub(super) rates: Table,
     /// Logarithms of the ratios of neighbouring rates.
     pub(super) log_steps: Vec<f64>,
+    /// The logarithm of the ratio inside the dictionary, and 1 for the rates that have two neighbours so far apart to both
+    /// sides.
+    pub(super) even_step: f64,
+    pub(super) even_steps: Table,
     /// One per delay that is searched; the first is that of a delay that isn't.
     pub(super) dictionaries: Vec<Dictionary>,
     /// From the first knot to the last frame; from knot to knot where the delay is a voxel's own.
@@ -189,6 +193,7 @@ pub(super) fn build(
         return Err(Error::setting("input function", format!("from {} s on", settings.input.times_s()[0]), mend));
     }
     let rates = rates(model, &t, &bounds);
+    let log_steps: Vec<f64> = rates.windows(2).map(|w| (w[1] / w[0]).ln()).collect();
     let delay = delay_tables(settings, &t, knots, own);
     let dictionary = |delay: f64| dictionary(&t, knots, delay, companion, &rates, model);
     let dictionaries: Vec<Dictionary> =
@@ -210,7 +215,9 @@ pub(super) fn build(
         intercept,
         corner: if model == Model::Patlak { -1.0 } else { bounds.flow.1 / bounds.volume.1 },
         bounds,
-        log_steps: rates.windows(2).map(|w| (w[1] / w[0]).ln()).collect(),
+        even_step: RATIO.ln(),
+        even_steps: even_steps(&log_steps),
+        log_steps,
         rates: rates.into_iter().collect(),
         dictionaries,
         steps,
@@ -286,6 +293,14 @@ fn rates(model: Model, t: &[f64], bounds: &Bounds) -> Vec<f64> {
         rates.push(rate);
     }
     rates
+}
+
+/// 1 for the rates with two neighbours to both sides that are as far apart as inside the dictionary.
+fn even_steps(log_steps: &[f64]) -> Table {
+    let even = |k: usize| {
+        k >= 2 && k + 2 <= log_steps.len() && log_steps[k - 2..k + 2].iter().all(|s| (s - RATIO.ln()).abs() < 1e-9)
+    };
+    (0..=log_steps.len()).map(|k| if even(k) { 1.0 } else { 0.0 }).collect()
 }
 
 /// The companion at the frames, and the dictionary's unit vectors.
