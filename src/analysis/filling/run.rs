@@ -34,7 +34,7 @@ impl FillingPattern {
     /// Measures how the lesion fills.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting makes no sense, [`Error::Mismatch`] if a mask doesn't lie on the series' grid, the
+    /// [`Error::Setting`](crate::Error::Setting) if a setting makes no sense, [`Error::Mismatch`](crate::Error::Mismatch) if a mask doesn't lie on the series' grid, the
     /// lesion is empty, the base touches no voxel of it, or the series has fewer than 8 frames; those of
     /// [`Engine::run_with`]. That nothing enhances, or that nothing can be told, is no error: the report says so.
     pub fn run(

@@ -24,7 +24,7 @@ impl Gpu {
     /// (software Vulkan of Mesa 22.3.6 after 65,535), and kernels must not loop longer there.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) if the device fails.
+    /// [`Error::Device`] if the device fails.
     pub fn loop_turns_kept(&self, turns: u32) -> Result<u32> {
         loop_turns_kept(&self.context, turns).map_err(|fault| self.context.error(fault))
     }
@@ -51,7 +51,7 @@ impl Gpu {
     /// moved data could reach. At most `bytes` are copied, less where a buffer can't be so large.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) or [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the device fails.
+    /// [`Error::Device`] or [`Error::OutOfMemory`] if the device fails.
     pub fn copy_bandwidth(&self, bytes: u64) -> Result<f64> {
         copy_bandwidth(&self.context, bytes).map_err(|fault| self.context.error(fault))
     }
