@@ -827,8 +827,6 @@ mod tests {
 
     #[cfg(feature = "gpu")]
     mod shader {
-        use std::mem::offset_of;
-
         use super::super::super::status_bit;
         use super::super::*;
         use crate::engine::gpu::text;
@@ -839,11 +837,8 @@ mod tests {
 
         #[test]
         fn settings_are_the_same_in_both_texts() {
-            macro_rules! fields {
-                ($($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!(ShaderSettings, $field) as u32)),*] };
-            }
-            let (fields, size) = text::layout(&module(), "Settings");
-            let expected = fields![
+            text::assert_same_layout!(
+                &module(), "Settings", ShaderSettings:
                 baseline_start baseline_end slope_window first_segment noise_from noise_elsewhere subframe onset_method
                 global_onset_known late_from_onset kind_is_signal late_first recovery_start recovery_end window_count
                 tau_count needs dt_at inv_dt_at inv_span_at slope_weights_at slope_times_at early_weights_at
@@ -852,9 +847,7 @@ mod tests {
                 late_from ratio_time_1 ratio_time_2 early_after_onset early_half_width log_tau_first log_tau_step
                 inv_recovery inv_late inv_slope_window slope_unit area_unit even moment_weights_at weight_sums_at
                 windows slots
-            ];
-            assert_eq!(fields, expected);
-            assert_eq!(size as usize, size_of::<ShaderSettings>());
+            );
         }
 
         #[test]

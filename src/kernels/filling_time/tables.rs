@@ -231,8 +231,6 @@ pub(super) fn program(tables: &Tables) -> Program {
 
 #[cfg(all(test, feature = "gpu"))]
 mod tests {
-    use std::mem::offset_of;
-
     use super::*;
     use crate::engine::gpu::text;
     use crate::status;
@@ -243,16 +241,11 @@ mod tests {
 
     #[test]
     fn settings_are_the_same_in_both_texts() {
-        macro_rules! fields {
-            ($($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!(ShaderSettings, $field) as u32)),*] };
-        }
-        let (fields, size) = text::layout(&module(), "Settings");
-        let expected = fields![
+        text::assert_same_layout!(
+            &module(), "Settings", ShaderSettings:
             frames_used tau_count dt_at taus_at rho_at has_level half_window fewest_after t0 log_tau_first log_tau_step
             log_tau_information slope intercept scale sign direction enhancement_threshold level padding
-        ];
-        assert_eq!(fields, expected);
-        assert_eq!(size as usize, size_of::<ShaderSettings>());
+        );
     }
 
     #[test]

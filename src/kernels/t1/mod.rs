@@ -26,11 +26,9 @@
 //! Beside the common status bits ([`crate::status`]) these maps have their own: [`status_bit`].
 
 mod inversion_recovery;
-mod recovery_reference;
 mod results;
 mod search;
 mod variable_flip_angle;
-mod vfa_reference;
 
 use crate::error::{Error, Result};
 use crate::kernel::Input;

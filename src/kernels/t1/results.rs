@@ -1,4 +1,4 @@
-//! What all T1 kernels give: rows, their standard errors and the status. `shaders/t1_results.wgsl` has the same names, order
+//! What all T1 kernels give: rows, their standard errors and the status. `shaders/t1/results.wgsl` has the same names, order
 //! and guards.
 
 use crate::kernel::bounded::BoundedWord;

@@ -1,5 +1,5 @@
 //! The search for one rate whose other parameters are linear: a grid, then Newton's method within a bracket.
-//! `shaders/relaxation.wgsl` has the same names, order and guards.
+//! `shaders/t1/search.wgsl` has the same names, order and guards.
 
 use crate::kernel::lanes::{Lanes, Masks, Numbers, Table};
 

@@ -6,7 +6,7 @@ use super::reference::{CONTINUATIONS, STARTS};
 use super::tables::{RATES, Tables, slot};
 use crate::kernel::Program;
 
-/// `Settings` of `shaders/brix_fit.wgsl`.
+/// `Settings` of `shaders/fit/brix.wgsl`.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct ShaderSettings {
@@ -28,11 +28,15 @@ struct ShaderSettings {
     reach: f32,
     spacing: f32,
     inverse_baseline: f32,
-    padding: [u32; 2],
+    padding_a: u32,
+    padding_b: u32,
     low: [f32; 4],
     high: [f32; 4],
     slots: [i32; slot::COUNT],
 }
+
+const SOURCES: &[&str] =
+    &[include_str!("../../../../shaders/fit/refinement.wgsl"), include_str!("../../../../shaders/fit/brix.wgsl")];
 
 /// Words that the shader keeps per voxel.
 const STATE_WORDS: usize = 35;
@@ -81,17 +85,15 @@ pub(super) fn program(t: &Tables) -> Program {
         reach: t.reach as f32,
         spacing: t.spacing as f32,
         inverse_baseline: (1.0 / t.baseline.len() as f64) as f32,
-        padding: [0; 2],
+        padding_a: 0,
+        padding_b: 0,
         low: t.bounds.map(|bounds| bounds.0 as f32),
         high: t.bounds.map(|bounds| bounds.1 as f32),
         slots: t.slots,
     };
     Program {
         name: "brix_fit",
-        sources: &[
-            include_str!("../../../../shaders/refinement.wgsl"),
-            include_str!("../../../../shaders/brix_fit.wgsl"),
-        ],
+        sources: SOURCES,
         entry_points: entry_points.into(),
         workgroup_size: 64,
         constants: Vec::new(),
@@ -102,34 +104,20 @@ pub(super) fn program(t: &Tables) -> Program {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "gpu"))]
 mod tests {
     use super::*;
+    use crate::engine::gpu::text;
 
     #[test]
-    fn the_shader_is_valid_and_lays_settings_out_as_rust_does() {
-        let text = concat!(
-            include_str!("../../../../shaders/common.wgsl"),
-            include_str!("../../../../shaders/refinement.wgsl"),
-            include_str!("../../../../shaders/brix_fit.wgsl")
+    fn both_texts_have_the_same_settings_and_constants() {
+        let module = text::kernel(SOURCES);
+        text::assert_same_layout!(
+            &module, "Settings", ShaderSettings:
+            cells onsets onsets_per_search baseline_start baseline_end onset_fixed layer curves_at squares_at cells_at
+            times_at nodes_at slope intercept onset reach spacing inverse_baseline padding_a padding_b low high slots
         );
-        let module =
-            naga::front::wgsl::parse_str(text).unwrap_or_else(|error| panic!("{}", error.emit_to_string(text)));
-        let flags = naga::valid::ValidationFlags::all();
-        naga::valid::Validator::new(flags, naga::valid::Capabilities::empty())
-            .validate(&module)
-            .expect("a valid shader");
-        let (_, kind) =
-            module.types.iter().find(|(_, kind)| kind.name.as_deref() == Some("Settings")).expect("settings");
-        let naga::TypeInner::Struct { members, span } = &kind.inner else { panic!("settings are a struct") };
-        assert_eq!(*span as usize, size_of::<ShaderSettings>());
-        let offset = |name: &str| {
-            members.iter().find(|member| member.name.as_deref() == Some(name)).expect("a member").offset as usize
-        };
-        assert_eq!(offset("slope"), std::mem::offset_of!(ShaderSettings, slope));
-        assert_eq!(offset("low"), std::mem::offset_of!(ShaderSettings, low));
-        assert_eq!(offset("slots"), std::mem::offset_of!(ShaderSettings, slots));
-        let shader = include_str!("../../../../shaders/brix_fit.wgsl");
+        let constants = text::constants(&module);
         for (name, value) in [
             ("SLOT_STANDARD_ERROR", slot::STANDARD_ERROR),
             ("SLOT_BASELINE", slot::BASELINE),
@@ -142,7 +130,7 @@ mod tests {
             ("RATES", RATES),
             ("STARTS", STARTS),
         ] {
-            assert!(shader.contains(&format!("const {name}: u32 = {value}u;")), "{name}");
+            assert_eq!(constants.get(name), Some(&(value as u32)), "{name}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel for GPUs: its settings and tables as `shaders/one_rate_fit.wgsl` lays them out.
+//! The kernel for GPUs: its settings and tables as `shaders/fit/one_rate.wgsl` lays them out.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::reference::NODE_TURNS;
 use super::tables::{Companion, Tables};
 use crate::kernel::Program;
 
-const SOURCE: &str = include_str!("../../../../shaders/one_rate_fit.wgsl");
+const SOURCE: &str = include_str!("../../../../shaders/fit/one_rate.wgsl");
 
 /// Turns of loops per invocation that are planned with: software Vulkan stops after 65,535.
 const TURNS: usize = 50_000;
@@ -229,30 +229,21 @@ fn walk_turns(t: &Tables) -> usize {
 
 #[cfg(all(test, feature = "gpu"))]
 mod tests {
-    use std::mem::offset_of;
-
     use super::*;
     use crate::engine::gpu::text;
 
     #[test]
     fn settings_are_the_same_in_both_texts() {
-        macro_rules! fields {
-            ($($field:ident)*) => {
-                vec![$((stringify!($field).to_string(), offset_of!(ShaderSettings, $field) as u32)),*]
-            };
-        }
         let module = text::kernel(&[SOURCE]);
-        let (fields, size) = text::layout(&module, "Settings");
-        let expected = fields![
+        text::assert_same_layout!(
+            &module, "Settings", ShaderSettings:
             model linear companion own layer fitted delays rates knots search_delays refine_evaluations parameters slope
             intercept fixed_delay corner companion_low companion_high flow_low flow_high volume_low volume_high delay_low
             delay_high reach aside first_length second_length second_on_first frame_times_at knot_times_at
             knot_values_at knot_slopes_at knot_integrals_at rates_at log_steps_at nodes_at dictionaries_at half_steps_at
             first_at second_at knot_rest_at frame_rest_at reserved lower upper slots
-        ];
-        assert_eq!(fields, expected);
-        assert_eq!(size as usize, size_of::<ShaderSettings>());
-        assert_eq!(size % 16, 0);
+        );
+        assert_eq!(size_of::<ShaderSettings>() % 16, 0);
         let constants = text::constants(&module);
         assert_eq!(constants["STATE_WORDS"] as usize, STATE_WORDS);
         assert_eq!(constants["SLOT_SSE"] as usize, slot::SSE);

@@ -1,4 +1,4 @@
-//! The definition in code, over [`Lanes`]; `shaders/one_rate_fit.wgsl` has the same names, order and guards.
+//! The definition in code, over [`Lanes`]; `shaders/fit/one_rate.wgsl` has the same names, order and guards.
 //!
 //! At a given rate k (and delay d) the curve is a X + b B. The best a and b within the bounds are in closed form
 //! (`bounded_linear.rs`), so the sum of squares is a function of k alone, whose slope needs no derivative of a and b except

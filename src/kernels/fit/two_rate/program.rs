@@ -6,7 +6,7 @@ use super::reference::{CONTINUATIONS, VARIATIONS};
 use super::tables::{KINDS, Tables};
 use crate::kernel::Program;
 
-/// `Settings` of `shaders/two_rate_fit.wgsl`.
+/// `Settings` of `shaders/fit/two_rate.wgsl`.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct ShaderSettings {
@@ -38,6 +38,9 @@ struct ShaderSettings {
     high: [f32; 4],
     slots: [i32; 24],
 }
+
+const SHADER: &str = include_str!("../../../../shaders/fit/two_rate.wgsl");
+const SOURCES: &[&str] = &[include_str!("../../../../shaders/fit/refinement.wgsl"), SHADER];
 
 /// Words that the shader keeps per voxel.
 const STATE_WORDS: usize = 62;
@@ -110,10 +113,7 @@ pub(super) fn program(t: &Tables) -> Program {
     };
     Program {
         name: "two_rate_fit",
-        sources: &[
-            include_str!("../../../../shaders/refinement.wgsl"),
-            include_str!("../../../../shaders/two_rate_fit.wgsl"),
-        ],
+        sources: SOURCES,
         entry_points: entry_points.into(),
         workgroup_size: 64,
         constants: Vec::new(),
@@ -124,46 +124,29 @@ pub(super) fn program(t: &Tables) -> Program {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "gpu"))]
 mod tests {
     use super::*;
+    use crate::engine::gpu::text;
     use crate::kernels::fit::Parameter;
     use crate::kernels::fit::outputs::slot;
     use crate::kernels::fit::status_bit::at_lower_bound;
     use crate::kernels::fit::two_rate::tables::PARAMETERS;
 
-    fn shader() -> naga::Module {
-        let text = concat!(
-            include_str!("../../../../shaders/common.wgsl"),
-            include_str!("../../../../shaders/refinement.wgsl"),
-            include_str!("../../../../shaders/two_rate_fit.wgsl")
-        );
-        naga::front::wgsl::parse_str(text).unwrap_or_else(|error| panic!("{}", error.emit_to_string(text)))
-    }
-
     #[test]
-    fn the_shader_is_valid_and_lays_settings_out_as_rust_does() {
-        let module = shader();
-        let flags = naga::valid::ValidationFlags::all();
-        let capabilities = naga::valid::Capabilities::empty();
-        naga::valid::Validator::new(flags, capabilities).validate(&module).expect("a valid shader");
-        let (_, kind) =
-            module.types.iter().find(|(_, kind)| kind.name.as_deref() == Some("Settings")).expect("settings");
-        let naga::TypeInner::Struct { members, span } = &kind.inner else { panic!("settings are a struct") };
-        assert_eq!(*span as usize, size_of::<ShaderSettings>());
-        let offset = |name: &str| {
-            members.iter().find(|member| member.name.as_deref() == Some(name)).expect("a member").offset as usize
-        };
-        assert_eq!(offset("slope"), std::mem::offset_of!(ShaderSettings, slope));
-        assert_eq!(offset("low"), std::mem::offset_of!(ShaderSettings, low));
-        assert_eq!(offset("slots"), std::mem::offset_of!(ShaderSettings, slots));
+    fn settings_are_the_same_in_both_texts() {
+        text::assert_same_layout!(
+            &text::kernel(SOURCES), "Settings", ShaderSettings:
+            rates cells delays delays_per_search own layer before steps knots starts curves_at squares_at cells_at
+            steps_at frame_times_at knots_at nodes_at fitted_delay slope intercept fixed_delay reach delay_low delay_high
+            low high slots
+        );
     }
 
     #[test]
     fn places_and_bits_are_rusts() {
-        let text = include_str!("../../../../shaders/two_rate_fit.wgsl");
         let list = |name: &str| -> Vec<u32> {
-            let line = text.lines().find(|line| line.starts_with(&format!("const {name}:"))).expect("the constant");
+            let line = SHADER.lines().find(|line| line.starts_with(&format!("const {name}:"))).expect("the constant");
             let inside = line.rsplit('(').next().expect("a list").trim_end_matches(");");
             inside.split(',').map(|number| number.trim().trim_end_matches('u').parse().expect("a number")).collect()
         };
@@ -174,6 +157,7 @@ mod tests {
             let expected = at_lower_bound(*parameter);
             assert!(expected == 0 || expected == 1 << bit, "{parameter:?}");
         }
+        let constants = text::constants(&text::kernel(SOURCES));
         for (name, value) in [
             ("SLOT_STANDARD_ERROR", slot::STANDARD_ERROR),
             ("SLOT_SSE", slot::SSE),
@@ -185,7 +169,7 @@ mod tests {
             ("KINDS", KINDS),
             ("VARIATIONS", VARIATIONS),
         ] {
-            assert!(text.contains(&format!("const {name}: u32 = {value}u;")), "{name}");
+            assert_eq!(constants.get(name), Some(&(value as u32)), "{name}");
         }
     }
 }

@@ -1,4 +1,4 @@
-// T1 from spoiled gradient echoes with several flip angles. The Rust text (src/kernels/t1/vfa_reference.rs) has the same
+// T1 from spoiled gradient echoes with several flip angles. The Rust text (src/kernels/t1/variable_flip_angle/reference.rs) has the same
 // names, order and guards. With q = exp(TR / T1) - 1 and v = 1 - cos(a), the signal is M0 sin(a) q / (q + v).
 //
 // Loop turns of an invocation: at most (grid + 4 steps + 12) times the number of angles.

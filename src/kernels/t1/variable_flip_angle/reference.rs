@@ -1,4 +1,4 @@
-//! The definition of the variable flip angle fits in code. `shaders/t1_vfa.wgsl` has the same names, order and guards.
+//! The definition of the variable flip angle fits in code. `shaders/t1/variable_flip_angle.wgsl` has the same names, order and guards.
 //!
 //! With q = exp(TR / T1) - 1 and v = 1 - cos(a), the spoiled gradient echo's signal is M0 sin(a) q / (q + v): no difference
 //! of almost equal numbers for short TR, and one scale for the amplitude at all q.
@@ -9,10 +9,9 @@ use crate::kernel::lanes::{Lanes, Numbers};
 use crate::kernel::{Curve, Rows};
 use crate::kernels::arithmetic::{ln_1p, sine_and_versine};
 
-use super::VfaMethod;
-use super::results::{self, Estimate};
-use super::search::{Bracket, GRID, LEAST_OWN_SHARE, Peak, Peaks, STEPS};
-use super::variable_flip_angle::Tables;
+use super::super::results::{self, Estimate};
+use super::super::search::{Bracket, GRID, LEAST_OWN_SHARE, Peak, Peaks, STEPS};
+use super::{Tables, VfaMethod};
 
 /// A voxel's samples, and the sines and versines of the angles that it had.
 struct Voxel<'a, F> {

@@ -1,4 +1,4 @@
-// T1 from images at several times after an inversion. The Rust text (src/kernels/t1/recovery_reference.rs) has the same
+// T1 from images at several times after an inversion. The Rust text (src/kernels/t1/inversion_recovery/reference.rs) has the same
 // names, order and guards. The signal is a - b exp(-R TI), or its magnitude: then every place for the curve's zero is tried.
 //
 // Loop turns of an invocation: at most (grid + 1) (2 times + 2), 4 for each of (grid times) / 2 peaks, 4 (3 (steps + 1) + 1)

@@ -1,4 +1,4 @@
-//! The definition of the recovery fits in code. `shaders/t1_recovery.wgsl` has the same names, order and guards.
+//! The definition of the recovery fits in code. `shaders/t1/inversion_recovery.wgsl` has the same names, order and guards.
 //!
 //! The signal is a - b exp(-R TI), or its magnitude: then the samples before the curve's zero are taken as negative, and
 //! every place for the zero is tried. Of all signs the best ones are those that the fitted curve has, so the least sum over
@@ -9,10 +9,9 @@
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
 use crate::kernel::{Curve, Rows};
 
-use super::Readout;
-use super::inversion_recovery::Tables;
-use super::results::{self, Estimate};
-use super::search::{Bracket, GRID, LEAST_OWN_SHARE, Peak, Peaks, STEPS};
+use super::super::results::{self, Estimate};
+use super::super::search::{Bracket, GRID, LEAST_OWN_SHARE, Peak, Peaks, STEPS};
+use super::{Readout, Tables};
 
 /// Peaks of the grid that are followed to their end: a sample near the curve's zero makes two places almost alike, and short
 /// recoveries have minima in several.
