@@ -38,6 +38,7 @@ struct Component {
 }
 
 /// Finds the origin. The front is followed back without rim voxels if they are left out; `touches_base` tells which voxels touch the base.
+#[expect(clippy::too_many_arguments, reason = "what was measured so far")]
 pub(super) fn find(
     lesion: &Lesion,
     times: &FillingTimes,
