@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use fearless_simd::{Level, dispatch};
+use fearless_simd::{Level, Select as _, Simd, SimdBase as _, dispatch, f32x16};
 use rayon::prelude::*;
 
 use super::RunOptions;
@@ -218,7 +218,7 @@ fn load_tile(
     let (samples, shift): (&[i16], i16) = match series.voxels() {
         Voxels::I16(v) => (v, 0),
         Voxels::U16(v) => (bytemuck::cast_slice(v), i16::MIN),
-        _ => return dispatch!(level, _simd => load_others(series, start, length, workspace)),
+        _ => return dispatch!(level, simd => load_others(simd, series, start, length, workspace)),
     };
     for (to, from) in workspace.first.iter_mut().zip(&samples[start..start + length]) {
         // As it is stored: an unsigned one is that of the shifted bits, shifted back.
@@ -242,7 +242,7 @@ fn load_tile(
 /// Samples of 8 bits are copied as such, others as differences from the first; the lanes after the tile's end repeat nothing
 /// and are never read back.
 #[inline(always)]
-fn load_others(series: &Series, start: usize, length: usize, workspace: &mut Workspace) {
+fn load_others<S: Simd>(simd: S, series: &Series, start: usize, length: usize, workspace: &mut Workspace) {
     let count = series.voxel_count();
     let frames = series.frames();
     let stride = workspace.stride;
@@ -294,16 +294,8 @@ fn load_others(series: &Series, start: usize, length: usize, workspace: &mut Wor
                     *finite = if difference.abs() < limit { *finite } else { 0.0 };
                 }
             }
-            if workspace.finite[..length].iter().any(|finite| *finite == 0.0) {
-                for t in 0..frames {
-                    for i in 0..length {
-                        let x = &mut workspace.differences[t * stride + i];
-                        *x = if workspace.finite[i] == 0.0 { 0.0 } else { *x };
-                    }
-                }
-                for i in 0..length {
-                    workspace.first[i] = if workspace.finite[i] == 0.0 { 0.0 } else { workspace.first[i] };
-                }
+            if workspace.finite[..length].contains(&0.0) {
+                neutralise(frames, length, workspace);
             }
         }};
     }
@@ -315,8 +307,98 @@ fn load_others(series: &Series, start: usize, length: usize, workspace: &mut Wor
         Voxels::I32(v) => load!(v, |x: i32, first: i32| (i64::from(x) - i64::from(first)) as f32),
         Voxels::U64(v) => load_checked!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f32),
         Voxels::I64(v) => load_checked!(v, |x: i64, first: i64| (i128::from(x) - i128::from(first)) as f32),
-        Voxels::F32(v) => load_checked!(v, |x: f32, first: f32| x - first),
+        Voxels::F32(v) => {
+            let finite = load_floats(simd, v, [count, start, length], workspace);
+            if !finite {
+                neutralise(frames, length, workspace);
+            }
+        }
         Voxels::F64(v) => load_checked!(v, |x: f64, first: f64| (x - first) as f32),
+    }
+}
+
+/// Rows of floats that are copied side by side: while the memory of one is looked up and read ahead, the others go on.
+const ROWS: usize = 4;
+
+/// Copies samples as differences from the first, and says whether all can be worked with.
+#[inline(always)]
+fn load_floats<S: Simd>(
+    simd: S,
+    samples: &[f32],
+    [count, start, length]: [usize; 3],
+    workspace: &mut Workspace,
+) -> bool {
+    let first = &samples[start..][..length];
+    workspace.first[..length].copy_from_slice(first);
+    let finite = &mut workspace.finite[..length];
+    for (finite, first) in finite.iter_mut().zip(first) {
+        *finite = f32::from(u8::from(first.is_finite()));
+    }
+    let frames = samples.len() / count;
+    let mut t = 0;
+    while t < frames {
+        let rows = if t + ROWS <= frames { ROWS } else { 1 };
+        let from = &samples[t * count + start..];
+        let to = &mut workspace.differences[t * workspace.stride..];
+        if rows == ROWS {
+            copy_floats::<S, ROWS>(simd, first, from, count, to, workspace.stride, finite);
+        } else {
+            copy_floats::<S, 1>(simd, first, from, count, to, workspace.stride, finite);
+        }
+        t += rows;
+    }
+    !finite.contains(&0.0)
+}
+
+/// `N` rows of them; `finite` becomes 0 where a difference is too large, or none.
+#[inline(always)]
+fn copy_floats<S: Simd, const N: usize>(
+    simd: S,
+    first: &[f32],
+    from: &[f32],
+    count: usize,
+    to: &mut [f32],
+    stride: usize,
+    finite: &mut [f32],
+) {
+    const LANES: usize = 16;
+    let length = first.len();
+    let from: [&[f32]; N] = std::array::from_fn(|j| &from[j * count..][..length]);
+    let mut rows = to.chunks_mut(stride);
+    let to: [&mut [f32]; N] = std::array::from_fn(|_| &mut rows.next().unwrap_or_default()[..length]);
+    let limit = f32x16::splat(simd, LARGEST_DIFFERENCE as f32);
+    let zero = f32x16::splat(simd, 0.0);
+    let whole = length - length % LANES;
+    for block in (0..whole).step_by(LANES) {
+        let here = f32x16::from_slice(simd, &first[block..block + LANES]);
+        let mut usable = f32x16::from_slice(simd, &finite[block..block + LANES]);
+        for j in 0..N {
+            let difference = f32x16::from_slice(simd, &from[j][block..block + LANES]) - here;
+            difference.store_slice(&mut to[j][block..block + LANES]);
+            usable = difference.abs().simd_lt(limit).select(usable, zero);
+        }
+        usable.store_slice(&mut finite[block..block + LANES]);
+    }
+    for j in 0..N {
+        for i in whole..length {
+            let difference = from[j][i] - first[i];
+            to[j][i] = difference;
+            finite[i] = if difference.abs() < LARGEST_DIFFERENCE as f32 { finite[i] } else { 0.0 };
+        }
+    }
+}
+
+/// Makes constants of the voxels that can't be worked with.
+#[inline(always)]
+fn neutralise(frames: usize, length: usize, workspace: &mut Workspace) {
+    for t in 0..frames {
+        for i in 0..length {
+            let x = &mut workspace.differences[t * workspace.stride + i];
+            *x = if workspace.finite[i] == 0.0 { 0.0 } else { *x };
+        }
+    }
+    for i in 0..length {
+        workspace.first[i] = if workspace.finite[i] == 0.0 { 0.0 } else { workspace.first[i] };
     }
 }
 
