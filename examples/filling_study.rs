@@ -76,9 +76,9 @@ fn null(engine: &Engine, shape: Shape, seeds: u64, first: u64) -> Result<()> {
 fn power(engine: &Engine, shape: Shape, seeds: u64, first: u64) -> Result<()> {
     println!("\n### Filling with a direction, {}\n", shape.name());
     println!(
-        "| pattern | noise width | frames | span / σ_T | right sign | wrong sign | index | other index | origin right or none (none) | speed within 15 % (where SE ≤ 5 %) | speed / truth | SE of the slowness |"
+        "| pattern | noise width | frames | span / σ_T | right sign | wrong sign | index | other index | origin right or none (none) | off on average, region | region holds the true one | speed within 15 % (where SE ≤ 5 %) | speed / truth | SE of the slowness |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for pattern in [Pattern::Centrifugal, Pattern::Centripetal, Pattern::FromBase] {
         for fall in [ContrastFall::Enhancement, ContrastFall::Noise] {
             for noise_width in NOISE_WIDTHS {
@@ -91,8 +91,16 @@ fn power(engine: &Engine, shape: Shape, seeds: u64, first: u64) -> Result<()> {
                     let mean = |value: &dyn Fn(&Outcome) -> f64| outcomes.iter().map(value).sum::<f64>() / seeds as f64;
                     let precise = count(&|o| o.slowness_is_precise());
                     let near = count(&|o| o.slowness_is_precise() && o.speed_is_right());
+                    let origins: Vec<(f64, f64)> =
+                        outcomes.iter().filter_map(Outcome::origin_miss_and_region_mm).collect();
+                    let held = origins.iter().filter(|(miss, region)| miss <= region).count();
+                    let sum = origins.iter().fold((0.0, 0.0), |sum, o| (sum.0 + o.0, sum.1 + o.1));
+                    let off = match origins.len() as f64 {
+                        0.0 => "-".into(),
+                        n => format!("{:.1}, {:.1} mm", sum.0 / n, sum.1 / n),
+                    };
                     println!(
-                        "| {pattern:?}, {} | {noise_width} | {spacing_s} s | {:.1} | {} of {seeds} | {} | {:+.2} | {:+.2} | {} ({}) | {near} of {precise} | {:.2} | {:.0} % |",
+                        "| {pattern:?}, {} | {noise_width} | {spacing_s} s | {:.1} | {} of {seeds} | {} | {:+.2} | {:+.2} | {} ({}) | {off} | {held} of {} | {near} of {precise} | {:.2} | {:.0} % |",
                         match fall {
                             ContrastFall::Noise => "noise",
                             _ => "enhancement",
@@ -104,6 +112,7 @@ fn power(engine: &Engine, shape: Shape, seeds: u64, first: u64) -> Result<()> {
                         mean(&|o| o.other_index()),
                         count(&|o| o.origin_is_right_or_none()),
                         count(&|o| o.report.origin.is_err()),
+                        origins.len(),
                         mean(&|o| o.speed_ratio()),
                         100.0 * mean(&|o| o.slowness_error()),
                     );

@@ -63,6 +63,10 @@ fn directions_origins_and_speeds_are_found() {
                     report.from_base
                 );
                 assert!(outcome.origin_is_right_or_none(), "{cell:?} {seed}: {:?}", report.origin);
+                if noise_width == 0.0 && pattern != Pattern::Centripetal {
+                    let (miss, region) = outcome.origin_miss_and_region_mm().expect("an origin is given");
+                    assert!(miss <= 1.5 && region < 2.0, "{cell:?} {seed}: {miss} {region} {:?}", report.origin);
+                }
                 assert!(
                     !outcome.slowness_is_precise() || outcome.speed_is_right(),
                     "{cell:?} {seed}: {:?}",
@@ -70,6 +74,28 @@ fn directions_origins_and_speeds_are_found() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn an_origin_at_a_base_is_found_at_the_surface_of_a_large_lesion() {
+    // The earliest twentieth of 12 mL reaches some millimetres deep, and the outermost voxels have no time.
+    for spacing_s in SPACINGS {
+        let mut cell = Cell {
+            shape: Shape::Large,
+            pattern: Pattern::FromBase,
+            spacing_s,
+            noise_width: 0.0,
+            fall: ContrastFall::Enhancement,
+            speed: 1.0,
+            tau_s: 25.0,
+        };
+        cell.set_span(9.0).unwrap();
+        let outcome = cell.outcome(&Engine::cpu(), 88_000).unwrap();
+        let origin = outcome.report.origin.as_ref().unwrap();
+        let (miss, region) = outcome.origin_miss_and_region_mm().unwrap();
+        assert!(miss < 1.5 * 1.3 && region < 3.0, "{spacing_s} s: {miss} {region} {origin:?}");
+        assert_eq!(origin.place, Place::Base);
     }
 }
 

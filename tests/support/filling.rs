@@ -150,6 +150,14 @@ impl Outcome {
         }
     }
 
+    /// How far the origin lies from the true one in mm, and the radius of its region, if there are both.
+    pub fn origin_miss_and_region_mm(&self) -> Option<(f64, f64)> {
+        let (Ok(origin), Some(truth)) = (&self.report.origin, self.phantom.origin_voxel) else { return None };
+        let size = self.phantom.series.geometry().voxel_size_mm();
+        let miss = (0..3).map(|a| ((origin.voxel[a] - truth[a]) * size[a]).powi(2)).sum::<f64>().sqrt();
+        Some((miss, origin.region_radius_mm))
+    }
+
     /// Speed over the true one; NaN if none is claimed.
     pub fn speed_ratio(&self) -> f64 {
         self.report.speed.as_ref().map_or(f64::NAN, |speed| 1.0 / speed.slowness_s_per_mm.abs() / self.cell.speed)

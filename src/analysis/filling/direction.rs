@@ -9,8 +9,10 @@
 //! 3. **the estimator**, whose error isn't symmetrical and grows as contrast to noise falls, say towards the rim: the
 //!    lesion's mean curve, scaled to each voxel's height and noise, is fitted anew, and the D of that is a bias.
 //!
-//! The interval is D ± (t SE + |bias|), SE the larger one of 1 and 2, t of Student's distribution with as many degrees of
-//! freedom as there are frames beyond the fit's four parameters.
+//! D can't exceed 1, so its errors shrink as it grows, while the SE is that of no direction: the interval is computed for
+//! Fisher's z = artanh D, as is usual for rank measures (Fieller, Hartley and Pearson, Biometrika 44, 1957; Newson, The Stata
+//! Journal 6, 2006), and taken back. It is z ± (t SE + |bias|), SE the larger one of 1 and 2, t of Student's distribution with as
+//! many degrees of freedom as there are frames beyond the fit's four parameters.
 
 use rayon::prelude::*;
 
@@ -22,6 +24,8 @@ use super::statistics::{student_critical, student_two_sided};
 
 /// Fewest voxels with a known time that a direction is measured on.
 pub(super) const FEWEST_VOXELS: usize = 20;
+/// The largest D in Fisher's z.
+const LARGEST: f64 = 1.0 - 1e-9;
 
 /// What the uncertainty of an index is taken from: voxels with a known arrival.
 #[derive(Debug)]
@@ -48,12 +52,13 @@ impl Uncertainty<'_> {
         let bias = self.bias(distances);
         let standard_error = noise_se.max(tissue_se);
         let degrees = self.degrees_of_freedom;
-        let half = student_critical(1.0 - self.confidence, degrees) * standard_error + bias.abs();
-        let p = student_two_sided((d.abs() - bias.abs()).max(0.0) / standard_error, degrees);
+        let (z, bias_z) = (fisher_z(d), fisher_z(bias).abs());
+        let half = student_critical(1.0 - self.confidence, degrees) * standard_error + bias_z;
+        let p = student_two_sided((z.abs() - bias_z).max(0.0) / standard_error, degrees);
         Index {
             value: d,
-            low: (d - half).max(-1.0),
-            high: (d + half).min(1.0),
+            low: (z - half).tanh(),
+            high: (z + half).tanh(),
             p,
             standard_error,
             noise_standard_error: noise_se,
@@ -63,7 +68,7 @@ impl Uncertainty<'_> {
         }
     }
 
-    /// The spread of D over draws of noise on equal times.
+    /// The spread of z over draws of noise on equal times.
     fn noise_error(&self, distances: &[f64]) -> f64 {
         let squares: f64 = self
             .fields
@@ -71,13 +76,13 @@ impl Uncertainty<'_> {
             .map(|field| {
                 let times: Vec<Time> =
                     field.iter().zip(self.error_s).map(|(z, se)| Time::Known(f64::from(*z) * se)).collect();
-                somers_d(distances, &times).unwrap_or(0.0).powi(2)
+                fisher_z(somers_d(distances, &times).unwrap_or(0.0)).powi(2)
             })
             .sum();
         (squares / self.fields.len() as f64).sqrt()
     }
 
-    /// The spread of D from the correlogram of what a trend along the distance leaves.
+    /// The spread of D from the correlogram of what a trend along the distance leaves; that of z where D is 0, to first order.
     fn tissue_error(&self, distances: &[f64]) -> f64 {
         let n = distances.len() as f64;
         let centred =
@@ -114,6 +119,11 @@ impl Uncertainty<'_> {
             .collect();
         values.iter().sum::<f64>() / values.len().max(1) as f64
     }
+}
+
+/// artanh D, finite where D is ±1 too.
+fn fisher_z(d: f64) -> f64 {
+    d.clamp(-LARGEST, LARGEST).atanh()
 }
 
 /// Ranks from 0, ties sharing the mean of theirs.

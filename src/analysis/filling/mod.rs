@@ -10,10 +10,11 @@
 //! | `lesion.rs`, `distance.rs`, `places.rs` | the lesion's voxels; depth and paths inside it; base, origin and world |
 //! | `somers.rs` | the rank measure, with censoring |
 //! | `noise.rs`, `correlogram.rs`, `simulation.rs`, `statistics.rs` | what makes it uncertain: noise, tissue, estimator |
-//! | `direction.rs`, `origin.rs`, `front_speed.rs`, `shells.rs` | what is found |
+//! | `direction.rs`, `origin.rs`, `apex.rs`, `front_speed.rs`, `shells.rs` | what is found |
 //! | `smooth.rs`, `local_fit.rs` | smoothing inside the lesion; smoothed maps with gradients |
 //! | `report.rs`, `description.rs`, `fields.rs`, `json.rs` | how it is told: numbers, words, maps, a file |
 
+mod apex;
 mod correlogram;
 mod csv;
 mod description;

@@ -1,19 +1,21 @@
-//! Where filling begins: the earliest component of the smoothed filling times, if the noise lets it stay in one place.
+//! Where filling begins: the earliest component of the smoothed filling times, if the noise lets it stay in one place. The
+//! origin is the point that the front around that component comes from ([`super::apex`]).
 //!
 //! Two kinds of draws tell. Noise on top of the measured times shows whether the component is one among several; but noise has
-//! chosen that component already, so it seems firmer than it is. Noise on a smooth front that starts there (a parabola of the
-//! times along the paths from it) shows how far the centroid strays, and how far it lies off on average: at a surface, inward.
-//! That is taken off. The region is the larger one.
+//! chosen that component already, so it seems firmer than it is. Noise on a smooth front that starts at the origin (a parabola
+//! of the times along the paths from it) shows how far off all of this finds it. The region is the larger one.
 
 use rayon::prelude::*;
 
+use super::apex::apices;
 use super::distance::neighbour_steps;
 use super::front_speed::least_squares;
 use super::lesion::Lesion;
 use super::noise::NoiseFields;
 use super::report::{NoOrigin, Origin, Place};
+use super::settings::Rim;
 use super::smooth::Smoother;
-use super::statistics::quantile;
+use super::statistics::{median, quantile};
 use super::times::FillingTimes;
 
 /// The share of the filling voxels that counts as earliest.
@@ -35,17 +37,19 @@ struct Component {
     centroid_mm: [f64; 3],
 }
 
-/// Finds the origin. `touches_base` tells which voxels touch the base.
+/// Finds the origin. The front is followed back without rim voxels if they are left out; `touches_base` tells which voxels touch the base.
+#[expect(clippy::too_many_arguments, reason = "what was measured so far")]
 pub(super) fn find(
     lesion: &Lesion,
     times: &FillingTimes,
     noise: &NoiseFields,
     draws: usize,
     seed: u64,
+    rim: Rim,
     touches_base: Option<&[bool]>,
     to_world: impl Fn([f64; 3]) -> ([f64; 3], [f64; 3]),
 ) -> Result<Origin, NoOrigin> {
-    let weights = times.weights();
+    let weights = steady_weights(lesion, times);
     if weights.iter().filter(|w| **w > 0.0).count() < FEWEST_VOXELS {
         return Err(NoOrigin::TooFewVoxels);
     }
@@ -96,37 +100,43 @@ pub(super) fn find(
         return scattered(region_radius_mm);
     }
     // Fronts that start there.
-    let starts: Vec<usize> =
-        std::iter::once(main).chain(others.iter().copied()).map(|c| lesion.nearest(c.centroid_mm)).collect();
+    let mut inner = weights.clone();
+    if rim == Rim::LeftOut {
+        inner.iter_mut().zip(&lesion.rim).filter(|(_, rim)| **rim).for_each(|(weight, _)| *weight = 0.0);
+    }
+    if inner.iter().filter(|w| **w > 0.0).count() < FEWEST_VOXELS {
+        inner.clone_from(&weights);
+    }
+    let place = |components: &[&Component], shift: &dyn Fn(usize) -> f64| {
+        let centroids: Vec<[f64; 3]> = components.iter().map(|component| component.centroid_mm).collect();
+        apices(lesion, &inner, |n| times.arrival_s[n] + shift(n), &centroids)
+    };
+    let all: Vec<&Component> = std::iter::once(main).chain(others).collect();
+    let places_mm = place(&all, &|_| 0.0);
+    let starts: Vec<usize> = places_mm.iter().map(|place| lesion.nearest(*place)).collect();
     let Some(front) = front_from(lesion, times, &weights, &starts) else { return scattered(f64::INFINITY) };
     let start_mm = lesion.position_mm(starts[0]);
-    let strays: Vec<[f64; 3]> = (0..draws.min(MOST_DRAWS))
+    let strays_mm: Vec<f64> = (0..draws.min(MOST_DRAWS))
         .into_par_iter()
-        .filter_map(|draw| {
+        .map(|draw| {
             let field = noise.draw(seed.wrapping_add(2_000_029).wrapping_add(draw as u64));
-            let found = components(&|n| front[n] - times.arrival_s[n] + f64::from(field[n]) * times.arrival_se_s[n]);
-            let largest = &found[..starts.len().min(found.len())];
-            let near = largest
-                .iter()
-                .min_by(|a, b| apart(a.centroid_mm, start_mm).total_cmp(&apart(b.centroid_mm, start_mm)))?;
-            Some(std::array::from_fn(|axis| near.centroid_mm[axis] - start_mm[axis]))
+            let shift = |n: usize| front[n] - times.arrival_s[n] + f64::from(field[n]) * times.arrival_se_s[n];
+            let found = components(&shift);
+            let largest: Vec<&Component> = found.iter().take(starts.len()).collect();
+            place(&largest, &shift).into_iter().map(|place| apart(place, start_mm)).fold(f64::INFINITY, f64::min)
         })
         .collect();
-    let off: [f64; 3] = std::array::from_fn(|axis| strays.iter().map(|s| s[axis]).sum::<f64>() / strays.len() as f64);
-    let around: Vec<f64> = strays.iter().map(|stray| apart(*stray, off)).collect();
-    let region_radius_mm = region_radius_mm.max(quantile(&around, 0.95).unwrap_or(f64::INFINITY));
+    let strays_mm = quantile(&strays_mm, 0.95).unwrap_or(f64::INFINITY);
+    // A voxel's arrival doesn't say where in the voxel: the spread of a place that may be anywhere in it.
+    let in_voxel_mm = (lesion.grid.size_mm.iter().map(|size| size * size).sum::<f64>() / 12.0).sqrt();
+    let region_radius_mm = region_radius_mm.max(strays_mm).hypot(in_voxel_mm);
     if region_radius_mm > limit_mm {
         return scattered(region_radius_mm);
     }
-    let corrected: [f64; 3] = std::array::from_fn(|axis| main.centroid_mm[axis] - off[axis]);
-    // An origin lies in the lesion.
-    let within = lesion.position_mm(lesion.nearest(corrected));
-    let half_voxel = 0.5 * lesion.grid.size_mm.iter().map(|s| s * s).sum::<f64>().sqrt();
-    let centroid_mm = if apart(within, corrected) <= half_voxel { corrected } else { within };
-    let (voxel, world_mm) = to_world(centroid_mm);
-    let nearest = lesion.nearest(centroid_mm);
+    let (voxel, world_mm) = to_world(places_mm[0]);
+    let nearest = starts[0];
     let depth_mm = lesion.depth_mm[nearest];
-    let at_base = touches_base.is_some_and(|touches| main.voxels.iter().any(|n| touches[*n]));
+    let at_base = touches_base.is_some_and(|touches| touches[nearest] || main.voxels.iter().any(|n| touches[*n]));
     let place = if at_base {
         Place::Base
     } else if depth_mm >= 0.5 * lesion.deepest_mm() {
@@ -141,8 +151,28 @@ pub(super) fn find(
         depth_mm,
         place,
         region_radius_mm,
-        others_world_mm: others.iter().map(|c| to_world(c.centroid_mm).1).collect(),
+        others_world_mm: places_mm[1..].iter().map(|place| to_world(*place).1).collect(),
     })
+}
+
+/// The weight of every voxel's arrival: 1/SE², SE the median over the voxel and its neighbours, and no more than four times the
+/// median weight; 0 where there is no arrival. A voxel's own error depends on what the noise made of its arrival (an early one
+/// is fitted with a slow rise, whose beginning is vague), so its own 1/SE² would speak for late arrivals: by seconds where
+/// contrast to noise is low, at the rim.
+fn steady_weights(lesion: &Lesion, times: &FillingTimes) -> Vec<f64> {
+    let error = |n: usize| times.arrival(n).map(|(_, error)| error);
+    let weight = |n: usize| {
+        let own = error(n)?;
+        let around = neighbour_steps()
+            .filter_map(|step| lesion.grid.neighbour(lesion.voxels[n], step))
+            .filter_map(|place| error(lesion.number[place]? as usize));
+        let typical = median(&around.chain([own]).collect::<Vec<_>>())?;
+        Some(1.0 / (typical * typical).max(1e-12))
+    };
+    let weights: Vec<f64> = (0..lesion.count()).into_par_iter().map(|n| weight(n).unwrap_or(0.0)).collect();
+    let some: Vec<f64> = weights.iter().copied().filter(|w| *w > 0.0).collect();
+    let most = 4.0 * median(&some).unwrap_or(1.0);
+    weights.into_iter().map(|w| w.min(most)).collect()
 }
 
 /// Arrivals of a smooth front from these voxels: a parabola in the length of the path, weighted least squares. `None` if the

@@ -15,14 +15,15 @@ pub struct Index {
     pub high: f64,
     /// Two-sided p of no direction.
     pub p: f64,
-    /// The standard error in use: the larger of the next two.
+    /// The standard error in use: the larger of the next two. Of artanh of the index, in which the interval is computed; for
+    /// small indices that is the index's own.
     pub standard_error: f64,
     /// From the noise and its spatial correlation.
     pub noise_standard_error: f64,
     /// From the spatial correlation of what a trend along the distance leaves.
     pub tissue_standard_error: f64,
     /// What the estimator would find without a direction, from contrast to noise that changes along the distance; the
-    /// interval is wider by it on either side.
+    /// interval is wider by it (by artanh of it) on either side.
     pub bias: f64,
     /// Voxels that it is measured on.
     pub voxels: usize,
@@ -104,19 +105,20 @@ impl Place {
 /// Where filling begins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Origin {
-    /// Centroid of the earliest component in world mm, voxels weighted by how early they are.
+    /// Where the front around the earliest component comes from, in world mm: the apex of the cone T₀ + s |x - x₀| that fits
+    /// the arrivals around the component's centroid best, within the lesion.
     pub world_mm: [f64; 3],
     /// The same in voxels of the series (fractions count).
     pub voxel: [f64; 3],
     /// Volume of the component in mL.
     pub volume_ml: f64,
-    /// Distance of the centroid's voxel from the lesion's surface in mm.
+    /// Distance of the origin's voxel from the lesion's surface in mm.
     pub depth_mm: f64,
     /// Where it lies.
     pub place: Place,
-    /// 95 % of the draws of the noise put the centroid within this distance, in mm.
+    /// 95 % of the draws of the noise put it within this distance, in mm; the spread of a place within a voxel is included.
     pub region_radius_mm: f64,
-    /// Centroids in world mm of further components, at least half as large, that the draws keep in place, too.
+    /// The same in world mm of further components, at least half as large, that the draws keep in place, too.
     pub others_world_mm: Vec<[f64; 3]>,
 }
 

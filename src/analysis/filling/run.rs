@@ -88,6 +88,7 @@ impl FillingPattern {
             &noise,
             self.draws,
             self.seed,
+            self.rim,
             base.as_ref().map(|base| base.touches.as_slice()),
             |point| affine.of_box(point),
         );
