@@ -3,16 +3,18 @@
 //! `cargo run --release --example benchmark`; the binary alone works on a machine without cargo.
 
 mod support;
+#[path = "support/floors.rs"]
+mod floors;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use perfuse::io::{Overwrite, ReadOptions, SaveOptions};
+use perfuse::io::{Compression, Overwrite, ReadOptions, SaveOptions};
 use perfuse::kernels::descriptors::{Baseline, MapSelection};
 use perfuse::phantom::{Noise, Phantom};
-use perfuse::{Descriptors, Engine, Error, Maps, Result, RunOptions, Series};
+use perfuse::{Descriptors, Engine, Error, Maps, Result, RunOptions, Series, TimeAxis};
 use serde_json::{Value, json};
 use support::arguments::{Numbers, Times};
 use support::bandwidth::{self, Bandwidth};
@@ -24,9 +26,14 @@ Examples:
   benchmark dce.nii.gz --device gpu --json result.json
       Your own series, on the CPU engine and on a GPU, also as JSON.
   benchmark --size 64,64,16,40 --runs 20
+  benchmark --record benches/record
+      Also as JSON, in a file named by the day and the processor.
+  benchmark --sweep 1e9
+      Seconds per sample from 10^7 samples to 10^9, in memory.
 
 `cold` is the first run, `warm` the median of the others, which write into the memory of the run before. GB/s are 10^9
-bytes per second: of samples in memory for the file, of samples and maps (read plus written) for the maps.";
+bytes per second: of samples in memory for the file, of samples and maps (read plus written) for the maps. A job is the
+fastest of its runs, from opening the file to maps on the disk; its floor is what the least of it takes alone.";
 
 /// End-to-end times and bandwidths of the semi-quantitative maps.
 #[derive(Debug, Parser)]
@@ -55,6 +62,12 @@ struct Arguments {
     /// Also write the results as JSON, e.g. --json result.json
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also write the results as JSON into this folder, named by the day and the processor, e.g. --record benches/record
+    #[arg(long, value_name = "DIR", conflicts_with = "json")]
+    record: Option<PathBuf>,
+    /// Instead: seconds per sample from 10^7 samples up to so many, e.g. --sweep 1e9
+    #[arg(long, value_name = "SAMPLES", conflicts_with = "series")]
+    sweep: Option<f64>,
     /// Replace an earlier JSON file
     #[arg(long)]
     force: bool,
@@ -72,7 +85,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    if let Some(json) = &arguments.json {
+    if let Some(most) = arguments.sweep {
+        return sweep(most, arguments);
+    }
+    let json = arguments.json.clone().or(arguments.record.as_ref().map(|folder| folder.join(record_name())));
+    if let Some(json) = &json {
         support::refuse_existing(json, arguments.force)?;
     }
     let mut engines = vec![match arguments.threads {
@@ -101,18 +118,17 @@ fn run(arguments: &Arguments) -> Result<()> {
         options = options.times_file(file);
     }
 
-    // The whole job first, with nothing else in memory.
-    let mut job = Vec::new();
-    for (index, engine) in engines.iter().enumerate() {
-        let out = scratch.path().join(format!("maps{index}"));
-        job.push(whole_job(&path, &options, &out, engine, arguments.baseline.clone())?);
+    // The whole jobs first, with nothing else in memory.
+    let mut jobs = Vec::new();
+    for engine in &engines {
+        jobs.push(whole_jobs(&path, &options, scratch.path(), engine, arguments)?);
     }
 
-    let (series, inflating) = read_apart(&path, options)?;
-    let bandwidth = bandwidth::measure(series.voxels(), series.frames(), arguments.runs);
+    let series = Series::open_with(&path, &options)?.in_memory()?;
+    let bandwidth = bandwidth::measure(series.voxels()?, series.frames(), arguments.runs);
     let [x, y, z, t] = series.shape();
     let (name, sample_type) =
-        (arguments.series.as_ref().map_or("generated".into(), |_| series.name()), series.voxels().type_name());
+        (arguments.series.as_ref().map_or("generated".into(), |_| series.name()), series.sample_type().name());
     let mut text = format!(
         "series     {name}: {x} x {y} x {z} voxels, {t} frames, {sample_type}, {:.1} MB in memory\n\
          memory     copy {:.1} GB/s (one thread {:.1}), read plus written; read {:.1} GB/s in slab order; two threads\n",
@@ -121,10 +137,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         bandwidth.copy_one_thread / 1e9,
         bandwidth.slab_read / 1e9,
     );
-    text += &inflating.text;
     let mut devices = Vec::new();
-    for (engine, job) in engines.iter().zip(job) {
-        text += &format!("\n{}: {}\n{}", engine.name(), engine.device(), job.text);
+    for (engine, jobs) in engines.iter().zip(jobs) {
+        text += &format!("\n{}: {}\n{}", engine.name(), engine.device(), jobs.text);
         let copy = device_copy(engine);
         if let Some(copy) = copy {
             text += &format!("device memory: copy {:.1} GB/s, read plus written\n", copy / 1e9);
@@ -133,11 +148,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         text += &table;
         devices.push(json!({
             "engine": engine.name(), "device": engine.device(), "device_copy_bytes_per_s": copy,
-            "whole_job": job.json, "runs": rows,
+            "jobs": jobs.json, "runs": rows,
         }));
     }
     support::print(&text);
-    if let Some(file) = &arguments.json {
+    if let Some(file) = &json {
         let all = json!({
             "software": {"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")},
             "optimised": !cfg!(debug_assertions),
@@ -146,7 +161,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 "copy_bytes_per_s": bandwidth.copy, "copy_one_thread_bytes_per_s": bandwidth.copy_one_thread,
                 "slab_read_bytes_per_s": bandwidth.slab_read, "threads": 2,
             },
-            "file": inflating.json,
+            "best_compressor": floors::COMPRESSOR,
             "devices": devices,
         });
         support::write_file(file, &format!("{all:#}\n"))?;
@@ -163,7 +178,7 @@ fn generate([x, y, z, t]: [usize; 4], folder: &Path) -> Result<PathBuf> {
 }
 
 fn sample_bytes(series: &Series) -> f64 {
-    (series.voxels().len() * series.voxels().sample_bytes()) as f64
+    series.sample_bytes() as f64
 }
 
 fn kernel(series: &Series, baseline: Option<Baseline>, ids: &[&str]) -> Descriptors {
@@ -178,83 +193,208 @@ struct Part {
     json: Value,
 }
 
-/// Reads, computes all maps, writes: the main job, once, from a cold start of the engine.
+/// A whole job: which file to begin with, which maps, how they are written, and the floor it stands on.
+struct Job {
+    name: &'static str,
+    compressed: bool,
+    maps: &'static [&'static str],
+    floor: Floor,
+}
+
+#[derive(Clone, Copy)]
+enum Floor {
+    Inflate,
+    InflateAndDeflate,
+    Read,
+}
+
+const JOBS: [Job; 4] = [
+    Job { name: ".nii.gz to three maps .nii.gz", compressed: true, maps: CASES[0].1, floor: Floor::Inflate },
+    Job { name: ".nii.gz to all maps .nii.gz", compressed: true, maps: CASES[2].1, floor: Floor::InflateAndDeflate },
+    Job { name: ".nii to three maps .nii", compressed: false, maps: CASES[0].1, floor: Floor::Read },
+    Job { name: ".nii to all maps .nii", compressed: false, maps: CASES[2].1, floor: Floor::Read },
+];
+
+/// Every whole job with its stages, floor and peak memory; the first time (cold) counts for memory, the fastest for time.
+fn whole_jobs(
+    path: &Path,
+    options: &ReadOptions,
+    scratch: &Path,
+    engine: &Engine,
+    arguments: &Arguments,
+) -> Result<Part> {
+    let (plain, packed) = both_ways(path, options, scratch)?;
+    let mut text = String::new();
+    let mut rows = Vec::new();
+    for job in &JOBS {
+        let source = if job.compressed { &packed } else { &plain };
+        let out = scratch.join("maps");
+        let compression = if job.compressed { Compression::Gzip } else { Compression::None };
+        bandwidth::forget_peak_memory();
+        let before = bandwidth::memory().map(|[now, _]| now);
+        let cold = whole_job(source, options, &out, engine, arguments.baseline.clone(), job.maps, compression)?;
+        let peak = bandwidth::memory().map(|[_, peak]| peak);
+        let (cold_seconds, mut fastest) = (cold.seconds, cold);
+        for _ in 0..arguments.runs {
+            let warm = whole_job(source, options, &out, engine, arguments.baseline.clone(), job.maps, compression)?;
+            if warm.seconds < fastest.seconds {
+                fastest = warm;
+            }
+        }
+        let (floor_name, floor) = match job.floor {
+            Floor::Read => ("reading into warm memory".to_string(), floors::read_warm(source, arguments.runs)?),
+            Floor::Inflate => {
+                (format!("inflating alone, {}", floors::COMPRESSOR), floors::inflate(source, arguments.runs)?)
+            }
+            Floor::InflateAndDeflate => {
+                let of_maps = scratch.join("plain");
+                let saved = SaveOptions::new().compression(Compression::None).overwrite(Overwrite::Replace);
+                let files = fastest.maps.save_with(&of_maps, &saved)?.files;
+                let images: Vec<PathBuf> = files.into_iter().filter(|f| f.extension().is_some_and(|e| e == "nii")).collect();
+                let seconds = floors::inflate(source, arguments.runs)? + floors::deflate(&images, arguments.runs)?;
+                (format!("inflating, then deflating on all cores, {}", floors::COMPRESSOR), seconds)
+            }
+        };
+        text += &format!("{:<34} {:>9} {:>10} {:>8}\n", job.name, "seconds", "MB", "GB/s");
+        for (stage, seconds, bytes) in &fastest.stages {
+            let rate = match *bytes {
+                0 => String::new(),
+                bytes => format!("{:>10.1} {:>8.2}", bytes as f64 / 1e6, bytes as f64 / seconds / 1e9),
+            };
+            text += &format!("  {stage:<32} {seconds:>9.4} {rate}\n");
+        }
+        text += &format!(
+            "  whole job {:.4} s (cold {cold_seconds:.4}), {:.2} x {floor_name} ({floor:.4} s)\n",
+            fastest.seconds,
+            fastest.seconds / floor
+        );
+        if let (Some(before), Some(peak)) = (before, peak) {
+            let needed = fastest.sample_bytes + map_bytes(&fastest.maps);
+            let mb = |bytes: u64| bytes as f64 / 1e6;
+            text += &format!(
+                "  peak memory {:.1} MB, of which {:.1} before; samples and maps are {:.1} MB\n",
+                mb(peak),
+                mb(before),
+                mb(needed)
+            );
+        }
+        let stages: Vec<Value> = fastest
+            .stages
+            .iter()
+            .map(|(stage, seconds, bytes)| json!({"stage": stage, "seconds": seconds, "bytes": bytes}))
+            .collect();
+        rows.push(json!({
+            "job": job.name, "seconds": fastest.seconds, "cold_seconds": cold_seconds, "stages": stages,
+            "floor": floor_name, "floor_seconds": floor, "ratio_to_floor": fastest.seconds / floor,
+            "memory_before_bytes": before, "peak_memory_bytes": peak,
+            "samples_and_maps_bytes": fastest.sample_bytes + map_bytes(&fastest.maps),
+        }));
+    }
+    Ok(Part { text, json: Value::Array(rows) })
+}
+
+/// The series as `.nii` and as `.nii.gz`; whichever is missing is written.
+fn both_ways(path: &Path, options: &ReadOptions, scratch: &Path) -> Result<(PathBuf, PathBuf)> {
+    let is_packed = path.extension().is_some_and(|ending| ending == "gz");
+    let other = scratch.join(if is_packed { "as.nii" } else { "as.nii.gz" });
+    Series::open_with(path, options)?.save(&other, Overwrite::Replace)?;
+    Ok(if is_packed { (other, path.into()) } else { (path.into(), other) })
+}
+
+/// What one run of a job came to.
+struct Outcome {
+    seconds: f64,
+    stages: Vec<(String, f64, u64)>,
+    sample_bytes: u64,
+    maps: Maps,
+}
+
+/// Reads, computes, writes.
 fn whole_job(
     path: &Path,
     options: &ReadOptions,
     out: &Path,
     engine: &Engine,
     baseline: Option<Baseline>,
-) -> Result<Part> {
-    bandwidth::forget_peak_memory();
-    let before = bandwidth::memory().map(|[now, _]| now);
+    ids: &[&str],
+    compression: Compression,
+) -> Result<Outcome> {
     let start = Instant::now();
     let (series, read) = Series::open_with_report(path, options)?;
-    let kernel = kernel(&series, baseline, &[]);
-    let maps = engine.run(&kernel, &series)?;
-    let written = maps.save_with(out, &SaveOptions::new())?;
+    let maps = engine.run(&kernel(&series, baseline, ids), &series)?;
+    let saved = SaveOptions::new().compression(compression).overwrite(Overwrite::Replace);
+    let written = maps.save_with(out, &saved)?;
     let seconds = start.elapsed().as_secs_f64();
-    let peak = bandwidth::memory().map(|[_, peak]| peak);
     let name = if read.compressed { "read and inflate" } else { "read" };
-    let mut stages = vec![(name, read.read_inflate_seconds, read.data_bytes)];
-    stages.extend(maps.record().stages.iter().map(|stage| (stage.stage.as_str(), stage.seconds, stage.bytes)));
-    stages.push(("write", written.seconds, written.bytes));
-    stages.push(("whole job", seconds, 0));
-    let mut text = format!("{:<28} {:>10} {:>10} {:>8}\n", "whole job, cold, all maps", "seconds", "MB", "GB/s");
-    for (stage, seconds, bytes) in &stages {
-        let rate = if *bytes > 0 {
-            format!("{:>10.1} {:>8.2}", *bytes as f64 / 1e6, *bytes as f64 / seconds / 1e9)
-        } else {
-            String::new()
-        };
-        text += &format!("  {stage:<26} {seconds:>10.4} {rate}\n");
-    }
-    let needed = sample_bytes(&series) as u64 + map_bytes(&maps);
-    if let (Some(before), Some(peak)) = (before, peak) {
-        let mb = |bytes: u64| bytes as f64 / 1e6;
-        let (before, needed) = (mb(before), mb(needed));
+    let mut stages = vec![(name.to_string(), read.read_inflate_seconds, read.data_bytes)];
+    stages.extend(maps.record().stages.iter().map(|stage| (stage.stage.clone(), stage.seconds, stage.bytes)));
+    stages.push(("write".into(), written.seconds, written.bytes));
+    Ok(Outcome { seconds, stages, sample_bytes: series.sample_bytes(), maps })
+}
+
+/// Seconds per sample over three decades: the same cost at every size means that nothing grows faster than the work.
+fn sweep(most: f64, arguments: &Arguments) -> Result<()> {
+    let engine = Engine::cpu();
+    let mut text = format!("{}\n{:>14} {:>9} {:>9} {:>13}\n", engine.device(), "samples", "MB", "seconds", "ns per sample");
+    for exponent in 0.. {
+        let wanted = 1e7 * 10f64.powf(f64::from(exponent) / 2.0);
+        if wanted > most * 1.01 {
+            break;
+        }
+        let (frames, plane) = (60, 256 * 256);
+        let slices = ((wanted / (frames * plane) as f64).round() as usize).max(1);
+        let samples: Vec<i16> = (0..plane * slices * frames)
+            .map(|i| {
+                let (voxel, frame) = (i % (plane * slices), i / (plane * slices));
+                let noise = (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as i16;
+                let rise = frame.saturating_sub(8).min(20) * (voxel % 31);
+                300 + rise as i16 + noise
+            })
+            .collect();
+        let times = TimeAxis::uniform(4.0, frames)?;
+        let series = Series::from_voxels(samples, [256, 256, slices, frames], times)?;
+        let kernel = kernel(&series, arguments.baseline.clone(), CASES[0].1);
+        let mut maps = engine.run(&kernel, &series)?;
+        let mut seconds = f64::INFINITY;
+        for _ in 0..arguments.runs.max(1) {
+            let start = Instant::now();
+            maps = engine.run_reusing(&kernel, &series, &RunOptions::new(), maps)?;
+            seconds = seconds.min(start.elapsed().as_secs_f64());
+        }
+        let count = (series.voxel_count() * frames) as f64;
         text += &format!(
-            "  {:<26} {:>10.1} MB, of which {before:.1} before; samples and maps: {needed:.1} MB\n",
-            "peak memory",
-            mb(peak)
+            "{count:>14.3e} {:>9.1} {seconds:>9.4} {:>13.4}\n",
+            series.sample_bytes() as f64 / 1e6,
+            seconds / count * 1e9
         );
     }
-    let stages: Vec<Value> = stages
-        .iter()
-        .map(|(stage, seconds, bytes)| json!({"stage": stage, "seconds": seconds, "bytes": bytes}))
-        .collect();
-    let json = json!({"stages": stages, "memory_before_bytes": before, "peak_memory_bytes": peak, "samples_and_maps_bytes": needed});
-    Ok(Part { text, json })
+    support::print(&text);
+    Ok(())
+}
+
+/// `2026-11-22-amd-epyc.json`: the day, in coordinated universal time, and the processor.
+fn record_name() -> String {
+    let days = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() / 86_400);
+    // Hinnant's civil_from_days, for days after 1970.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(std::env::consts::ARCH);
+    let plain: String = model.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { ' ' }).collect();
+    let model = plain.split_whitespace().take(4).collect::<Vec<_>>().join("-");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{year:04}-{month:02}-{day:02}-{model}-{cores}-cores.json")
 }
 
 /// Bytes of all maps and the status in memory.
 fn map_bytes(maps: &Maps) -> u64 {
     4 * (maps.status().len() * (maps.iter().count() + 1)) as u64
-}
-
-/// Reading the file's bytes and turning them into samples, each for itself.
-fn read_apart(path: &Path, options: ReadOptions) -> Result<(Series, Part)> {
-    let times = Series::open_with(path, &options)?.times().clone();
-    let start = Instant::now();
-    let read = std::fs::read(path).map_err(|source| Error::Io { action: "read", path: path.into(), source })?;
-    let reading = start.elapsed().as_secs_f64();
-    let start = Instant::now();
-    let opened = Series::from_nifti_bytes(path, &read, &ReadOptions::new().times(times));
-    let inflating = start.elapsed().as_secs_f64();
-    let Ok(series) = opened else {
-        // A pair of files: its bytes can't be had apart.
-        let json = json!({"bytes": read.len(), "read_seconds": reading});
-        return Ok((Series::open_with(path, &options)?, Part { text: String::new(), json }));
-    };
-    let (stored, inflated) = (read.len() as f64, sample_bytes(&series));
-    let text = format!(
-        "file       read {:.1} MB in {reading:.4} s ({:.2} GB/s), inflate to samples in {inflating:.4} s ({:.2} GB/s)\n",
-        stored / 1e6,
-        stored / reading / 1e9,
-        inflated / inflating / 1e9,
-    );
-    let json = json!({"bytes": stored, "read_seconds": reading, "inflate_seconds": inflating});
-    Ok((series, Part { text, json }))
 }
 
 /// Every case on one engine, cold and warm, as a table and as rows.

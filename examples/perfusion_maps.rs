@@ -11,10 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use ndarray::{Array3, ShapeBuilder};
 use perfuse::io::{Compression, Overwrite, SaveOptions};
 use perfuse::render::Montage;
-use perfuse::{Descriptors, Error, MapData, Maps, Result, RunOptions, Series};
+use perfuse::{Descriptors, Error, MapData, Maps, Result, RunOptions};
 use rayon::prelude::*;
 use support::arguments::{Analysis, Device, Region, Source, Times};
 use support::figure::Analysed;
@@ -142,7 +141,9 @@ fn run(arguments: &Arguments) -> Result<()> {
 /// A montage of every map and the mean curve; returns how many pictures there are.
 fn draw(folder: &Path, maps: &Maps, kernel: &Descriptors, input: &Input, bar: &Bar) -> Result<usize> {
     std::fs::create_dir_all(folder).map_err(|source| Error::Io { action: "create", path: folder.into(), source })?;
-    let underlay = mean_image(&input.series);
+    // Some frames, evenly spread, make the picture that lies under the maps.
+    let frames: Vec<usize> = (0..input.series.frames()).step_by(input.series.frames().div_ceil(12)).collect();
+    let underlay = input.series.mean_of_frames(&frames)?;
     let (tell, done) = (bar.teller(), AtomicU64::new(0));
     let drawn: Vec<_> = maps.iter().filter(|map| !matches!(map.data, MapData::Curve(_))).collect();
     drawn.par_iter().try_for_each(|map| {
@@ -159,18 +160,6 @@ fn draw(folder: &Path, maps: &Maps, kernel: &Descriptors, input: &Input, bar: &B
     let title = format!("Mean curve of {} voxels", maps.record().voxels);
     mean.plot(title).render()?.save(folder.join("mean_curve.png"))?;
     Ok(drawn.len() + 1)
-}
-
-/// The mean of some frames, evenly spread: what lies under the maps.
-fn mean_image(series: &Series) -> Array3<f32> {
-    let ([x, y, z], count) = (series.spatial_shape(), series.voxel_count());
-    let frames: Vec<usize> = (0..series.frames()).step_by(series.frames().div_ceil(12)).collect();
-    let mean = |voxel: usize| {
-        let sum: f64 = frames.iter().map(|frame| series.voxels().get_f64(frame * count + voxel)).sum();
-        (series.scaling().slope * sum / frames.len() as f64 + series.scaling().intercept) as f32
-    };
-    let flat: Vec<f32> = (0..count).into_par_iter().map(mean).collect();
-    Array3::from_shape_vec((x, y, z).f(), flat).expect("as many values as voxels")
 }
 
 /// Pictures of an earlier run's maps must not stand beside the maps of this one.

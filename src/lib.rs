@@ -86,7 +86,9 @@ pub mod reduction;
 pub mod render;
 mod series;
 pub mod status;
+mod stored;
 mod time;
+mod voxels;
 
 pub use engine::{Cancel, Engine, NonFinite, RunOptions, Verification};
 pub use error::{Error, Result};
@@ -94,8 +96,9 @@ pub use geometry::Geometry;
 pub use kernels::descriptors::Descriptors;
 pub use maps::{Map, MapData, Maps, RunRecord, SettingValue, StageTime};
 pub use quantity::{Quantity, SignalKind, Unit};
-pub use series::{Mask, Sample, Scaling, Series, VoxelMap, Voxels};
+pub use series::{Mask, Scaling, Series, VoxelMap};
 pub use time::{FrameReference, TimeAxis};
+pub use voxels::{Sample, SampleType, Voxels};
 
 // The samples of the README are tests, too.
 #[cfg(all(doctest, feature = "nifti"))]

@@ -17,7 +17,7 @@ pub(crate) fn summary(maps: &Maps, series: &Series, inside: Option<&str>) -> Str
     let [x, y, z, t] = record.shape;
     let name = record.source.as_ref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy());
     let name = name.unwrap_or("phantom".into());
-    line("series", format!("{name}: {x} x {y} x {z} voxels, {t} frames, {}", series.voxels().type_name()));
+    line("series", format!("{name}: {x} x {y} x {z} voxels, {t} frames, {}", series.sample_type().name()));
     line("times", times(series));
     line("baseline", baseline(record));
     line("onset", onset(record));

@@ -11,11 +11,13 @@ use fearless_simd::{Level, dispatch};
 use rayon::prelude::*;
 
 use super::RunOptions;
-use super::raw_rows::{RawRows, outside_words, overwrite_outside};
+use super::raw_rows::{RawRows, outside_words, overwrite_outside, read_stage, wanted};
 use crate::error::Result;
 use crate::kernel::{LARGEST_DIFFERENCE, Runnable, Tile};
 use crate::maps::StageTime;
-use crate::series::{Mask, Series, Voxels};
+use crate::series::{Mask, Series};
+use crate::stored::Window;
+use crate::voxels::Voxels;
 
 /// Voxels that a thread takes at once.
 const TASK: usize = 1 << 13;
@@ -42,27 +44,46 @@ pub(super) fn run(
     let tile = tile_voxels(series.frames());
     let outside_words = outside_words(kernel.outputs());
     let done = AtomicUsize::new(0);
-    let mut tasks: Vec<Vec<&mut [u32]>> = (0..count.div_ceil(TASK)).map(|_| Vec::with_capacity(row_count)).collect();
-    for row in &mut rows {
-        for (task, chunk) in tasks.iter_mut().zip(row.chunks_mut(TASK)) {
-            task.push(chunk);
+    let mut begun = 0;
+    let waited = series.for_each_window(0..series.frames(), wanted(options.mask), |window| {
+        // Nobody looks inside the mask between windows.
+        blank(&mut rows, begun..window.range.start, &outside_words);
+        begun = window.range.end;
+        let voxels = window.range.len();
+        let mut tasks: Vec<Vec<&mut [u32]>> =
+            (0..voxels.div_ceil(TASK)).map(|_| Vec::with_capacity(row_count)).collect();
+        for row in &mut rows {
+            for (task, chunk) in tasks.iter_mut().zip(row[window.range.clone()].chunks_mut(TASK)) {
+                task.push(chunk);
+            }
         }
-    }
-    tasks.into_par_iter().enumerate().try_for_each_init(
-        || Workspace::new(series.frames(), tile, row_count, kernel.extra().len()),
-        |workspace, (index, mut rows)| {
-            options.cancel.check()?;
-            let mask = options.mask.map(Mask::flat);
-            let task = Task { series, mask, outside_words: &outside_words, start: index * TASK };
-            run_task(level, kernel, &task, workspace, &mut rows);
-            let voxels = rows[0].len();
-            options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
-            Ok(())
-        },
-    )?;
-    let bytes = (series.voxels().len() * series.voxels().sample_bytes() + row_count * count * 4) as u64;
-    let stages = vec![StageTime { stage: "cpu: kernel".into(), seconds: start.elapsed().as_secs_f64(), bytes }];
+        tasks.into_par_iter().enumerate().try_for_each_init(
+            || Workspace::new(series.frames(), tile, row_count, kernel.extra().len()),
+            |workspace, (index, mut rows)| {
+                options.cancel.check()?;
+                let mask = options.mask.map(Mask::flat);
+                let start = window.range.start + index * TASK;
+                let task = Task { window, frames: series.frames(), mask, outside_words: &outside_words, start };
+                run_task(level, kernel, &task, workspace, &mut rows);
+                let voxels = rows[0].len();
+                options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
+                Ok(())
+            },
+        )
+    })?;
+    blank(&mut rows, begun..count, &outside_words);
+    let bytes = series.sample_bytes() + (row_count * count * 4) as u64;
+    let seconds = start.elapsed().as_secs_f64() - waited;
+    let mut stages = read_stage(series, waited);
+    stages.push(StageTime { stage: "cpu: kernel".into(), seconds, bytes });
     Ok(RawRows { rows, stages })
+}
+
+/// Voxels outside the mask that were not even read.
+fn blank(rows: &mut [Vec<u32>], voxels: std::ops::Range<usize>, outside_words: &[u32]) {
+    if !voxels.is_empty() {
+        rows.iter_mut().zip(outside_words).for_each(|(row, word)| row[voxels.clone()].fill(*word));
+    }
 }
 
 /// What this machine's vector instructions are called.
@@ -88,7 +109,8 @@ fn tile_voxels(frames: usize) -> usize {
 }
 
 struct Task<'a> {
-    series: &'a Series,
+    window: &'a Window<'a>,
+    frames: usize,
     mask: Option<&'a [u32]>,
     outside_words: &'a [u32],
     start: usize,
@@ -130,7 +152,7 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
             }
             continue;
         }
-        dispatch!(level, _simd => load_tile(task.series, first_voxel, length, workspace));
+        dispatch!(level, _simd => load_tile(task.window, task.frames, first_voxel, length, workspace));
         for (layer, values) in kernel.extra().iter().enumerate() {
             workspace.extra[layer * tile..][..length].copy_from_slice(&values[first_voxel..][..length]);
         }
@@ -159,9 +181,8 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
 /// Copies the samples of a tile, frame by frame, as differences from the first; the lanes after its end repeat nothing
 /// and are never read back.
 #[inline(always)]
-fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Workspace) {
-    let count = series.voxel_count();
-    let frames = series.frames();
+fn load_tile(window: &Window<'_>, frames: usize, start: usize, length: usize, workspace: &mut Workspace) {
+    let start = start - window.range.start;
     let tile = workspace.tile;
     macro_rules! load {
         ($samples:expr, $difference:expr) => {{
@@ -170,7 +191,7 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
                 *to = *from as f32;
             }
             for t in 0..frames {
-                let row = &$samples[t * count + start..][..length];
+                let row = &$samples[window.row(t) + start..][..length];
                 let to = &mut workspace.differences[t * tile..][..length];
                 for i in 0..length {
                     to[i] = $difference(row[i], first[i]);
@@ -205,7 +226,7 @@ fn load_tile(series: &Series, start: usize, length: usize, workspace: &mut Works
             }
         }};
     }
-    match series.voxels() {
+    match window.voxels {
         Voxels::U8(v) => load!(v, |x: u8, first: u8| (i32::from(x) - i32::from(first)) as f32),
         Voxels::I8(v) => load!(v, |x: i8, first: i8| (i32::from(x) - i32::from(first)) as f32),
         Voxels::U16(v) => load!(v, |x: u16, first: u16| (i32::from(x) - i32::from(first)) as f32),

@@ -23,6 +23,7 @@ use crate::quantity::SignalKind;
 use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
 use crate::status;
+pub(crate) use raw_rows::wanted;
 use raw_rows::{RawRows, row_kinds};
 
 /// Voxels that [`Engine::verify`] compares at most, evenly spread, unless told.
@@ -254,7 +255,7 @@ impl Engine {
             let raw = self.run_raw(prepared.as_ref(), series, options, Vec::new())?;
             let inside = options.mask.map_or(series.voxel_count(), Mask::voxel_count);
             let step = inside.div_ceil(at_most.max(1)).max(1);
-            Ok(verify::compare(prepared.as_ref(), series, options.mask, &raw, self.device.clone(), step))
+            verify::compare(prepared.as_ref(), series, options.mask, &raw, self.device.clone(), step)
         })
     }
 
@@ -273,7 +274,9 @@ impl Engine {
         let (prepared, _) = prepare(kernel, series, options)?;
         let [nx, ny, _] = series.spatial_shape();
         let index = voxel[0] + nx * (voxel[1] + ny * voxel[2]);
-        let values = reference::evaluate(prepared.as_ref(), series, index, options.non_finite);
+        let values = series.with_voxel(index, |window| {
+            reference::evaluate(prepared.as_ref(), window, series.frames(), index, options.non_finite)
+        })?;
         let names = prepared
             .outputs()
             .iter()
@@ -300,7 +303,7 @@ impl Engine {
         options.cancel.check()?;
         let mut raw = self.run_raw(prepared.as_ref(), series, options, memory)?;
         if options.non_finite == NonFinite::Skip && !matches!(self.backend, Backend::Reference) {
-            skip_non_finite(prepared.as_ref(), series, &mut raw);
+            skip_non_finite(prepared.as_ref(), series, &mut raw)?;
         }
         stages.append(&mut raw.stages);
         Ok(self.assemble(kernel.name(), kernel.kind(), prepared.as_ref(), series, options, raw, stages))
@@ -383,7 +386,12 @@ fn prepare<K: VoxelKernel>(
     }
     let start = Instant::now();
     let reductions = Reductions::new(series, options.mask);
-    let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions })?;
+    let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions });
+    // Whatever a kernel made of reductions that failed, the file is what has to be mended.
+    if let Some(error) = reductions.take_error() {
+        return Err(error);
+    }
+    let prepared = prepared?;
     let mut stages = reductions.take_stages();
     let reduced: f64 = stages.iter().map(|stage| stage.seconds).sum();
     let seconds = (start.elapsed().as_secs_f64() - reduced).max(0.0);
@@ -409,20 +417,37 @@ fn settings_with_options(
 }
 
 /// Evaluates voxels with samples that are not finite from their other frames, in f64, whatever the engine.
-fn skip_non_finite(prepared: &dyn Runnable, series: &Series, raw: &mut RawRows) {
-    let Some(status_row) = raw.rows.last() else { return };
+fn skip_non_finite(prepared: &dyn Runnable, series: &Series, raw: &mut RawRows) -> Result<()> {
+    let Some(status_row) = raw.rows.last() else { return Ok(()) };
     let voxels: Vec<usize> =
         (0..status_row.len()).filter(|i| status_row[*i] & status::NON_FINITE_SAMPLE != 0).collect();
-    let kinds = row_kinds(prepared.outputs());
-    let repaired: Vec<(usize, Vec<f64>)> = voxels
-        .into_par_iter()
-        .filter_map(|voxel| Some((voxel, reference::evaluate_finite_frames(prepared, series, voxel)?)))
-        .collect();
-    for (voxel, values) in repaired {
-        for ((row, value), kind) in raw.rows.iter_mut().zip(values).zip(&kinds) {
-            row[voxel] = reference::word(value, *kind);
-        }
+    if voxels.is_empty() {
+        return Ok(());
     }
+    let kinds = row_kinds(prepared.outputs());
+    let within = |range: std::ops::Range<usize>| {
+        &voxels[voxels.partition_point(|voxel| *voxel < range.start)..voxels.partition_point(|voxel| *voxel < range.end)]
+    };
+    series.for_each_window(
+        0..series.frames(),
+        |range| !within(range).is_empty(),
+        |window| {
+            let repaired: Vec<(usize, Vec<f64>)> = within(window.range.clone())
+                .par_iter()
+                .filter_map(|voxel| {
+                    let values = reference::evaluate_finite_frames(prepared, window, series.frames(), *voxel)?;
+                    Some((*voxel, values))
+                })
+                .collect();
+            for (voxel, values) in repaired {
+                for ((row, value), kind) in raw.rows.iter_mut().zip(values).zip(&kinds) {
+                    row[voxel] = reference::word(value, *kind);
+                }
+            }
+            Ok(())
+        },
+    )?;
+    Ok(())
 }
 
 fn floats(words: Option<Vec<u32>>) -> Vec<f32> {

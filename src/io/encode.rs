@@ -4,32 +4,59 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 use bytemuck::Pod;
-use flate2::write::GzEncoder;
 use ndarray::{ArrayView, ArrayView3, Dimension};
 
-use super::header::{Header, SampleType};
+use super::gzip::GzipWriter;
+use super::header::Header;
 use super::options::Compression;
+use crate::error::Error;
 use crate::geometry::Geometry;
-use crate::series::Voxels;
+use crate::series::Series;
+use crate::voxels::SampleType;
 
-/// Maps of 32-bit floats are mostly noise: level 2 makes them a seventh smaller and takes twice as long, and the levels
-/// above it gain nothing further.
-const GZIP_LEVEL: u32 = 1;
 /// Samples to sort for a display range: enough for a percentile, few enough to cost nothing.
 const MOST_SORTED: usize = 1 << 18;
+
+/// Where an image goes.
+pub(super) trait Sink: Write {
+    /// Says that samples of so many bytes follow the header.
+    fn samples_of(&mut self, bytes: usize);
+}
+
+struct Plain<'a, W: Write>(&'a mut W);
+
+impl<W: Write> Write for Plain<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<W: Write> Sink for Plain<'_, W> {
+    fn samples_of(&mut self, _bytes: usize) {}
+}
+
+impl<W: Write> Sink for GzipWriter<W> {
+    fn samples_of(&mut self, bytes: usize) {
+        self.set_sample_bytes(bytes);
+    }
+}
 
 /// Runs `content` on the way through gzip or not.
 pub(super) fn compressed(
     out: &mut impl Write,
     compression: Compression,
-    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    content: impl FnOnce(&mut dyn Sink) -> io::Result<()>,
 ) -> io::Result<()> {
     match compression {
-        Compression::None => content(out),
+        Compression::None => content(&mut Plain(out)),
         Compression::Gzip => {
-            let mut gzip = GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL));
+            let mut gzip = GzipWriter::new(out)?;
             content(&mut gzip)?;
-            gzip.finish().map(|_| ())
+            gzip.finish()
         }
     }
 }
@@ -43,14 +70,14 @@ pub(super) fn flat<T: Copy, D: Dimension>(array: ArrayView<'_, T, D>) -> Cow<'_,
     }
 }
 
-pub(super) fn write_floats(out: &mut dyn Write, mut header: Header, samples: &[f32]) -> io::Result<()> {
+pub(super) fn write_floats(out: &mut dyn Sink, mut header: Header, samples: &[f32]) -> io::Result<()> {
     header.sample = SampleType::F32;
     header.display_range = display_range(samples);
     write_samples(out, &header, samples)
 }
 
 /// Whole numbers in the smallest of uint8, uint16 and uint32 that holds them.
-pub(super) fn write_labels(out: &mut dyn Write, mut header: Header, labels: &[u32]) -> io::Result<()> {
+pub(super) fn write_labels(out: &mut dyn Sink, mut header: Header, labels: &[u32]) -> io::Result<()> {
     let largest = labels.iter().copied().max().unwrap_or(0);
     header.display_range = [0.0, largest.into()];
     if u8::try_from(largest).is_ok() {
@@ -66,30 +93,37 @@ pub(super) fn write_labels(out: &mut dyn Write, mut header: Header, labels: &[u3
 }
 
 /// Bit masks as int32, which more programs read than uint32, as long as the highest bit is free.
-pub(super) fn write_bits(out: &mut dyn Write, mut header: Header, bits: &[u32]) -> io::Result<()> {
+pub(super) fn write_bits(out: &mut dyn Sink, mut header: Header, bits: &[u32]) -> io::Result<()> {
     let largest = bits.iter().copied().max().unwrap_or(0);
     header.display_range = [0.0, largest.into()];
     header.sample = if i32::try_from(largest).is_ok() { SampleType::I32 } else { SampleType::U32 };
     write_samples(out, &header, bits)
 }
 
-pub(super) fn write_voxels(out: &mut dyn Write, header: &Header, voxels: &Voxels) -> io::Result<()> {
-    match voxels {
-        Voxels::U8(samples) => write_samples(out, header, samples),
-        Voxels::I8(samples) => write_samples(out, header, samples),
-        Voxels::U16(samples) => write_samples(out, header, samples),
-        Voxels::I16(samples) => write_samples(out, header, samples),
-        Voxels::U32(samples) => write_samples(out, header, samples),
-        Voxels::I32(samples) => write_samples(out, header, samples),
-        Voxels::U64(samples) => write_samples(out, header, samples),
-        Voxels::I64(samples) => write_samples(out, header, samples),
-        Voxels::F32(samples) => write_samples(out, header, samples),
-        Voxels::F64(samples) => write_samples(out, header, samples),
+/// A series in its stored type; frame by frame if it stays in a file.
+pub(super) fn write_series(out: &mut dyn Sink, header: &Header, series: &Series) -> io::Result<()> {
+    out.write_all(&header.to_bytes())?;
+    out.samples_of(series.sample_type().bytes());
+    if let Ok(voxels) = series.voxels() {
+        return out.write_all(voxels.as_bytes());
     }
+    for frame in 0..series.frames() {
+        let frames = series.for_each_window(
+            frame..frame + 1,
+            |_| true,
+            |window| {
+                let written = out.write_all(window.voxels.as_bytes());
+                written.map_err(|error| Error::io("write", "the series", error))
+            },
+        );
+        frames.map_err(io::Error::other)?;
+    }
+    Ok(())
 }
 
-fn write_samples<T: Pod>(out: &mut dyn Write, header: &Header, samples: &[T]) -> io::Result<()> {
+fn write_samples<T: Pod>(out: &mut dyn Sink, header: &Header, samples: &[T]) -> io::Result<()> {
     out.write_all(&header.to_bytes())?;
+    out.samples_of(size_of::<T>());
     out.write_all(bytemuck::cast_slice(samples))
 }
 

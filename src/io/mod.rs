@@ -9,7 +9,9 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `deflate/`, `gzip.rs` | deflate streams and gzip members, in and out |
 //! | `bytes.rs` | a file's bytes, inflated, and how many of them can be justified |
+//! | `memory.rs` | how much memory there is, and files for what doesn't fit |
 //! | `header.rs`, `header/` | NIfTI-1 and NIfTI-2 headers: the struct, from bytes, to bytes |
 //! | `read.rs` | bytes to samples in their stored type |
 //! | `times.rs` | the time axis: caller, sidecar, header |
@@ -20,8 +22,11 @@
 //! | `save.rs` | maps, series and masks to files |
 
 mod bytes;
+mod deflate;
 mod encode;
+mod gzip;
 mod header;
+mod memory;
 mod names;
 mod open;
 mod options;
@@ -33,7 +38,7 @@ mod staged;
 mod times;
 
 pub use options::{
-    Compression, Overwrite, ReadOptions, ReadProgress, ReadReport, SaveOptions, SaveProgress, SaveReport,
+    Compression, Overwrite, ReadOptions, ReadProgress, ReadReport, SaveOptions, SaveProgress, SaveReport, Storage,
 };
 
 /// The bytes of samples that reading these bytes would allocate; for the tests that feed it damaged files.

@@ -3,16 +3,41 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytemuck::Pod;
+use rayon::prelude::*;
 
 use super::bytes::ByteSource;
-use super::header::{ByteOrder, Header, Layout, NIFTI1_BYTES, NIFTI2_BYTES, SampleType};
+use super::header::{ByteOrder, Header, Layout, NIFTI1_BYTES, NIFTI2_BYTES};
+use super::memory::Scratch;
 use super::names;
+use super::options::Storage;
 use crate::error::{Error, Result};
-use crate::series::Voxels;
+use crate::stored::{Place, Stored, WINDOW_BYTES};
+use crate::voxels::{Voxels, swap_samples};
 
-/// Samples are read in pieces that stay in the processor's cache while they are inflated and swapped.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes of a file that are read, on all threads, between two looks at whether to go on.
+const CHUNK_BYTES: usize = 16 << 20;
+/// Bytes that one thread turns around at once.
+const SWAP_BYTES: usize = 1 << 20;
+
+/// Where samples may be put.
+#[derive(Clone, Copy)]
+pub(super) struct Room<'a> {
+    /// Memory that they may take; `None` for images that are small or have to be in memory.
+    pub(super) limit_bytes: Option<u64>,
+    /// Where to inflate what is larger.
+    pub(super) scratch: Option<&'a Path>,
+}
+
+impl Room<'_> {
+    /// Memory, whatever it takes.
+    pub(super) const MEMORY: Room<'static> = Room { limit_bytes: None, scratch: None };
+}
+
+/// Samples where they were put.
+pub(super) enum Samples {
+    Memory(Voxels),
+    Stored(Stored),
+}
 
 /// Who is told how far reading is, and who can stop it.
 #[derive(Clone, Copy, Default)]
@@ -36,7 +61,8 @@ impl Watch<'_> {
 /// An image as stored.
 pub(super) struct Image {
     pub(super) header: Header,
-    pub(super) voxels: Voxels,
+    pub(super) samples: Samples,
+    pub(super) storage: Storage,
     pub(super) warnings: Vec<String>,
     /// Bytes of the files that were read.
     pub(super) file_bytes: u64,
@@ -44,7 +70,7 @@ pub(super) struct Image {
 }
 
 /// Reads an image from one file or from a pair, whichever member is named.
-pub(super) fn read_image(path: &Path, watch: Watch<'_>) -> Result<Image> {
+pub(super) fn read_image(path: &Path, room: Room<'_>, watch: Watch<'_>) -> Result<Image> {
     let header_path = match names::is_img(path) {
         true => names::other_member(path, ".hdr"),
         false => None,
@@ -60,7 +86,7 @@ pub(super) fn read_image(path: &Path, watch: Watch<'_>) -> Result<Image> {
         other => other?,
     };
     match header.layout {
-        Layout::Single => read_samples(header, source, watch),
+        Layout::Single => read_samples(header, source, room, watch),
         Layout::Pair => {
             let samples_path = if header_path == path {
                 names::other_member(path, ".img").ok_or_else(|| {
@@ -72,7 +98,7 @@ pub(super) fn read_image(path: &Path, watch: Watch<'_>) -> Result<Image> {
                 path.to_path_buf()
             };
             let header_bytes = source.stored_bytes();
-            let mut image = read_samples(header, ByteSource::open(&samples_path)?, watch)?;
+            let mut image = read_samples(header, ByteSource::open(&samples_path)?, room, watch)?;
             image.file_bytes += header_bytes;
             Ok(image)
         }
@@ -84,7 +110,7 @@ pub(super) fn read_image_bytes(name: &Path, bytes: &[u8], watch: Watch<'_>) -> R
     let mut source = ByteSource::from_slice(name, bytes)?;
     let header = read_header(&mut source)?;
     single_file(&header, name)?;
-    read_samples(header, source, watch)
+    read_samples(header, source, Room::MEMORY, watch)
 }
 
 /// The bytes of samples that reading these bytes would allocate.
@@ -147,7 +173,7 @@ fn check_room(header: &Header, source: &ByteSource<'_>) -> Result<()> {
     Err(Error::file(source.name(), field, value, mend))
 }
 
-fn read_samples(header: Header, mut source: ByteSource<'_>, watch: Watch<'_>) -> Result<Image> {
+fn read_samples(header: Header, mut source: ByteSource<'_>, room: Room<'_>, watch: Watch<'_>) -> Result<Image> {
     check_room(&header, &source)?;
     // A header that lies in the same file has been read already.
     let at = match header.layout {
@@ -159,29 +185,47 @@ fn read_samples(header: Header, mut source: ByteSource<'_>, watch: Watch<'_>) ->
     if skipped < to_skip {
         return Err(truncated(&header, &source, 0));
     }
-    let voxels = match header.sample {
-        SampleType::U8 => Voxels::U8(samples::<u8, 1>(&header, &mut source, watch)?),
-        SampleType::I8 => Voxels::I8(samples::<i8, 1>(&header, &mut source, watch)?),
-        SampleType::U16 => Voxels::U16(samples::<u16, 2>(&header, &mut source, watch)?),
-        SampleType::I16 => Voxels::I16(samples::<i16, 2>(&header, &mut source, watch)?),
-        SampleType::U32 => Voxels::U32(samples::<u32, 4>(&header, &mut source, watch)?),
-        SampleType::I32 => Voxels::I32(samples::<i32, 4>(&header, &mut source, watch)?),
-        SampleType::U64 => Voxels::U64(samples::<u64, 8>(&header, &mut source, watch)?),
-        SampleType::I64 => Voxels::I64(samples::<i64, 8>(&header, &mut source, watch)?),
-        SampleType::F32 => Voxels::F32(samples::<f32, 4>(&header, &mut source, watch)?),
-        SampleType::F64 => Voxels::F64(samples::<f64, 8>(&header, &mut source, watch)?),
+    let (file_bytes, compressed, name) = (source.stored_bytes(), source.compressed(), source.name().to_path_buf());
+    let large = room.limit_bytes.is_some_and(|limit| header.data_bytes() > limit);
+    let window_bytes = room.limit_bytes.unwrap_or(u64::MAX).min(WINDOW_BYTES);
+    let (samples, storage, left_over) = if large && source.is_file() {
+        let left_over = file_bytes.saturating_sub(header.vox_offset + header.data_bytes());
+        let place = place(&header, name, header.vox_offset);
+        let Some((file, _)) = source.into_file() else { unreachable!("it is a file") };
+        (Samples::Stored(Stored::new(file, place, window_bytes)?), Storage::File, left_over)
+    } else if large {
+        let mut scratch = Scratch::new(room.scratch, header.data_bytes())?;
+        let left_over = drain(&header, &mut source, watch, |bytes, _| scratch.write(bytes))?;
+        let stored = Stored::new(scratch.into_file(), place(&header, name, 0), window_bytes)?;
+        (Samples::Stored(stored), Storage::Scratch, left_over)
+    } else {
+        let (voxels, left_over) = in_memory(&header, &mut source, watch)?;
+        (Samples::Memory(voxels), Storage::Memory, left_over)
     };
     let mut warnings = header.warnings.clone();
-    // To the very end, so that gzip's check sums are checked.
-    let left_over = skip(&mut source, u64::MAX, watch)?;
     if left_over > 0 {
         warnings.push(format!("{left_over} bytes behind the samples are ignored"));
     }
-    Ok(Image { header, voxels, warnings, file_bytes: source.stored_bytes(), compressed: source.compressed() })
+    Ok(Image { header, samples, storage, warnings, file_bytes, compressed })
+}
+
+fn place(header: &Header, path: PathBuf, offset: u64) -> Place {
+    let voxels = header.dims.iter().take(3).product();
+    Place {
+        path,
+        offset,
+        sample: header.sample,
+        swapped: header.order != ByteOrder::NATIVE,
+        voxels,
+        frames: header.samples() / voxels,
+    }
 }
 
 /// Reads past this many bytes, or to the end, and says how many there were.
 fn skip(source: &mut ByteSource<'_>, bytes: u64, watch: Watch<'_>) -> Result<u64> {
+    if let Some(skipped) = source.seek(bytes) {
+        return Ok(skipped);
+    }
     let mut scratch = vec![0; 1 << 16];
     let mut skipped = 0;
     while skipped < bytes {
@@ -198,32 +242,64 @@ fn skip(source: &mut ByteSource<'_>, bytes: u64, watch: Watch<'_>) -> Result<u64
     Ok(skipped)
 }
 
-/// Reads straight into the vector that the series keeps. It grows within its reservation as bytes arrive, so memory is
-/// touched once and only for samples that exist.
-fn samples<T: Pod, const N: usize>(header: &Header, source: &mut ByteSource<'_>, watch: Watch<'_>) -> Result<Vec<T>> {
-    let count = header.samples();
+/// Reads straight into the memory that the series keeps, and says how many bytes follow. Memory is touched only for samples
+/// that exist.
+fn in_memory(header: &Header, source: &mut ByteSource<'_>, watch: Watch<'_>) -> Result<(Voxels, u64)> {
     let total = header.data_bytes();
-    let mut samples: Vec<T> = Vec::new();
-    samples.try_reserve_exact(count).map_err(|_| {
-        let mend =
-            format!("this machine has no {total} bytes of memory left for the samples; crop the series or free memory");
+    let mut voxels = Voxels::zeros(header.sample, header.samples()).ok_or_else(|| {
+        let mend = format!(
+            "this machine has no {total} bytes of memory left for the samples; set a limit (ReadOptions::memory_limit_bytes), so that they stay in a file, or free memory"
+        );
         Error::file(source.name(), "dim", format!("{:?}", header.dims), mend)
     })?;
-    while samples.len() < count {
-        watch.step((samples.len() * N) as u64, total)?;
-        let start = samples.len();
-        samples.resize((start + CHUNK_BYTES / N).min(count), T::zeroed());
-        let chunk: &mut [u8] = bytemuck::cast_slice_mut(&mut samples[start..]);
-        let got = source.fill(chunk)?;
-        if got < chunk.len() {
-            return Err(truncated(header, source, (start * N + got) as u64));
+    let bytes = voxels.as_bytes_mut();
+    let left_over = if source.compressed() {
+        drain(header, source, watch, |piece, at| {
+            bytes[at..at + piece.len()].copy_from_slice(piece);
+            Ok(())
+        })?
+    } else {
+        for start in (0..bytes.len()).step_by(CHUNK_BYTES) {
+            watch.step(start as u64, total)?;
+            let end = bytes.len().min(start + CHUNK_BYTES);
+            let got = source.fill(&mut bytes[start..end])?;
+            if got < end - start {
+                return Err(truncated(header, source, (start + got) as u64));
+            }
         }
-        if N > 1 && header.order != ByteOrder::NATIVE {
-            chunk.as_chunks_mut::<N>().0.iter_mut().for_each(|sample| sample.reverse());
-        }
+        source.seek(u64::MAX).unwrap_or(0)
+    };
+    if header.order != ByteOrder::NATIVE {
+        let size = header.sample.bytes();
+        voxels.as_bytes_mut().par_chunks_mut(SWAP_BYTES).for_each(|bytes| swap_samples(bytes, size));
     }
     watch.step(total, total)?;
-    Ok(samples)
+    Ok((voxels, left_over))
+}
+
+/// Inflates all samples to where `put` puts them, by their place, and goes on to the very end, so that gzip's checksums are
+/// checked; says how many bytes followed.
+fn drain(
+    header: &Header,
+    source: &mut ByteSource<'_>,
+    watch: Watch<'_>,
+    mut put: impl FnMut(&[u8], usize) -> Result<()>,
+) -> Result<u64> {
+    let total = header.data_bytes();
+    let (mut done, mut left_over) = (0u64, 0u64);
+    watch.step(0, total)?;
+    source.drain(|bytes| {
+        watch.step(done, total)?;
+        let here = (bytes.len() as u64).min(total - done) as usize;
+        put(&bytes[..here], done as usize)?;
+        done += here as u64;
+        left_over += (bytes.len() - here) as u64;
+        Ok(())
+    })?;
+    if done < total {
+        return Err(truncated(header, source, done));
+    }
+    Ok(left_over)
 }
 
 fn truncated(header: &Header, source: &ByteSource<'_>, found: u64) -> Error {

@@ -9,8 +9,8 @@ use ndarray::ArrayView4;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::encode::{self, flat, shape3};
-use super::header::{Header, SampleType};
+use super::encode::{self, Sink, flat, shape3};
+use super::header::Header;
 use super::names;
 use super::options::{Compression, Overwrite, SaveOptions, SaveReport};
 use super::staged::{Staged, check_free, commit_all};
@@ -163,7 +163,7 @@ impl Item<'_> {
     }
 }
 
-fn write_map(out: &mut dyn Write, map: &Map, maps: &Maps) -> std::io::Result<()> {
+fn write_map(out: &mut dyn Sink, map: &Map, maps: &Maps) -> std::io::Result<()> {
     let header = |shape: &[usize], intent| {
         let mut header = encode::header(shape, maps.geometry(), &map.quantity.id, &map.unit);
         header.intent_code = intent;
@@ -259,11 +259,11 @@ impl Series {
         let sidecar = names::beside(path, ".json");
         check_free([path.to_path_buf(), sidecar.clone()], overwrite)?;
         let mut header = encode::header(&self.shape(), self.geometry(), "", "");
-        header.sample = SampleType::of(self.voxels());
+        header.sample = self.sample_type();
         header.scaling = self.scaling();
         set_times(&mut header, self.times());
         let image = Staged::write(path, |out| {
-            encode::compressed(out, compression, |out| encode::write_voxels(out, &header, self.voxels()))
+            encode::compressed(out, compression, |out| encode::write_series(out, &header, self))
         })?;
         let times = stage_json(&sidecar, &json!({"VolumeTiming": self.times().seconds()}))?;
         commit_all(vec![times, image], overwrite)
@@ -300,7 +300,7 @@ fn save_volume(
     overwrite: Overwrite,
     shape: [usize; 3],
     geometry: Option<&Geometry>,
-    content: impl FnOnce(&mut dyn Write, Header) -> std::io::Result<()>,
+    content: impl FnOnce(&mut dyn Sink, Header) -> std::io::Result<()>,
 ) -> Result<()> {
     let compression = compression_of(path)?;
     check_free([path.to_path_buf()], overwrite)?;
