@@ -2,9 +2,9 @@
 //!
 //! `cargo run --release --example benchmark`; the binary alone works on a machine without cargo.
 
-mod support;
 #[path = "support/floors.rs"]
 mod floors;
+mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -250,7 +250,8 @@ fn whole_jobs(
                 let of_maps = scratch.join("plain");
                 let saved = SaveOptions::new().compression(Compression::None).overwrite(Overwrite::Replace);
                 let files = fastest.maps.save_with(&of_maps, &saved)?.files;
-                let images: Vec<PathBuf> = files.into_iter().filter(|f| f.extension().is_some_and(|e| e == "nii")).collect();
+                let images: Vec<PathBuf> =
+                    files.into_iter().filter(|f| f.extension().is_some_and(|e| e == "nii")).collect();
                 let seconds = floors::inflate(source, arguments.runs)? + floors::deflate(&images, arguments.runs)?;
                 (format!("inflating, then deflating on all cores, {}", floors::COMPRESSOR), seconds)
             }
@@ -335,7 +336,8 @@ fn whole_job(
 /// Seconds per sample over three decades: the same cost at every size means that nothing grows faster than the work.
 fn sweep(most: f64, arguments: &Arguments) -> Result<()> {
     let engine = Engine::cpu();
-    let mut text = format!("{}\n{:>14} {:>9} {:>9} {:>13}\n", engine.device(), "samples", "MB", "seconds", "ns per sample");
+    let mut text =
+        format!("{}\n{:>14} {:>9} {:>9} {:>13}\n", engine.device(), "samples", "MB", "seconds", "ns per sample");
     for exponent in 0.. {
         let wanted = 1e7 * 10f64.powf(f64::from(exponent) / 2.0);
         if wanted > most * 1.01 {

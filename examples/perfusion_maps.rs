@@ -7,17 +7,15 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use perfuse::io::{Compression, Overwrite, SaveOptions};
-use perfuse::render::Montage;
-use perfuse::{Descriptors, Error, MapData, Maps, Result, RunOptions};
-use rayon::prelude::*;
+use perfuse::{Descriptors, Maps, Result, RunOptions};
 use support::arguments::{Analysis, Device, Region, Source, Times};
 use support::figure::Analysed;
 use support::input::Input;
+use support::pictures;
 use support::progress::{Bar, Bars};
 
 const EXAMPLES: &str = "\
@@ -103,7 +101,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let mut options = SaveOptions::new().progress(Arc::new(bar.teller()));
     if arguments.force {
         options = options.overwrite(Overwrite::Replace);
-        remove_pictures(&folder)?;
+        pictures::remove_earlier(&folder, &["mean_curve"])?;
     }
     if arguments.uncompressed {
         options = options.compression(Compression::None);
@@ -121,11 +119,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     };
 
     if !arguments.quiet {
-        let inside = input.mask.as_ref().map(|mask| match mask.source().and_then(Path::file_name) {
-            Some(name) => format!("inside {}", name.display()),
-            None => "inside the phantom's head".into(),
-        });
-        let mut text = support::summary::summary(&maps, &input.series, inside.as_deref());
+        let mut text = support::summary::summary(&maps, &input.series, input.mask.as_ref());
         let stages = maps.record().stages.iter().map(|stage| (stage.stage.as_str(), stage.seconds));
         let around = [("write", written.seconds), ("pictures", start.elapsed().as_secs_f64())];
         text += &format!("seconds    {}\n", support::summary::seconds(stages.chain(around)));
@@ -140,37 +134,10 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 /// A montage of every map and the mean curve; returns how many pictures there are.
 fn draw(folder: &Path, maps: &Maps, kernel: &Descriptors, input: &Input, bar: &Bar) -> Result<usize> {
-    std::fs::create_dir_all(folder).map_err(|source| Error::Io { action: "create", path: folder.into(), source })?;
-    // Some frames, evenly spread, make the picture that lies under the maps.
-    let frames: Vec<usize> = (0..input.series.frames()).step_by(input.series.frames().div_ceil(12)).collect();
-    let underlay = input.series.mean_of_frames(&frames)?;
-    let (tell, done) = (bar.teller(), AtomicU64::new(0));
-    let drawn: Vec<_> = maps.iter().filter(|map| !matches!(map.data, MapData::Curve(_))).collect();
-    drawn.par_iter().try_for_each(|map| {
-        let mut montage = Montage::of_map(map, maps.geometry())?.underlay(underlay.view());
-        if let Some(mask) = &input.outline {
-            montage = montage.outline(mask);
-        }
-        montage.render()?.save(folder.join(format!("{}.png", map.quantity.id)))?;
-        tell(done.fetch_add(1, Ordering::Relaxed) + 1, drawn.len() as u64);
-        Ok::<(), Error>(())
-    })?;
+    let drawn = pictures::montages(folder, maps, &input.series, input.outline.as_ref(), 0, bar)?;
     // The curve that decided the automatic baseline and the global onset.
-    let Ok(mean) = Analysed::mean(kernel, &input.series, input.mask.as_ref()) else { return Ok(drawn.len()) };
+    let Ok(mean) = Analysed::mean(kernel, &input.series, input.mask.as_ref()) else { return Ok(drawn) };
     let title = format!("Mean curve of {} voxels", maps.record().voxels);
     mean.plot(title).render()?.save(folder.join("mean_curve.png"))?;
-    Ok(drawn.len() + 1)
-}
-
-/// Pictures of an earlier run's maps must not stand beside the maps of this one.
-fn remove_pictures(folder: &Path) -> Result<()> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        let of_a_map = |stem: &std::ffi::OsStr| folder.with_file_name(stem).with_extension("json").exists();
-        let ours = path.file_stem().is_some_and(|stem| stem == "mean_curve" || of_a_map(stem));
-        if ours && path.extension().is_some_and(|ending| ending == "png") {
-            std::fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
-        }
-    }
-    Ok(())
+    Ok(drawn + 1)
 }

@@ -76,6 +76,16 @@ pub enum Error {
         /// What to do.
         mend: String,
     },
+    /// No artery can be found in a series.
+    #[error("{series}: no artery found: {found}; {mend}")]
+    NoArtery {
+        /// The series: a file, or "the series".
+        series: String,
+        /// What was found instead.
+        found: String,
+        /// What to do.
+        mend: String,
+    },
     /// The device or its driver failed.
     #[error("device {device}: {problem}; {mend}")]
     Device {
@@ -121,15 +131,10 @@ impl Error {
         Error::Mismatch { what: what.into(), other: other.into(), detail: detail.into() }
     }
 
-    #[cfg_attr(
-        not(any(feature = "nifti", feature = "render")),
-        expect(dead_code, reason = "only io and render touch files")
-    )]
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Io { action, path: path.as_ref().to_path_buf(), source }
     }
 
-    #[cfg_attr(not(feature = "nifti"), expect(dead_code, reason = "only io reads files"))]
     pub(crate) fn file(
         path: impl AsRef<Path>,
         field: impl Into<String>,

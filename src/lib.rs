@@ -6,8 +6,10 @@
 //! # A tour
 //!
 //! A [`Series`] holds the samples in their stored type, the times of its frames ([`TimeAxis`], uneven ones too) and where
-//! its voxels lie. It comes from a NIfTI file or from an array. A *kernel* says what is computed per voxel: so far there is
-//! one, [`Descriptors`], the semi-quantitative maps, with all that can be chosen about them. An [`Engine`] runs a kernel
+//! its voxels lie. It comes from NIfTI files or from an array; a stack of images with several flip angles or inversion times
+//! has no times. A *kernel* says what is computed per voxel: [`Descriptors`], the semi-quantitative maps, with all that can
+//! be chosen about them; [`kernels::t1`], T1 maps; [`kernels::concentration`], from signal to concentration, whose curves
+//! are a series for the next kernel ([`Series::from_curves`]). An [`Engine`] runs a kernel
 //! over a series; the result is [`Maps`]: arrays by name, with unit and definition ([`Quantity`]), a status word per voxel
 //! ([`status`]) and the record of the run.
 //!
@@ -62,7 +64,12 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`kernels`] | what is computed: [`kernels::descriptors`] with the onset methods, baseline and noise policies |
+//! | [`kernels::descriptors`] | semi-quantitative maps, with the onset methods, baseline and noise policies |
+//! | [`kernels::t1`] | T1 mapping: variable flip angle, inversion recovery, Look-Locker |
+//! | [`kernels::concentration`] | signal to concentration of contrast agent |
+//! | [`kernels::fit`] | pharmacokinetic models |
+//! | [`analysis`] | what composes kernels: the arterial delay from onsets, the choice between models |
+//! | [`input_function`] | the concentration in the artery: population functions, masks, files, detection |
 //! | [`engine`] | what computes; `engine::gpu` lists devices and their limits |
 //! | `io` | reading and writing NIfTI (feature `nifti`) |
 //! | `render` | pictures (feature `render`) |
@@ -71,9 +78,12 @@
 //! | [`kernel`] | the contract, for writing a kernel |
 //! | [`reduction`] | sums over the whole series that kernels start from |
 
+pub mod analysis;
+mod assemble;
 pub mod engine;
 mod error;
 mod geometry;
+pub mod input_function;
 #[cfg(feature = "nifti")]
 pub mod io;
 pub mod kernel;
@@ -85,19 +95,24 @@ pub mod reduction;
 #[cfg(feature = "render")]
 pub mod render;
 mod series;
+mod special;
 pub mod status;
 mod stored;
 mod time;
+mod units;
 mod voxels;
 
 pub use engine::{Cancel, Engine, NonFinite, RunOptions, Verification};
 pub use error::{Error, Result};
 pub use geometry::Geometry;
+pub use input_function::InputFunction;
 pub use kernels::descriptors::Descriptors;
+pub use kernels::fit::PharmacokineticFit;
 pub use maps::{Map, MapData, Maps, RunRecord, SettingValue, StageTime};
 pub use quantity::{Quantity, SignalKind, Unit};
 pub use series::{Mask, Scaling, Series, VoxelMap};
-pub use time::{FrameReference, TimeAxis};
+pub use time::{FrameReference, SampleAxis, TimeAxis};
+pub use units::{FlipAngle, Seconds};
 pub use voxels::{Sample, SampleType, Voxels};
 
 // The samples of the README are tests, too.

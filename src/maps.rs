@@ -2,6 +2,7 @@
 
 use ndarray::{Array3, Array4, ArrayView3, ArrayView4};
 
+use crate::engine::count_bits;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::quantity::{Quantity, SignalKind};
@@ -67,11 +68,13 @@ pub struct RunRecord {
     pub kind: SignalKind,
     /// All settings of the kernel, the decided ones included (baseline frames, global onset …).
     pub settings: Vec<(String, SettingValue)>,
-    /// The file that was analysed, if any.
+    /// The file that was analysed, if any; the first one of a stack.
     pub source: Option<std::path::PathBuf>,
+    /// The files of a stack, the first one left out.
+    pub further_sources: Vec<std::path::PathBuf>,
     /// Shape of the series.
     pub shape: [usize; 4],
-    /// Times of the frames in seconds.
+    /// Times of the frames in seconds; none if the samples are no time series.
     pub times_s: Vec<f64>,
     /// Where the times come from.
     pub times_origin: String,
@@ -189,6 +192,28 @@ impl Maps {
     /// How the run came about.
     pub fn record(&self) -> &RunRecord {
         &self.record
+    }
+
+    /// Adds the status bits of an earlier run whose result this one started from (a conversion, say), so that a voxel's status
+    /// tells the whole story; counts and meanings in the record follow.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the shapes differ.
+    pub fn add_status_of(&mut self, earlier: &Maps) -> Result<()> {
+        if self.status.dim() != earlier.status.dim() {
+            let detail = format!("shapes {:?} and {:?}", self.status.dim(), earlier.status.dim());
+            return Err(Error::mismatch("the status", "that of the earlier run", detail));
+        }
+        self.status.zip_mut_with(&earlier.status, |status, bits| *status |= bits);
+        for meaning in &earlier.record.status_meanings {
+            if !self.record.status_meanings.contains(meaning) {
+                self.record.status_meanings.push(meaning.clone());
+            }
+        }
+        self.record.status_meanings.sort_by_key(|(bit, _)| *bit);
+        let words = self.status.as_slice_memory_order().unwrap_or_default();
+        self.record.status_counts = count_bits(words, &self.record.status_meanings);
+        Ok(())
     }
 
     /// The same, to add what happened around the run: a stage of reading, a warning of one's own.

@@ -65,6 +65,12 @@ pub enum Unit {
     SeriesSeconds,
     /// Samples times seconds squared.
     SeriesSecondsSquared,
+    /// The square of the samples' unit.
+    SeriesSquared,
+    /// Millimoles per litre.
+    Millimolar,
+    /// Per second.
+    PerSecond,
     /// Seconds.
     Seconds,
     /// Per cent.
@@ -90,6 +96,10 @@ impl Unit {
             Unit::SeriesSeconds => format!("{} s", kind.unit()),
             Unit::SeriesSecondsSquared if kind == SignalKind::DeltaR2Star => "s".into(),
             Unit::SeriesSecondsSquared => format!("{} s^2", kind.unit()),
+            Unit::SeriesSquared if kind == SignalKind::DeltaR2Star => "1/s^2".into(),
+            Unit::SeriesSquared => format!("({})^2", kind.unit()),
+            Unit::Millimolar => "mM".into(),
+            Unit::PerSecond => "1/s".into(),
             Unit::Seconds => "s".into(),
             Unit::Percent => "%".into(),
             Unit::Dimensionless => "1".into(),
@@ -180,11 +190,94 @@ impl Quantity {
         };
         Self::new(format!("{}_se", map.id), None, format!("SE({})", map.symbol), map.unit.clone(), definition)
     }
+
+    /// The standard error of a fitted parameter (`t1_se` for `t1`).
+    pub fn fit_error_of(map: &Quantity) -> Self {
+        let definition = format!(
+            "standard error of {}: from the covariance of the fit, sigma^2 (J'J)^-1, by the delta method; sigma^2 = SSE / degrees of freedom unless a noise SD is given",
+            map.id
+        );
+        Self::new(format!("{}_se", map.id), None, format!("SE({})", map.symbol), map.unit.clone(), definition)
+    }
 }
 
 /// A number as part of an identifier: `60`, `7.5` as `7p5`.
 pub(crate) fn number_in_id(value: f64) -> String {
     format!("{value}").replace('.', "p")
+}
+
+/// Units that models need beside those of [`Unit`].
+const PER_MINUTE: Unit = Unit::Other(Cow::Borrowed("1/min"));
+const FLOW: Unit = Unit::Other(Cow::Borrowed("mL/min/100 mL"));
+
+/// Parameters of the pharmacokinetic models.
+impl Quantity {
+    /// `ktrans`: volume transfer constant, plasma to extravascular extracellular space.
+    pub const KTRANS: Quantity = Quantity::fixed(
+        "ktrans",
+        Some("Q.PH1.008"),
+        "Ktrans",
+        PER_MINUTE,
+        "volume transfer constant from plasma to the extravascular extracellular space, per volume of tissue",
+    );
+    /// `kep`: Ktrans / v_e.
+    pub const KEP: Quantity = Quantity::fixed(
+        "kep",
+        Some("Q.PH1.009"),
+        "kep",
+        PER_MINUTE,
+        "rate constant Ktrans / v_e of the return to plasma, per minute (the lexicon has 1/s); NaN where Ktrans is 0",
+    );
+    /// `ve`: extravascular extracellular volume fraction.
+    pub const VE: Quantity = Quantity::fixed(
+        "ve",
+        Some("Q.PH1.001"),
+        "v_e",
+        Unit::Dimensionless,
+        "volume fraction of the extravascular extracellular space, 0 to 1 (times 100: mL/100 mL); NaN where Ktrans is 0",
+    );
+    /// `vp`: plasma volume fraction.
+    pub const VP: Quantity = Quantity::fixed(
+        "vp",
+        Some("Q.PH1.001"),
+        "v_p",
+        Unit::Dimensionless,
+        "volume fraction of plasma, 0 to 1 (times 100: mL/100 mL)",
+    );
+    /// `v`: volume fraction of a single compartment.
+    pub const V: Quantity = Quantity::fixed(
+        "v",
+        Some("Q.PH1.001"),
+        "v",
+        Unit::Dimensionless,
+        "volume fraction of the single compartment, 0 to 1 (times 100: mL/100 mL); NaN where F_p is 0",
+    );
+    /// `fp`: plasma flow.
+    pub const FP: Quantity = Quantity::fixed("fp", Some("Q.PH1.002"), "F_p", FLOW, "plasma flow per 100 mL of tissue");
+    /// `ps`: permeability-surface area product.
+    pub const PS: Quantity = Quantity::fixed(
+        "ps",
+        Some("Q.PH1.004"),
+        "PS",
+        FLOW,
+        "permeability-surface area product per 100 mL of tissue (divided by 100: 1/min); NaN where F_p is 0",
+    );
+    /// `extraction_fraction`: E = PS / (F_p + PS).
+    pub const EXTRACTION_FRACTION: Quantity = Quantity::fixed(
+        "extraction_fraction",
+        Some("Q.PH1.005"),
+        "E",
+        Unit::Dimensionless,
+        "extraction fraction PS / (F_p + PS); NaN where F_p is 0",
+    );
+    /// `delay`: arterial delay.
+    pub const DELAY: Quantity = Quantity::fixed(
+        "delay",
+        Some("Q.PH1.007"),
+        "T_a",
+        Unit::Seconds,
+        "arterial delay: how much later than the input function contrast agent reaches the tissue; negative if earlier",
+    );
 }
 
 macro_rules! quantities {
@@ -251,6 +344,26 @@ quantities! {
         "100 (1 - e_late / e_max), e_late the mean over a given window, the last 30 s unless told; falling signal only";
     CONTRAST_TO_NOISE = "contrast_to_noise", None, "CNR", Dimensionless,
         "e_max / sigma, sigma the noise of the settings";
+    SSE = "sse", Some("Q.US1.023"), "SSE", SeriesSquared,
+        "sum of the squared residuals, sample minus fitted curve, over all N samples";
+    R_SQUARED = "r_squared", None, "R^2", Dimensionless,
+        "1 - SSE / (sum of the squared differences between samples and their mean); NaN for a constant curve";
+    AIC = "aic", Some("Q.US1.026"), "AICc", Dimensionless,
+        "corrected information criterion N ln(SSE / N) + 2 k + 2 k (k + 1) / (N - k - 1), k free parameters, a fitted delay counted, the variance of the noise not; NaN if SSE is 0 or N <= k + 1";
+    ITERATIONS = "iterations", None, "iterations", Dimensionless,
+        "exact evaluations of the model until the step became negligible, at least 1";
+    FITTED_CURVE = "fitted_curve", None, "fit", Series,
+        "the fitted model at every frame";
+    RESIDUAL = "residual", None, "r", Series,
+        "sample minus fitted curve at every frame";
+    T1 = "t1", Some("Q.EL1.001"), "T1", Seconds,
+        "longitudinal relaxation time";
+    R1 = "r1", Some("Q.EL1.001"), "R1", PerSecond,
+        "longitudinal relaxation rate, 1 / T1";
+    M0 = "m0", Some("Q.MS1.010"), "M0", Series,
+        "amplitude of the signal model: the signal of fully relaxed magnetisation turned by 90 degrees";
+    CONCENTRATION = "concentration", Some("Q.IC1.001"), "C", Millimolar,
+        "concentration of contrast agent at every frame, by the conversion of the settings";
     STATUS = "status", None, "status", Bits,
         "one bit per condition of the voxel";
 }

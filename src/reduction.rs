@@ -119,8 +119,11 @@ impl<'a> Reductions<'a> {
     }
 
     /// What went wrong while samples were read from a file: whatever was reduced meanwhile is not to be used.
-    pub(crate) fn take_error(&self) -> Option<Error> {
-        self.failed.lock().expect("no reduction panicked").take()
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.failed.lock().expect("no reduction panicked").take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     fn note(&self, read: Result<f64>) -> Option<f64> {
@@ -139,7 +142,8 @@ impl<'a> Reductions<'a> {
     fn compute_mean(&self) -> Option<Vec<f64>> {
         let inside = self.mask.map(Mask::flat);
         let scaling = self.series.scaling();
-        let mut selected = inside.map_or(self.series.voxel_count(), |inside| inside.iter().filter(|l| **l != 0).count());
+        let mut selected =
+            inside.map_or(self.series.voxel_count(), |inside| inside.iter().filter(|l| **l != 0).count());
         // As `sum` begins.
         let mut sums = vec![-0.0; self.series.frames()];
         let read = self.series.for_each_window(0..self.series.frames(), wanted(self.mask), |window| {

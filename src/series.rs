@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::stored::{Stored, Window};
-use crate::time::TimeAxis;
+use crate::time::{SampleAxis, TimeAxis};
 use crate::voxels::{Sample, SampleType, Voxels};
 
 /// `value = slope * stored + intercept`.
@@ -43,7 +43,8 @@ enum Samples {
     File(Stored),
 }
 
-/// A dynamic series: `[x, y, z, t]` samples in their stored type, with scaling, times and geometry.
+/// A series: `[x, y, z, t]` samples in their stored type, with scaling, times and geometry. A stack of images that differ in
+/// something else than time, a flip angle for one, has no times ([`SampleAxis::Index`]).
 ///
 /// Cloning shares the samples.
 #[derive(Debug, Clone)]
@@ -51,28 +52,30 @@ pub struct Series {
     samples: Arc<Samples>,
     shape: [usize; 4],
     scaling: Scaling,
-    times: TimeAxis,
+    axis: SampleAxis,
     geometry: Geometry,
     source: Option<PathBuf>,
+    further_sources: Vec<PathBuf>,
     warnings: Vec<String>,
 }
 
 impl Series {
-    /// Takes samples that lie x fastest, then y, z and time, without copying them.
+    /// Takes samples that lie x fastest, then y, z and time, without copying them. The axis is a [`TimeAxis`], or
+    /// [`SampleAxis::Index`] where the samples differ in something else.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the number of samples, the shape and the times don't fit.
-    pub fn from_voxels(voxels: impl Into<Voxels>, shape: [usize; 4], times: TimeAxis) -> Result<Self> {
-        Self::from_samples(Samples::Memory(voxels.into()), shape, times)
+    pub fn from_voxels(voxels: impl Into<Voxels>, shape: [usize; 4], axis: impl Into<SampleAxis>) -> Result<Self> {
+        Self::from_samples(Samples::Memory(voxels.into()), shape, axis.into())
     }
 
     /// Takes samples that stay in a file.
     #[cfg_attr(not(feature = "nifti"), expect(dead_code, reason = "only io reads files"))]
-    pub(crate) fn from_stored(stored: Stored, shape: [usize; 4], times: TimeAxis) -> Result<Self> {
-        Self::from_samples(Samples::File(stored), shape, times)
+    pub(crate) fn from_stored(stored: Stored, shape: [usize; 4], axis: impl Into<SampleAxis>) -> Result<Self> {
+        Self::from_samples(Samples::File(stored), shape, axis.into())
     }
 
-    fn from_samples(samples: Samples, shape: [usize; 4], times: TimeAxis) -> Result<Self> {
+    fn from_samples(samples: Samples, shape: [usize; 4], axis: SampleAxis) -> Result<Self> {
         let found = match &samples {
             Samples::Memory(voxels) => voxels.len(),
             Samples::File(stored) => stored.samples(),
@@ -81,16 +84,15 @@ impl Series {
         if expected != Some(found) || found == 0 {
             return Err(Error::mismatch("samples", "shape", format!("{found} samples for a shape of {shape:?}")));
         }
-        if times.len() != shape[3] {
-            return Err(Error::mismatch("times", "series", format!("{} times for {} frames", times.len(), shape[3])));
-        }
+        check_times(&axis, shape[3], "series")?;
         Ok(Self {
             samples: Arc::new(samples),
             shape,
             scaling: Scaling::NONE,
-            times,
+            axis,
             geometry: Geometry::default(),
             source: None,
+            further_sources: Vec::new(),
             warnings: Vec::new(),
         })
     }
@@ -108,7 +110,7 @@ impl Series {
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the array is empty or the number of times isn't the number of frames.
-    pub fn from_array<T>(samples: ArrayView4<'_, T>, times: TimeAxis) -> Result<Self>
+    pub fn from_array<T>(samples: ArrayView4<'_, T>, axis: impl Into<SampleAxis>) -> Result<Self>
     where
         T: Sample,
         Voxels: From<Vec<T>>,
@@ -116,7 +118,7 @@ impl Series {
         let (x, y, z, t) = samples.dim();
         // Reversed axes in row-major order are the original axes with x fastest.
         let flat: Vec<T> = samples.reversed_axes().iter().copied().collect();
-        Self::from_voxels(flat, [x, y, z, t], times)
+        Self::from_voxels(flat, [x, y, z, t], axis)
     }
 
     /// Says where the voxels lie in the world.
@@ -147,14 +149,9 @@ impl Series {
     /// # Errors
     /// [`Error::Mismatch`] if the number of times isn't the number of frames.
     pub fn with_times(mut self, times: TimeAxis) -> Result<Self> {
-        if times.len() != self.shape[3] {
-            return Err(Error::mismatch(
-                "times",
-                self.name(),
-                format!("{} times for {} frames", times.len(), self.shape[3]),
-            ));
-        }
-        self.times = times;
+        let axis = times.into();
+        check_times(&axis, self.shape[3], &self.name())?;
+        self.axis = axis;
         Ok(self)
     }
 
@@ -165,7 +162,11 @@ impl Series {
         self
     }
 
-    #[cfg_attr(not(feature = "nifti"), expect(dead_code, reason = "only reading a file warns"))]
+    pub(crate) fn with_further_sources(mut self, sources: Vec<PathBuf>) -> Self {
+        self.further_sources = sources;
+        self
+    }
+
     pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
         self.warnings = warnings;
         self
@@ -239,9 +240,24 @@ impl Series {
         self.scaling
     }
 
+    /// What distinguishes the samples of a voxel: times, or their order only.
+    pub fn axis(&self) -> &SampleAxis {
+        &self.axis
+    }
+
     /// The times of the frames.
-    pub fn times(&self) -> &TimeAxis {
-        &self.times
+    ///
+    /// # Errors
+    /// [`Error::Time`] if the samples are no time series ([`SampleAxis::Index`]).
+    pub fn times(&self) -> Result<&TimeAxis> {
+        match &self.axis {
+            SampleAxis::Time(times) => Ok(times),
+            SampleAxis::Index => Err(Error::Time {
+                what: self.name(),
+                found: format!("{} samples that were put together without times", self.frames()),
+                mend: "give a dynamic series with the time of every frame (Series::with_times adds them)".into(),
+            }),
+        }
     }
 
     /// Where the voxels lie.
@@ -249,9 +265,14 @@ impl Series {
         &self.geometry
     }
 
-    /// The file that the series comes from, if any.
+    /// The file that the series comes from, if any; the first one of a stack.
     pub fn source(&self) -> Option<&Path> {
         self.source.as_deref()
+    }
+
+    /// The files of a stack, the first one left out.
+    pub fn further_sources(&self) -> &[PathBuf] {
+        &self.further_sources
     }
 
     /// What was doubtful when the series was read (an unknown time unit, say).
@@ -280,11 +301,15 @@ impl Series {
             ));
         }
         let index = voxel[0] + self.shape[0] * (voxel[1] + self.shape[1] * voxel[2]);
+        self.curve_at(index)
+    }
+
+    /// The scaled curve of the voxel with this flat index, in f64.
+    pub(crate) fn curve_at(&self, index: usize) -> Result<Vec<f64>> {
         let Scaling { slope, intercept } = self.scaling;
-        let scaled = |window: &Window<'_>| {
+        self.with_voxel(index, |window| {
             (0..self.frames()).map(|frame| slope * window.get_f64(index, frame) + intercept).collect()
-        };
-        self.with_voxel(index, scaled)
+        })
     }
 
     /// The mean of some frames, scaled: `[x, y, z]`.
@@ -299,13 +324,17 @@ impl Series {
         }
         let mut sums = vec![0.0f64; self.voxel_count()];
         for frame in frames {
-            self.for_each_window(*frame..frame + 1, |_| true, |window| {
-                let start = window.range.start;
-                sums[window.range.clone()].par_iter_mut().enumerate().for_each(|(i, sum)| {
-                    *sum += window.get_f64(start + i, *frame);
-                });
-                Ok(())
-            })?;
+            self.for_each_window(
+                *frame..frame + 1,
+                |_| true,
+                |window| {
+                    let start = window.range.start;
+                    sums[window.range.clone()].par_iter_mut().enumerate().for_each(|(i, sum)| {
+                        *sum += window.get_f64(start + i, *frame);
+                    });
+                    Ok(())
+                },
+            )?;
         }
         let Scaling { slope, intercept } = self.scaling;
         let mean = |sum: &f64| (slope * sum / frames.len() as f64 + intercept) as f32;
@@ -331,16 +360,30 @@ impl Series {
         }
     }
 
-    /// Does something with the samples of one voxel.
-    pub(crate) fn with_voxel<T>(&self, index: usize, work: impl FnOnce(&Window<'_>) -> T) -> Result<T> {
+    /// Does something with the samples of some neighbouring voxels.
+    pub(crate) fn with_range<T>(&self, range: Range<usize>, work: impl FnOnce(&Window<'_>) -> T) -> Result<T> {
         match &*self.samples {
             Samples::Memory(voxels) => Ok(work(&Window { voxels, range: 0..self.voxel_count(), first_frame: 0 })),
             Samples::File(stored) => {
                 let mut voxels = Voxels::zeros(stored.sample_type(), 0).ok_or_else(|| stored.no_memory(0))?;
-                stored.read(index..index + 1, 0..self.frames(), &mut voxels)?;
-                Ok(work(&Window { voxels: &voxels, range: index..index + 1, first_frame: 0 }))
+                stored.read(range.clone(), 0..self.frames(), &mut voxels)?;
+                Ok(work(&Window { voxels: &voxels, range, first_frame: 0 }))
             }
         }
+    }
+
+    /// Does something with the samples of one voxel.
+    pub(crate) fn with_voxel<T>(&self, index: usize, work: impl FnOnce(&Window<'_>) -> T) -> Result<T> {
+        self.with_range(index..index + 1, work)
+    }
+}
+
+fn check_times(axis: &SampleAxis, frames: usize, series: &str) -> Result<()> {
+    match axis {
+        SampleAxis::Time(times) if times.len() != frames => {
+            Err(Error::mismatch("times", series, format!("{} times for {frames} frames", times.len())))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -456,6 +499,11 @@ impl VoxelMap {
     /// Where the map's voxels lie, if known.
     pub fn geometry(&self) -> Option<&Geometry> {
         self.geometry.as_ref()
+    }
+
+    /// The file that the map comes from, if any.
+    pub fn source(&self) -> Option<&Path> {
+        self.source.as_deref()
     }
 
     /// Values of shape `[x, y, z]`.

@@ -26,6 +26,23 @@ impl FrameReference {
     }
 }
 
+/// What distinguishes the samples of a voxel.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum SampleAxis {
+    /// The time of every frame: a dynamic series.
+    Time(TimeAxis),
+    /// Only their order: images taken with different settings, such as flip angles or inversion times, which the kernel
+    /// that reads them is told.
+    Index,
+}
+
+impl From<TimeAxis> for SampleAxis {
+    fn from(times: TimeAxis) -> Self {
+        SampleAxis::Time(times)
+    }
+}
+
 /// Times of the frames in seconds: finite, strictly increasing, evenly spaced or not, the first one not necessarily 0.
 ///
 /// ```

@@ -135,7 +135,7 @@ fn a_phantom_comes_back_from_its_files() {
     let small = ["--shape", "40,40,4", "--frames", "60", "--dt", "4", "--noise", "3", "--seed", "5"];
     succeed("phantom", &[&small[..], &["--out", text(&phantom)]].concat());
     let series = Series::open(phantom.join("series.nii.gz")).unwrap();
-    assert_eq!((series.shape(), series.times().median_spacing_s()), ([40, 40, 4, 60], 4.0));
+    assert_eq!((series.shape(), series.times().unwrap().median_spacing_s()), ([40, 40, 4, 60], 4.0));
     let again = run("phantom", &[&small[..], &["--out", text(&phantom)]].concat());
     assert_eq!(again.status.code(), Some(1));
 
@@ -163,6 +163,58 @@ fn a_phantom_comes_back_from_its_files() {
     // Again with other maps: what doesn't belong to the new run under its old name is gone.
     succeed("perfusion_maps", &[&arguments[..], &["--device", "cpu", "--pictures", "none", "--force"]].concat());
     assert!(maps.join("onset.nii.gz").exists() && !maps.join("onset.nii").exists());
+}
+
+#[test]
+fn t1_maps_from_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (t1, tr, angles) = (1.2f64, 0.005, [2.0f64, 10.0, 20.0]);
+    let files = angles.map(|degrees| {
+        let (sine, cosine) = degrees.to_radians().sin_cos();
+        let e = (-tr / t1).exp();
+        let signal = (1e5 * sine * (1.0 - e) / (1.0 - e * cosine)) as f32;
+        let image = Series::from_voxels(vec![signal; 48], [4, 4, 3, 1], perfuse::SampleAxis::Index).unwrap();
+        let path = folder.path().join(format!("vfa_{degrees}.nii.gz"));
+        image.save(&path, Default::default()).unwrap();
+        path
+    });
+    let images: Vec<&str> = files.iter().map(|file| text(file)).collect();
+    let target = folder.path().join("t1");
+    let all = |more: &[&'static str]| {
+        let end: &[&str] = &["--out", text(&target), "--device", "cpu"];
+        [&images[..], more, end].concat()
+    };
+    let refused: [(&[&'static str], &str); 6] = [
+        (&["--flip-angles", "2,10,20", "--tr", "5"], "milliseconds given as seconds"),
+        (&["--flip-angles", "2,10", "--tr", "0.005"], "3 samples per voxel"),
+        (&["--flip-angles", "2,10,20"], "--tr SECONDS"),
+        (&["--tr", "0.005"], "--flip-angles"),
+        (&["--flip-angles", "2,10,20", "--tr", "0.005", "--inversion-times", "1,2,3"], "inversion times is given"),
+        (&["--method", "look-locker", "--inversion-times", "50,500,2000"], "milliseconds given as seconds"),
+    ];
+    for (arguments, hint) in refused {
+        let output = run("t1_map", &all(arguments));
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", error(&output));
+        assert!(error(&output).contains(hint) && !target.exists(), "{arguments:?}: {}", error(&output));
+    }
+    let said = succeed("t1_map", &all(&["--flip-angles", "2,10,20", "--tr", "0.005"]));
+    for topic in ["device", "images", "method", "T1", "seconds", "written"] {
+        assert!(said.lines().any(|line| line.starts_with(topic)), "no {topic} in:\n{said}");
+    }
+    let found = VoxelMap::open(target.join("t1.nii.gz")).unwrap();
+    assert!(found.values().iter().all(|t| (t - 1.2).abs() < 1e-3));
+    for name in ["t1_se.nii.gz", "r1.json", "m0.nii.gz", "status.nii.gz", "pictures/t1.png"] {
+        assert!(target.join(name).exists(), "no {name}");
+    }
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(target.join("run.json")).unwrap()).unwrap();
+    assert_eq!(record["settings"]["flip_angles_deg"], serde_json::json!([2, 10, 20]));
+    assert_eq!(record["further_sources"], serde_json::json!(["vfa_10.nii.gz", "vfa_20.nii.gz"]));
+    assert_eq!(record["times_s"], serde_json::json!([]));
+    // The files in another order are other images for these angles; the same folder only with --force.
+    let again = run("t1_map", &all(&["--flip-angles", "2,10,20", "--tr", "0.005"]));
+    assert_eq!(again.status.code(), Some(1));
+    succeed("t1_map", &all(&["--flip-angles", "2,10,20", "--tr", "0.005", "--method", "vfa-linear", "--force"]));
+    assert!(succeed("t1_map", &["--help"]).contains("Examples:"));
 }
 
 #[test]
@@ -271,4 +323,81 @@ fn a_killed_run_leaves_no_file_that_looks_whole() {
         }
         std::fs::remove_dir_all(&target).unwrap();
     }
+}
+
+/// Concentrations: tissue, and an artery of 3 × 3 voxels through both slices.
+fn concentrations(folder: &Path) -> PathBuf {
+    let parker = perfuse::input_function::population::parker;
+    let samples = ndarray::Array4::from_shape_fn((16, 12, 2, 60), |(x, y, z, t)| {
+        let time = 4.0 * t as f64;
+        let wiggle = 0.01 * ((13 * t + 7 * x + 5 * y + 3 * z) as f64).sin();
+        let artery = (4..7).contains(&x) && (5..8).contains(&y);
+        let tissue = 0.5 * (1.0 - (-(time - 26.0f64).max(0.0) / 50.0).exp());
+        (wiggle + if artery { parker(time - 22.0) } else { tissue }) as f32
+    });
+    let series = Series::from_array(samples.view(), perfuse::TimeAxis::uniform(4.0, 60).unwrap()).unwrap();
+    let path = folder.join("conc.nii.gz");
+    series.save(&path, Default::default()).expect("saved");
+    path
+}
+
+#[test]
+fn input_function_is_found_drawn_and_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = concentrations(folder.path());
+    let at = |name: &str| folder.path().join(name);
+    let run_to = |name: &str, flags: &[&str]| {
+        let out = at(name);
+        let all = [&[text(&series), "--device", "cpu", "--out", text(&out)], flags].concat();
+        (succeed("input_function", &all), files(&out), out)
+    };
+    let (said, found, auto) = run_to("auto", &["--aif", "auto", "--haematocrit", "0.42"]);
+    assert!(said.contains("18 voxels") && said.contains("haematocrit 0.42"), "{said}");
+    for name in ["input_function.png", "artery.png"] {
+        assert!(found[&auto.join(name)].starts_with(b"\x89PNG"));
+    }
+    let record: serde_json::Value = serde_json::from_slice(&found[&auto.join("input_function.json")]).unwrap();
+    assert_eq!(record["voxels"].as_array().unwrap().len(), 18);
+    assert_eq!((&record["fluid"], &record["fluid_of_origin"]), (&"plasma".into(), &"blood".into()));
+    assert_eq!(record["haematocrit_applied"], 0.42);
+    assert!(Mask::open(auto.join("artery.nii.gz")).unwrap().voxel_count() == 18);
+
+    // The mask that was found gives the same function, and so does the table, to which nothing is applied again.
+    let csv = |folder: &Path| std::fs::read_to_string(folder.join("input_function.csv")).unwrap();
+    let numbers =
+        |folder: &Path| csv(folder).lines().skip_while(|line| !line.starts_with("time_s")).collect::<String>();
+    let mask = format!("mask:{}", text(&auto.join("artery.nii.gz")));
+    let (_, _, by_mask) = run_to("mask", &["--aif", &mask, "--haematocrit", "0.42"]);
+    assert_eq!(numbers(&by_mask), numbers(&auto));
+    let (_, _, by_table) = run_to("table", &["--aif", text(&auto.join("input_function.csv")), "--haematocrit", "0.42"]);
+    assert_eq!(numbers(&by_table), numbers(&auto));
+
+    // A population function arrives where the artery's curve begins, or where it is told.
+    let (said, _, detected) = run_to("parker", &["--aif", "parker"]);
+    assert!(said.contains("artery found automatically") && said.contains("whole blood"), "{said}");
+    let record = |folder: &Path| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(folder.join("input_function.json")).unwrap()).unwrap()
+    };
+    assert!((record(&detected)["arrival_s"].as_f64().unwrap() - 24.0).abs() < 3.0);
+    let (_, _, told) = run_to("told", &["--aif", "georgiou", "--arrival", "31.5", "--dose", "0.05"]);
+    assert_eq!(record(&told)["arrival_s"], 31.5);
+    assert_eq!(record(&told)["arrival_from"], "given");
+
+    let target = at("refused");
+    for flags in [
+        &["--aif", "parkr"][..],
+        &["--aif", "parker", "--haematocrit", "42"],
+        &["--aif", "parker", "--aif-in", "plasma"],
+        &["--aif", "parker", "--arrival", "soon"],
+        &["--aif", "parker", "--dose", "100"],
+        &["--aif", "auto", "--kind", "signal"],
+        &[],
+    ] {
+        let output = run("input_function", &[&[text(&series), "--out", text(&target)], flags].concat());
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", error(&output));
+        assert!(!target.exists(), "{flags:?} left a folder");
+    }
+    let again = run("input_function", &[text(&series), "--aif", "parker", "--out", text(&auto)]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(error(&again).contains("--force"), "{}", error(&again));
 }

@@ -28,7 +28,7 @@ struct Sums {
     layers: Vec<Vec<f32>>,
     scaling: Scaling,
     entry_points: &'static [&'static str],
-    source: &'static str,
+    sources: &'static [&'static str],
     doubled: bool,
 }
 
@@ -47,7 +47,7 @@ impl Sums {
             layers: Vec::new(),
             scaling: series.scaling(),
             entry_points: &["at_once"],
-            source: include_str!("gpu_kernel.wgsl"),
+            sources: &[include_str!("gpu_kernel.wgsl")],
             doubled: false,
         }
     }
@@ -103,7 +103,7 @@ impl PreparedKernel for Sums {
         settings.extend([0; 4]);
         Program {
             name: "sums",
-            source: self.source,
+            sources: self.sources,
             entry_points: self.entry_points,
             workgroup_size: 64,
             constants: vec![("DOUBLED", f64::from(u8::from(self.doubled)))],
@@ -488,11 +488,11 @@ fn memory_limits() -> Outcome {
 
 fn broken_kernels_are_errors() -> Outcome {
     let series = random_i16(100, 4);
-    for (source, entry_points, hint) in [
-        ("this is no WGSL", &["main"][..], "kernel sums"),
-        (include_str!("gpu_kernel.wgsl"), &["nowhere"][..], "nowhere"),
-    ] {
-        let kernel = Sums { source, entry_points, ..Sums::new(&series) };
+    let no_wgsl: &[&str] = &["this is no WGSL"];
+    for (sources, entry_points, hint) in
+        [(no_wgsl, &["main"][..], "kernel sums"), (&[include_str!("gpu_kernel.wgsl")], &["nowhere"][..], "nowhere")]
+    {
+        let kernel = Sums { sources, entry_points, ..Sums::new(&series) };
         match shared().run_words(&kernel, &series, &RunOptions::new()) {
             Err(Error::Device { problem, .. }) if problem.contains(hint) => {}
             other => return Err(format!("{other:?}").into()),
@@ -524,7 +524,7 @@ fn a_device_of_the_callers() -> Outcome {
     let kernel = Sums::new(&series);
     let outer = device.push_error_scope(wgpu::ErrorFilter::Validation);
     compare(&kernel, &series, &run(&gpu, &kernel, &series, &RunOptions::new())?)?;
-    let broken = Sums { source: "nonsense", ..kernel };
+    let broken = Sums { sources: &["nonsense"], ..kernel };
     if gpu.run_words(&broken, &series, &RunOptions::new()).is_ok() {
         return Err("nonsense runs".into());
     }

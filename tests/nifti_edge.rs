@@ -149,7 +149,7 @@ fn pulse_tr(folder: &Path) -> Result<(), Failed> {
 
 fn milliseconds(folder: &Path) -> Result<(), Failed> {
     let series = Series::open(folder.join("malformed/derived/xyzt_units_msec_pixdim4_2000.nii"))?;
-    ensure(series.times().seconds()[..3] == [0.0, 2.0, 4.0], || format!("{:?}", series.times()))
+    ensure(series.times().unwrap().seconds()[..3] == [0.0, 2.0, 4.0], || format!("{:?}", series.times().unwrap()))
 }
 
 /// All 4D images of the data folder with a frame spacing, and masks that go with them.
@@ -164,7 +164,7 @@ fn every_series(data: &Path) -> Result<(), Failed> {
         if shape.len() == 4 && zooms.get(3).is_some_and(|spacing| (0.05..120.0).contains(spacing)) {
             let series = Series::open(&path)?;
             ensure(series.shape()[..] == shape[..], || format!("{path:?}: {:?}", series.shape()))?;
-            let spacing = series.times().median_spacing_s();
+            let spacing = series.times().unwrap().median_spacing_s();
             ensure((spacing - zooms[3]).abs() <= 1e-4 * zooms[3], || format!("{path:?}: {spacing} s"))?;
             opened += 1;
         } else if fields[0].contains("mask") || fields[0].contains("labels") {

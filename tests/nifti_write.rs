@@ -36,6 +36,7 @@ fn record() -> RunRecord {
             ("sigma".into(), SettingValue::Number(f64::NAN)),
             ("frames".into(), SettingValue::List(vec![SettingValue::Number(0.0), SettingValue::Number(4.5)])),
         ],
+        further_sources: Vec::new(),
         source: Some("/home/someone/dce.v2.nii.gz".into()),
         shape: [3, 2, 2, 4],
         times_s: vec![1.0, 3.0, 5.0, 7.0],
@@ -312,7 +313,7 @@ fn a_series_comes_back_as_it_was() {
         let path = folder.path().join(name);
         series.save(&path, Overwrite::Refuse).expect("saved");
         let back = Series::open(&path).expect("read back");
-        assert_eq!(back.times().seconds(), times.seconds());
+        assert_eq!(back.times().unwrap().seconds(), times.seconds());
         assert_eq!((back.shape(), back.scaling()), (shape, series.scaling()));
         assert_eq!(back.geometry(), &geometry());
         assert!(matches!(back.voxels(), Ok(Voxels::I16(found)) if *found == samples));
@@ -326,7 +327,7 @@ fn a_series_comes_back_as_it_was() {
     // Without its sidecar the header's own times serve.
     std::fs::remove_file(folder.path().join("sub.cbf.json")).expect("removed");
     let back = Series::open(folder.path().join("sub.cbf.nii")).expect("read back");
-    assert_eq!(back.times().seconds(), [0.0, 0.1, 0.2]);
+    assert_eq!(back.times().unwrap().seconds(), [0.0, 0.1, 0.2]);
 }
 
 #[test]

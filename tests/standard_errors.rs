@@ -172,7 +172,7 @@ fn onset_covers() {
 
 /// Least-squares slope from a frame to the end.
 fn slope(series: &Series, curve: &[f64], from: usize) -> f64 {
-    let (t, f) = (&series.times().seconds()[from..], &curve[from..]);
+    let (t, f) = (&series.times().unwrap().seconds()[from..], &curve[from..]);
     let n = t.len() as f64;
     let (mean_t, mean_f) = (t.iter().sum::<f64>() / n, f.iter().sum::<f64>() / n);
     let xy: f64 = t.iter().zip(f).map(|(t, f)| (t - mean_t) * (f - mean_f)).sum();
@@ -201,7 +201,7 @@ fn selected_maxima_do_not_cover() {
                     let truth = engine.run(&kernel.clone().noise(Noise::Value(0.01)), &clean).unwrap();
                     let get = |id: &str| maps.get(id).unwrap();
                     let wanted = |id: &str| f64::from(truth.get(id).unwrap()[[0, 0, 0]]);
-                    let last = *noisy.times().seconds().last().unwrap();
+                    let last = *noisy.times().unwrap().seconds().last().unwrap();
                     let peak_error = sigma * (1.0 + 1.0 / frames as f64).sqrt();
                     // Three evenly spaced samples.
                     let slope_error = sigma / (2f64.sqrt() * spacing);

@@ -45,7 +45,7 @@ impl Analysed {
             _ => vec![0, 0],
         };
         Ok(Self {
-            times_s: series.times().seconds().to_vec(),
+            times_s: series.times()?.seconds().to_vec(),
             samples: series.curve(voxel)?,
             baseline_frames: [frames[0], frames[1]],
             values: Engine::reference_values(&kernel, series, voxel, &options)?,
@@ -62,7 +62,7 @@ impl Analysed {
             return Err(Error::Setting { name: "mean curve".into(), value: "empty".into(), mend });
         };
         let shape = [1, 1, 1, mean.len()];
-        let mean = Series::from_voxels(mean.to_vec(), shape, series.times().clone())?;
+        let mean = Series::from_voxels(mean.to_vec(), shape, series.times()?.clone())?;
         // The noise of a mean isn't that of a voxel: its own baseline tells.
         Self::voxel(&kernel.clone().noise(Noise::Baseline), &mean, None, [0; 3], NonFinite::Refuse)
     }

@@ -30,16 +30,21 @@ pub(crate) fn read_warm(path: &Path, rounds: usize) -> Result<f64> {
 }
 
 /// What is measured as the best inflater and deflater.
-pub(crate) const COMPRESSOR: &str =
-    if cfg!(feature = "libdeflate") { "libdeflate" } else { "zlib-rs (build with the feature libdeflate for a faster one)" };
+pub(crate) const COMPRESSOR: &str = if cfg!(feature = "libdeflate") {
+    "libdeflate"
+} else {
+    "zlib-rs (build with the feature libdeflate for a faster one)"
+};
 
 /// Inflates a gzip file of one member from memory into memory that was used before, by one thread.
 pub(crate) fn inflate(path: &Path, rounds: usize) -> Result<f64> {
     let stored = std::fs::read(path).map_err(|source| Error::Io { action: "read", path: path.into(), source })?;
     let mut whole = Vec::new();
-    flate2::read::MultiGzDecoder::new(&stored[..])
-        .read_to_end(&mut whole)
-        .map_err(|source| Error::Io { action: "inflate", path: path.into(), source })?;
+    flate2::read::MultiGzDecoder::new(&stored[..]).read_to_end(&mut whole).map_err(|source| Error::Io {
+        action: "inflate",
+        path: path.into(),
+        source,
+    })?;
     let inflate = || {
         #[cfg(feature = "libdeflate")]
         {
@@ -72,5 +77,9 @@ pub(crate) fn deflate(paths: &[std::path::PathBuf], rounds: usize) -> Result<f64
             encoder.finish().map(|out| out.len())
         }
     };
-    best(rounds, || files.par_iter().map(deflate).collect::<std::io::Result<Vec<_>>>().map(|_| ()), Path::new("the maps"))
+    best(
+        rounds,
+        || files.par_iter().map(deflate).collect::<std::io::Result<Vec<_>>>().map(|_| ()),
+        Path::new("the maps"),
+    )
 }

@@ -3,8 +3,11 @@
 
 pub(crate) mod arguments;
 pub(crate) mod bandwidth;
+pub(crate) mod conversion;
 pub(crate) mod figure;
 pub(crate) mod input;
+pub(crate) mod input_function;
+pub(crate) mod pictures;
 pub(crate) mod progress;
 pub(crate) mod summary;
 

@@ -1,27 +1,46 @@
 //! The last words of a program: what was done, with what, and where the results are.
 
 use std::fmt::Write;
+use std::path::Path;
 
-use perfuse::{Maps, RunRecord, Series, SettingValue, status};
+use perfuse::{Maps, Mask, RunRecord, Series, SettingValue, status};
 
 use super::figure::find;
 
-/// One line a topic.
-pub(crate) fn summary(maps: &Maps, series: &Series, inside: Option<&str>) -> String {
+/// One line a topic, for semi-quantitative maps.
+pub(crate) fn summary(maps: &Maps, series: &Series, mask: Option<&Mask>) -> String {
     let record = maps.record();
+    let text = series_lines(maps, series);
+    let text = format!("{text}{:<10} {}\n{:<10} {}\n", "baseline", baseline(record), "onset", onset(record));
+    text + &voxel_lines(maps, mask)
+}
+
+/// What computed, from which series.
+pub(crate) fn series_lines(maps: &Maps, series: &Series) -> String {
+    let record = maps.record();
+    let [x, y, z, t] = record.shape;
+    let name = record.source.as_ref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy());
+    let name = name.unwrap_or("phantom".into());
+    let kind = series.sample_type().name();
+    let mut text = String::new();
+    let _ = writeln!(text, "{:<10} {} ({})", "device", record.device, record.reason);
+    let _ = writeln!(text, "{:<10} {name}: {x} x {y} x {z} voxels, {t} frames, {kind}", "series");
+    let _ = writeln!(text, "{:<10} {}", "times", times(series));
+    text
+}
+
+/// Where there are values, and how many voxels have which status.
+pub(crate) fn voxel_lines(maps: &Maps, mask: Option<&Mask>) -> String {
+    let record = maps.record();
+    let all: usize = record.shape[..3].iter().product();
     let mut text = String::new();
     let mut line = |topic: &str, content: String| {
         let _ = writeln!(text, "{topic:<10} {content}");
     };
-    line("device", format!("{} ({})", record.device, record.reason));
-    let [x, y, z, t] = record.shape;
-    let name = record.source.as_ref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy());
-    let name = name.unwrap_or("phantom".into());
-    line("series", format!("{name}: {x} x {y} x {z} voxels, {t} frames, {}", series.sample_type().name()));
-    line("times", times(series));
-    line("baseline", baseline(record));
-    line("onset", onset(record));
-    let all = x * y * z;
+    let inside = mask.map(|mask| match mask.source().and_then(Path::file_name) {
+        Some(name) => format!("inside {}", name.display()),
+        None => "inside the phantom's head".into(),
+    });
     line(
         "voxels",
         match inside {
@@ -51,7 +70,7 @@ pub(crate) fn seconds<'a>(stages: impl Iterator<Item = (&'a str, f64)>) -> Strin
 }
 
 fn times(series: &Series) -> String {
-    let times = series.times();
+    let Ok(times) = series.times() else { return "none".into() };
     let spacing = if times.is_even() {
         format!("every {} s", round(times.median_spacing_s()))
     } else {

@@ -1,5 +1,7 @@
 //! Engines: what runs a kernel over a series.
 
+#[cfg(feature = "gpu")]
+mod choice;
 mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
@@ -23,8 +25,9 @@ use crate::quantity::SignalKind;
 use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
 use crate::status;
+use crate::time::{FrameReference, TimeAxis};
 pub(crate) use raw_rows::wanted;
-use raw_rows::{RawRows, row_kinds};
+use raw_rows::{Ran, RawRows, row_kinds};
 
 /// Voxels that [`Engine::verify`] compares at most, evenly spread, unless told.
 const VERIFIED_VOXELS: usize = 100_000;
@@ -41,6 +44,18 @@ pub struct Engine {
     device: String,
     reason: String,
     pool: Option<rayon::ThreadPool>,
+    /// Whether each run may go to the CPU all the same.
+    #[cfg(feature = "gpu")]
+    choosing: Option<Choosing>,
+}
+
+/// What `auto` learns of its GPU from run to run.
+#[cfg(feature = "gpu")]
+#[derive(Debug)]
+struct Choosing {
+    link: choice::Link,
+    /// Bytes per second, samples and results, by the kernel's name and number of rows.
+    measured: std::sync::Mutex<std::collections::HashMap<(&'static str, usize), f64>>,
 }
 
 #[derive(Debug)]
@@ -52,12 +67,16 @@ enum Backend {
 }
 
 impl Engine {
-    /// The fastest engine here: a real GPU if there is one, otherwise the CPU engine; never software Vulkan.
-    /// [`reason`](Self::reason) says why.
+    /// The fastest engine for each run: without a real GPU the CPU engine, never software Vulkan. Where there is a GPU, a
+    /// stretch of the work is timed on the CPU before each run; the run goes to the GPU if that will be done earlier, by
+    /// what the device's kind allows or, from the second run of a kernel on, by what was measured on the device. The run's
+    /// record says where it ran and why; [`reason`](Self::reason) says why this device.
+    ///
+    /// Opening a GPU takes some tenths of a second: do it on a thread of its own while the series is read.
     pub fn auto() -> Self {
         #[cfg(feature = "gpu")]
         let why_not = match gpu::Gpu::open(&gpu::DeviceChoice::Real) {
-            Ok(gpu) => return Self::on(gpu, "auto: a GPU is there"),
+            Ok(gpu) => return Self::choosing(gpu),
             Err(Error::NoDevice { .. }) => "auto: no real GPU is there".to_string(),
             Err(error) => format!("auto: the GPU can't be used ({error})"),
         };
@@ -120,7 +139,30 @@ impl Engine {
     #[cfg(feature = "gpu")]
     fn on(gpu: gpu::Gpu, reason: &str) -> Self {
         let device = gpu.info().to_string();
-        Self { backend: Backend::Gpu(Box::new(gpu)), device, reason: reason.into(), pool: None }
+        Self { backend: Backend::Gpu(Box::new(gpu)), device, reason: reason.into(), pool: None, choosing: None }
+    }
+
+    #[cfg(feature = "gpu")]
+    fn choosing(gpu: gpu::Gpu) -> Self {
+        use gpu::DeviceKind;
+        let link = match gpu.info().kind {
+            DeviceKind::Integrated => choice::Link::Shared,
+            DeviceKind::Software => choice::Link::Software,
+            DeviceKind::Discrete | DeviceKind::Virtual | DeviceKind::Other => choice::Link::Bus,
+        };
+        let choosing = Some(Choosing { link, measured: std::sync::Mutex::default() });
+        Self { choosing, ..Self::on(gpu, "auto: a GPU is there; each run says why it ran there or not") }
+    }
+
+    /// For this crate's tests: decides as [`auto`](Self::auto) does, with any device taken for a real one.
+    #[cfg(feature = "gpu")]
+    #[doc(hidden)]
+    pub fn auto_with(gpu: gpu::Gpu) -> Self {
+        let mut engine = Self::choosing(gpu);
+        if let Some(choosing) = &mut engine.choosing {
+            choosing.link = choice::Link::Shared;
+        }
+        engine
     }
 
     /// The device behind the engine, for measuring it; `None` unless it is a GPU.
@@ -136,9 +178,11 @@ impl Engine {
     pub fn cpu() -> Self {
         Self {
             backend: Backend::Cpu,
-            device: format!("CPU, {} threads, {}", rayon::current_num_threads(), cpu::level_name()),
+            device: cpu::device_name(),
             reason: "asked for".into(),
             pool: None,
+            #[cfg(feature = "gpu")]
+            choosing: None,
         }
     }
 
@@ -149,6 +193,8 @@ impl Engine {
             device: format!("CPU in f64, {} threads", rayon::current_num_threads()),
             reason: "asked for".into(),
             pool: None,
+            #[cfg(feature = "gpu")]
+            choosing: None,
         }
     }
 
@@ -320,8 +366,50 @@ impl Engine {
             Backend::Cpu => cpu::run(prepared, series, options, memory),
             Backend::Reference => reference::run(prepared, series, options),
             #[cfg(feature = "gpu")]
-            Backend::Gpu(gpu) => gpu.run(prepared, series, options, memory),
+            Backend::Gpu(gpu) => match &self.choosing {
+                Some(choosing) => self.run_chosen(gpu, choosing, prepared, series, options, memory),
+                None => gpu.run(prepared, series, options, memory),
+            },
         }
+    }
+
+    /// Runs where the run will be done earlier.
+    #[cfg(feature = "gpu")]
+    fn run_chosen(
+        &self,
+        gpu: &gpu::Gpu,
+        choosing: &Choosing,
+        prepared: &dyn Runnable,
+        series: &Series,
+        options: &RunOptions<'_>,
+        memory: Vec<Vec<u32>>,
+    ) -> Result<RawRows> {
+        let lock = || choosing.measured.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let key = (prepared.program().name, prepared.rows());
+        let inside = options.mask.map_or(series.voxel_count(), Mask::voxel_count);
+        let samples = (inside * series.frames()) as u64 * series.sample_type().bytes() as u64;
+        let bytes = samples + (inside * (prepared.rows() + 1) * 4) as u64;
+        let choice = choice::choose(&choice::Estimate {
+            cpu_seconds: cpu::estimate(prepared, series, options)?,
+            bytes,
+            link: choosing.link,
+            measured_bytes_per_s: lock().get(&key).copied(),
+        });
+        let reason = choice.to_string();
+        if !choice.gpu {
+            let mut raw = cpu::run(prepared, series, options, memory)?;
+            raw.ran = Some(Ran { engine: "cpu", device: cpu::device_name(), reason });
+            return Ok(raw);
+        }
+        let start = Instant::now();
+        let mut raw = gpu.run(prepared, series, options, memory)?;
+        // What compiling the pipeline took is no property of the bus.
+        let set_up: f64 =
+            raw.stages.iter().filter(|stage| stage.stage == "gpu: set up").map(|stage| stage.seconds).sum();
+        let seconds = start.elapsed().as_secs_f64() - set_up;
+        lock().insert(key, bytes as f64 / seconds.max(1e-6));
+        raw.ran = Some(Ran { engine: "gpu", device: self.device.clone(), reason });
+        Ok(raw)
     }
 
     #[expect(clippy::too_many_arguments, reason = "everything that a record tells")]
@@ -336,6 +424,11 @@ impl Engine {
         stages: Vec<StageTime>,
     ) -> Maps {
         let [x, y, z] = series.spatial_shape();
+        let ran = raw.ran.unwrap_or_else(|| Ran {
+            engine: self.name(),
+            device: self.device.clone(),
+            reason: self.reason.clone(),
+        });
         let mut rows = raw.rows.into_iter();
         let mut maps = Vec::new();
         for output in prepared.outputs() {
@@ -353,18 +446,20 @@ impl Engine {
         let status: Array3<u32> = volume((x, y, z), rows.next().unwrap_or_default());
         let common = status::MEANINGS.iter().chain(prepared.status_meanings());
         let status_meanings: Vec<(u32, String)> = common.map(|(bit, text)| (*bit, (*text).to_string())).collect();
+        let times = series.times().ok();
         let record = RunRecord {
             kernel: kernel.into(),
-            engine: self.name().into(),
-            device: self.device.clone(),
-            reason: self.reason.clone(),
+            engine: ran.engine.into(),
+            device: ran.device,
+            reason: ran.reason,
             kind,
             settings: settings_with_options(prepared.settings(), options),
             source: series.source().map(Into::into),
             shape: series.shape(),
-            times_s: series.times().seconds().to_vec(),
-            times_origin: series.times().origin().into(),
-            times_reference: series.times().reference().as_str().into(),
+            further_sources: series.further_sources().to_vec(),
+            times_s: times.map_or_else(Vec::new, |times| times.seconds().to_vec()),
+            times_origin: times.map_or("none: the samples are no time series", TimeAxis::origin).into(),
+            times_reference: times.map_or(FrameReference::Unknown, TimeAxis::reference).as_str().into(),
             stages,
             voxels: options.mask.map_or(series.voxel_count(), Mask::voxel_count),
             status_counts: count_bits(status.as_slice_memory_order().unwrap_or_default(), &status_meanings),
@@ -388,9 +483,7 @@ fn prepare<K: VoxelKernel>(
     let reductions = Reductions::new(series, options.mask);
     let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions });
     // Whatever a kernel made of reductions that failed, the file is what has to be mended.
-    if let Some(error) = reductions.take_error() {
-        return Err(error);
-    }
+    reductions.check()?;
     let prepared = prepared?;
     let mut stages = reductions.take_stages();
     let reduced: f64 = stages.iter().map(|stage| stage.seconds).sum();
@@ -426,7 +519,8 @@ fn skip_non_finite(prepared: &dyn Runnable, series: &Series, raw: &mut RawRows) 
     }
     let kinds = row_kinds(prepared.outputs());
     let within = |range: std::ops::Range<usize>| {
-        &voxels[voxels.partition_point(|voxel| *voxel < range.start)..voxels.partition_point(|voxel| *voxel < range.end)]
+        &voxels
+            [voxels.partition_point(|voxel| *voxel < range.start)..voxels.partition_point(|voxel| *voxel < range.end)]
     };
     series.for_each_window(
         0..series.frames(),
@@ -473,7 +567,7 @@ fn into_rows(maps: Maps) -> Vec<Vec<u32>> {
 }
 
 /// Each status bit that occurs, with its meaning and the number of voxels that have it.
-fn count_bits(words: &[u32], meanings: &[(u32, String)]) -> Vec<(u32, String, usize)> {
+pub(crate) fn count_bits(words: &[u32], meanings: &[(u32, String)]) -> Vec<(u32, String, usize)> {
     let counts = words
         .par_chunks(1 << 16)
         .map(|words| {

@@ -13,6 +13,16 @@ pub(crate) const NAN_BITS: u32 = 0x7fc0_0000;
 pub(crate) struct RawRows {
     pub(crate) rows: Vec<Vec<u32>>,
     pub(crate) stages: Vec<StageTime>,
+    /// What ran, if it was chosen for this run.
+    pub(crate) ran: Option<Ran>,
+}
+
+/// What ran, and why.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) engine: &'static str,
+    pub(crate) device: String,
+    pub(crate) reason: String,
 }
 
 /// What each row holds, the status last.

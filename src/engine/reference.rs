@@ -138,7 +138,8 @@ pub(super) fn run(prepared: &dyn Runnable, series: &Series, options: &RunOptions
                 Ok(words)
             })
             .collect::<Result<_>>()?;
-        for (voxel, words) in window.range.clone().zip(blocks.iter().flat_map(|block| block.chunks_exact(kinds.len()))) {
+        for (voxel, words) in window.range.clone().zip(blocks.iter().flat_map(|block| block.chunks_exact(kinds.len())))
+        {
             for (row, word) in rows.iter_mut().zip(words) {
                 row[voxel] = *word;
             }
@@ -152,7 +153,7 @@ pub(super) fn run(prepared: &dyn Runnable, series: &Series, options: &RunOptions
         bytes: series.sample_bytes(),
     };
     stages.push(stage);
-    Ok(RawRows { rows, stages })
+    Ok(RawRows { rows, stages, ran: None })
 }
 
 /// A result as the 32-bit word that maps are made of.

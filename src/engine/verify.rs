@@ -5,9 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::reference::evaluate_bounded;
+use crate::error::Result;
 use crate::kernel::bounded::{BoundedWord, Decisions};
 use crate::kernel::{OutputKind, Runnable};
-use crate::error::Result;
 use crate::series::{Mask, Series};
 use crate::stored::Window;
 
@@ -145,13 +145,19 @@ pub(super) fn compare(
     let place = |voxel: usize| [voxel % nx, voxel / nx % ny, voxel / nx / ny];
     let mut compared: Vec<(usize, Vec<Comparison>)> = Vec::with_capacity(voxels.len());
     let within = |range: Range<usize>| {
-        &voxels[voxels.partition_point(|voxel| *voxel < range.start)..voxels.partition_point(|voxel| *voxel < range.end)]
+        &voxels
+            [voxels.partition_point(|voxel| *voxel < range.start)..voxels.partition_point(|voxel| *voxel < range.end)]
     };
-    series.for_each_window(0..series.frames(), |range| !within(range).is_empty(), |window| {
-        let compare = |voxel: &usize| (*voxel, compare_voxel(prepared, window, series.frames(), *voxel, raw, &names));
-        compared.par_extend(within(window.range.clone()).par_iter().map(compare));
-        Ok(())
-    })?;
+    series.for_each_window(
+        0..series.frames(),
+        |range| !within(range).is_empty(),
+        |window| {
+            let compare =
+                |voxel: &usize| (*voxel, compare_voxel(prepared, window, series.frames(), *voxel, raw, &names));
+            compared.par_extend(within(window.range.clone()).par_iter().map(compare));
+            Ok(())
+        },
+    )?;
     let mut maps: Vec<MapVerification> = names.iter().map(|(id, _)| empty(id)).collect();
     let typical: Vec<f64> = (0..names.len())
         .map(|row| {

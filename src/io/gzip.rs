@@ -126,8 +126,7 @@ impl<R: Read> Gunzip<R> {
                     oldest = at;
                 }
                 At::Body => {
-                    let mut input =
-                        Input { bytes: &self.input, len: self.len, at: self.place, more: !self.ended };
+                    let mut input = Input { bytes: &self.input, len: self.len, at: self.place, more: !self.ended };
                     let outcome = self.inflater.run(&mut input, &mut piece.bytes, &mut at, oldest, stop);
                     self.place = input.at;
                     match outcome.map_err(of_damage)? {

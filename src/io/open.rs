@@ -6,12 +6,13 @@ use std::time::Instant;
 use ndarray::{ArrayView3, ShapeBuilder};
 
 use super::header::Header;
-use super::options::{ReadOptions, ReadReport};
 use super::memory;
+use super::options::{ReadOptions, ReadReport};
 use super::read::{self, Image, Room, Samples, Watch};
 use super::times::{self, HeaderTime};
 use crate::error::{Error, Result};
 use crate::series::{Mask, Scaling, Series, VoxelMap};
+use crate::time::SampleAxis;
 use crate::voxels::Voxels;
 
 impl Series {
@@ -27,7 +28,7 @@ impl Series {
     ///
     /// ```no_run
     /// let series = perfuse::Series::open("dce.nii.gz")?;
-    /// println!("{:?} voxels and frames, times from {}", series.shape(), series.times().origin());
+    /// println!("{:?} voxels and frames, times from {}", series.shape(), series.times()?.origin());
     /// # Ok::<(), perfuse::Error>(())
     /// ```
     ///
@@ -55,6 +56,30 @@ impl Series {
         let start = Instant::now();
         let image = read::read_image(path, room(options), watch(options))?;
         series(image, path, true, options, start.elapsed().as_secs_f64())
+    }
+
+    /// Opens images as samples without times, one behind the other: 3D images, or 4D ones whose header says nothing usable
+    /// about time. T1 mapping reads them, in the order of its flip angles or inversion times.
+    ///
+    /// ```no_run
+    /// let angles = perfuse::Series::open_stack(["vfa_2deg.nii.gz", "vfa_10deg.nii.gz", "vfa_20deg.nii.gz"])?;
+    /// # Ok::<(), perfuse::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`] if a file can't be read; those of [`Series::stack`].
+    pub fn open_stack<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Self> {
+        Self::open_stack_with(paths, &ReadOptions::new())
+    }
+
+    /// [`open_stack`](Series::open_stack) with progress (of each file anew), or so that it can be cancelled. Times in the
+    /// options don't count.
+    ///
+    /// # Errors
+    /// Those of [`Series::open_stack`]; [`Error::Cancelled`].
+    pub fn open_stack_with<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, options: &ReadOptions) -> Result<Self> {
+        let parts: Result<Vec<Series>> = paths.into_iter().map(|path| image(path.as_ref(), options)).collect();
+        Self::stack(&parts?)
     }
 
     /// Reads a dynamic series from the bytes of a `.nii` or `.nii.gz` file. `name` stands for the file in messages; no
@@ -118,6 +143,17 @@ impl VoxelMap {
     }
 }
 
+/// One image, of one or several samples, without times.
+fn image(path: &Path, options: &ReadOptions) -> Result<Series> {
+    let Image { header, samples, mut warnings, .. } = read::read_image(path, Room::MEMORY, watch(options))?;
+    let shape = frames_last(&header, path, &mut warnings)?;
+    Ok(Series::from_voxels(in_memory(samples, path)?, shape, SampleAxis::Index)?
+        .with_scaling(header.scaling)?
+        .with_geometry(header.geometry)
+        .with_source(path)
+        .with_warnings(warnings))
+}
+
 /// Samples that were asked for in memory.
 fn in_memory(samples: Samples, path: &Path) -> Result<Voxels> {
     match samples {
@@ -159,16 +195,23 @@ fn series(
         Samples::Memory(voxels) => Series::from_voxels(voxels, shape, axis),
         Samples::Stored(stored) => Series::from_stored(stored, shape, axis),
     };
-    let series = series?
-        .with_scaling(header.scaling)?
-        .with_geometry(header.geometry)
-        .with_source(path)
-        .with_warnings(warnings);
+    let series =
+        series?.with_scaling(header.scaling)?.with_geometry(header.geometry).with_source(path).with_warnings(warnings);
     Ok((series, report))
 }
 
-/// `[x, y, z, t]`, whatever axes of size 1 the header adds.
+/// `[x, y, z, t]` of a dynamic series.
 fn series_shape(header: &Header, path: &Path, warnings: &mut Vec<String>) -> Result<[usize; 4]> {
+    let shape = frames_last(header, path, warnings)?;
+    if shape[3] < 2 {
+        let mend = "it has one frame; a dynamic series has at least two, in one file with four axes";
+        return Err(Error::file(path, "dim", format!("{:?}", header.dims), mend));
+    }
+    Ok(shape)
+}
+
+/// `[x, y, z, t]`, whatever axes of size 1 the header adds.
+fn frames_last(header: &Header, path: &Path, warnings: &mut Vec<String>) -> Result<[usize; 4]> {
     let space = [header.size(0), header.size(1), header.size(2)];
     let further = [header.size(4), header.size(5), header.size(6)];
     let frames = match (header.size(3), further) {
@@ -184,10 +227,6 @@ fn series_shape(header: &Header, path: &Path, warnings: &mut Vec<String>) -> Res
             return Err(Error::file(path, "dim", format!("{:?}", header.dims), mend));
         }
     };
-    if frames < 2 {
-        let mend = "it has one frame; a dynamic series has at least two, in one file with four axes";
-        return Err(Error::file(path, "dim", format!("{:?}", header.dims), mend));
-    }
     Ok([space[0], space[1], space[2], frames])
 }
 

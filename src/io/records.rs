@@ -1,5 +1,7 @@
 //! The JSON beside the maps: what each one is, and how the run came about.
 
+use std::path::Path;
+
 use serde_json::{Map as Object, Value, json};
 
 use crate::maps::{Map, MapData, Maps, RunRecord, SettingValue};
@@ -63,6 +65,7 @@ pub(super) fn run_record(maps: &Maps, files: &[String], write_seconds: f64, writ
         "device": record.device,
         "reason": record.reason,
         "source": source(record),
+        "further_sources": record.further_sources.iter().map(|path| file_name(path)).collect::<Vec<_>>(),
         "samples": record.kind.as_str(),
         "shape": record.shape,
         "voxel_size_mm": maps.geometry().voxel_size_mm().map(number),
@@ -89,7 +92,11 @@ fn software() -> Value {
 
 /// The file's name alone: folders name people and machines.
 fn source(record: &RunRecord) -> Option<String> {
-    record.source.as_ref()?.file_name().map(|name| name.to_string_lossy().into_owned())
+    record.source.as_deref().and_then(file_name)
+}
+
+fn file_name(path: &Path) -> Option<String> {
+    path.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 fn settings(record: &RunRecord) -> Value {

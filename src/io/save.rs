@@ -247,7 +247,7 @@ impl Series {
     /// # let folder = tempfile::tempdir().unwrap();
     /// let path = folder.path().join("dce.nii.gz");
     /// series.save(&path, Overwrite::Refuse)?;
-    /// assert_eq!(Series::open(&path)?.times().seconds(), [0.0, 2.0, 5.0]);
+    /// assert_eq!(Series::open(&path)?.times()?.seconds(), [0.0, 2.0, 5.0]);
     /// # Ok::<(), perfuse::Error>(())
     /// ```
     ///
@@ -257,16 +257,23 @@ impl Series {
         let path = path.as_ref();
         let compression = compression_of(path)?;
         let sidecar = names::beside(path, ".json");
-        check_free([path.to_path_buf(), sidecar.clone()], overwrite)?;
+        let times = self.times().ok();
+        let beside = times.is_some().then(|| sidecar.clone());
+        check_free([path.to_path_buf()].into_iter().chain(beside), overwrite)?;
         let mut header = encode::header(&self.shape(), self.geometry(), "", "");
         header.sample = self.sample_type();
         header.scaling = self.scaling();
-        set_times(&mut header, self.times());
+        if let Some(times) = times {
+            set_times(&mut header, times);
+        }
         let image = Staged::write(path, |out| {
             encode::compressed(out, compression, |out| encode::write_series(out, &header, self))
         })?;
-        let times = stage_json(&sidecar, &json!({"VolumeTiming": self.times().seconds()}))?;
-        commit_all(vec![times, image], overwrite)
+        let mut files = vec![image];
+        if let Some(times) = times {
+            files.insert(0, stage_json(&sidecar, &json!({"VolumeTiming": times.seconds()}))?);
+        }
+        commit_all(files, overwrite)
     }
 }
 

@@ -137,6 +137,13 @@ impl Numbers for BoundedNumber<'_> {
     fn abs(self) -> Self {
         Self { value: self.value.abs(), ..self }
     }
+    fn floor(self) -> Self {
+        // Exact, but for a number whose bound reaches to the next whole one.
+        let value = self.value.floor();
+        let below = (self.value - self.error).floor();
+        let above = (self.value + self.error).floor();
+        Self { value, error: (value - below).max(above - value), ..self }
+    }
     fn sqrt(self) -> Self {
         let value = self.value.sqrt();
         // The root of the interval's ends: finite even at 0, where the derivative is not.
@@ -201,6 +208,12 @@ impl<'a> Lanes for Bounded<'a> {
     }
     fn mask(self, value: bool) -> bool {
         value
+    }
+    fn settled(self, x: BoundedNumber<'a>) -> BoundedNumber<'a> {
+        BoundedNumber { error: 0.0, ..x }
+    }
+    fn uncertain(self, x: BoundedNumber<'a>, by: BoundedNumber<'a>) -> BoundedNumber<'a> {
+        BoundedNumber { error: x.error + by.value.abs(), ..x }
     }
     fn select(self, mask: bool, a: BoundedNumber<'a>, b: BoundedNumber<'a>) -> BoundedNumber<'a> {
         if mask { a } else { b }

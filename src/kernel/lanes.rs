@@ -39,6 +39,8 @@ pub trait Numbers:
     fn min(self, other: Self) -> Self;
     /// The magnitude.
     fn abs(self) -> Self;
+    /// The largest whole number that is not above it.
+    fn floor(self) -> Self;
     /// The square root of a number that is not negative.
     fn sqrt(self) -> Self;
     /// The exponential.
@@ -90,10 +92,30 @@ pub trait Lanes: Copy {
     fn load(self, stored: &[Self::Stored]) -> Self::F;
     /// The same truth value for every voxel.
     fn mask(self, value: bool) -> Self::M;
+    /// A number as if it were exact: what a step of a search starts from whose end doesn't depend on it to first order
+    /// (Newton's near its goal). Only lanes that carry error bounds tell the difference.
+    #[inline(always)]
+    fn settled(self, x: Self::F) -> Self::F {
+        x
+    }
+    /// A number that may be off by so much more than its operations say: the end of a search that was not by converging
+    /// steps. Only lanes that carry error bounds tell the difference.
+    #[inline(always)]
+    fn uncertain(self, x: Self::F, by: Self::F) -> Self::F {
+        let _ = by;
+        x
+    }
     /// `a` where the mask holds, `b` elsewhere.
     fn select(self, mask: Self::M, a: Self::F, b: Self::F) -> Self::F;
     /// A bit word where the mask holds, 0 elsewhere.
     fn bits(self, mask: Self::M, word: u32) -> Self::U;
+    /// Does a piece of work with the vector instructions of these lanes allowed: a text that is large, or used in several
+    /// places, is compiled once per lanes in a function that isn't inlined and whose whole body is one such (inlined)
+    /// closure.
+    #[inline(always)]
+    fn within<R>(self, work: impl FnOnce() -> R) -> R {
+        work()
+    }
     /// Writes numbers, NaN where they are not valid.
     fn write(self, value: Self::F, valid: Self::M, words: &mut [Self::Word]);
     /// Writes bit words.
@@ -152,6 +174,9 @@ impl Numbers for f64 {
     }
     fn abs(self) -> Self {
         f64::abs(self)
+    }
+    fn floor(self) -> Self {
+        f64::floor(self)
     }
     fn sqrt(self) -> Self {
         f64::sqrt(self)
@@ -238,6 +263,10 @@ impl<S: Simd> Numbers for f32x16<S> {
         fearless_simd::SimdBase::abs(self)
     }
     #[inline(always)]
+    fn floor(self) -> Self {
+        fearless_simd::SimdFloat::floor(self)
+    }
+    #[inline(always)]
     fn sqrt(self) -> Self {
         fearless_simd::SimdFloat::sqrt(self)
     }
@@ -299,6 +328,10 @@ impl<S: Simd> Lanes for Wide<S> {
     #[inline(always)]
     fn bits(self, mask: mask32x16<S>, word: u32) -> u32x16<S> {
         mask.select(u32x16::splat(self.0, word), u32x16::splat(self.0, 0))
+    }
+    #[inline(always)]
+    fn within<R>(self, work: impl FnOnce() -> R) -> R {
+        self.0.vectorize(work)
     }
     #[inline(always)]
     fn write(self, value: f32x16<S>, valid: mask32x16<S>, words: &mut [u32]) {
@@ -388,6 +421,10 @@ impl<F: Numbers> Numbers for Twin<F> {
         Twin(self.0.abs(), self.1.abs())
     }
     #[inline(always)]
+    fn floor(self) -> Self {
+        Twin(self.0.floor(), self.1.floor())
+    }
+    #[inline(always)]
     fn sqrt(self) -> Self {
         Twin(self.0.sqrt(), self.1.sqrt())
     }
@@ -446,6 +483,10 @@ impl<L: Lanes> Lanes for Twice<L> {
     #[inline(always)]
     fn bits(self, mask: Self::M, word: u32) -> Self::U {
         Twin(self.0.bits(mask.0, word), self.0.bits(mask.1, word))
+    }
+    #[inline(always)]
+    fn within<R>(self, work: impl FnOnce() -> R) -> R {
+        self.0.within(work)
     }
     #[inline(always)]
     fn write(self, value: Self::F, valid: Self::M, words: &mut [L::Word]) {

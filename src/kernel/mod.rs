@@ -14,6 +14,7 @@ use crate::maps::SettingValue;
 use crate::quantity::{Quantity, SignalKind};
 use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
+use bounded::{Bounded, BoundedWord};
 use lanes::Lanes;
 pub use runnable::{Runnable, Tile};
 
@@ -107,6 +108,13 @@ pub trait PreparedKernel: Send + Sync + Sized {
     /// The definition in code, for [`Lanes::WIDTH`] voxels at once.
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
 
+    /// The same for one voxel, with bounds on what 32-bit engines may lose. A kernel that is verified
+    /// otherwise spares the compiler that text.
+    fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
+        let mut scratch = vec![lanes.splat(0.0); self.scratch()];
+        self.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, words, 1));
+    }
+
     /// The same for GPUs.
     fn program(&self) -> Program;
 
@@ -187,8 +195,8 @@ impl<'a, L: Lanes> Rows<'a, L> {
 pub struct Program {
     /// Name, for labels and error texts.
     pub name: &'static str,
-    /// The kernel's WGSL, to follow `shaders/common.wgsl`.
-    pub source: &'static str,
+    /// The kernel's WGSL in pieces, so that kernels can share some, to follow `shaders/common.wgsl` in this order.
+    pub sources: &'static [&'static str],
     /// Entry points, dispatched in this order over the same slab.
     pub entry_points: &'static [&'static str],
     /// Voxels per workgroup: one thread each.

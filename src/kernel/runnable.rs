@@ -91,8 +91,7 @@ impl<P: PreparedKernel + 'static> Runnable for P {
 
     fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>) -> Vec<BoundedWord> {
         let mut words = vec![BoundedWord::default(); PreparedKernel::rows(self) + 1];
-        let mut scratch = vec![lanes.splat(0.0); self.scratch()];
-        self.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut words, 1));
+        PreparedKernel::evaluate_bounded(self, lanes, curve, &mut words);
         words
     }
 

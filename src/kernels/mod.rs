@@ -1,3 +1,7 @@
 //! Kernels: what is computed per voxel. One file (or folder) per kernel, one shader of the same name.
 
+mod arithmetic;
+pub mod concentration;
 pub mod descriptors;
+pub mod fit;
+pub mod t1;

@@ -12,6 +12,7 @@
 //! | wash-out | h (exp(-u / τ_out) - exp(-u / τ_in)) / N, N such that the largest value is h |
 
 use crate::error::{Error, Result};
+use crate::special::ln_gamma;
 
 /// Enhancement against time, in closed form.
 ///
@@ -272,26 +273,6 @@ impl Enhancement {
 fn wash_out_norm(tau_in: f64, tau_out: f64) -> f64 {
     let u = tau_in * tau_out * (tau_out / tau_in).ln() / (tau_out - tau_in);
     (-u / tau_out).exp() - (-u / tau_in).exp()
-}
-
-/// Logarithm of the gamma function for x > 0: Lanczos' approximation with g = 7, nine terms.
-fn ln_gamma(x: f64) -> f64 {
-    #[expect(clippy::excessive_precision, reason = "the coefficients as published")]
-    const LANCZOS: [f64; 9] = [
-        0.999_999_999_999_809_93,
-        676.520_368_121_885_1,
-        -1_259.139_216_722_402_8,
-        771.323_428_777_653_13,
-        -176.615_029_162_140_59,
-        12.507_343_278_686_905,
-        -0.138_571_095_265_720_12,
-        9.984_369_578_019_571_6e-6,
-        1.505_632_735_149_311_6e-7,
-    ];
-    let x = x - 1.0;
-    let t = x + 7.5;
-    let sum = LANCZOS.iter().enumerate().skip(1).fold(LANCZOS[0], |sum, (i, c)| sum + c / (x + i as f64));
-    0.5 * std::f64::consts::TAU.ln() + (x + 0.5) * t.ln() - t + sum.ln()
 }
 
 /// Regularised lower incomplete gamma function P(a, x): a series below a + 1, a continued fraction above.

@@ -87,6 +87,12 @@ impl CurvePlot {
         self
     }
 
+    /// Draws the curve itself as a strong line, without dots: a function rather than samples.
+    pub fn as_line(mut self) -> Self {
+        self.curves[0].sampled = false;
+        self
+    }
+
     /// What the values are (`signal` unless told).
     pub fn value_name(mut self, name: impl Into<String>) -> Self {
         self.value_name = name.into();

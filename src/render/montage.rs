@@ -493,6 +493,10 @@ fn plain_name(quantity: &Quantity) -> String {
         let of = plain_name(&Quantity::new(id.to_string(), None, "", Unit::Dimensionless, ""));
         let mut letters = of.chars();
         let first = letters.next().map(|c| c.to_lowercase().to_string()).unwrap_or_default();
+        // Symbols keep their capital.
+        if letters.as_str().starts_with(|c: char| c.is_ascii_digit()) {
+            return format!("Standard error of {of}");
+        }
         return format!("Standard error of the {first}{}", letters.as_str());
     }
     if let Some(seconds) = quantity.id.strip_prefix("iauc_") {
@@ -511,6 +515,8 @@ fn plain_name(quantity: &Quantity) -> String {
         "max_slope_time" => "Time of the steepest rise".into(),
         "wash_in_slope" => "Wash-in slope".into(),
         "wash_out_slope" => "Wash-out slope".into(),
+        "sse" => "Sum of squared residuals".into(),
+        "r_squared" => "R²".into(),
         "contrast_to_noise" => "Contrast-to-noise ratio".into(),
         id => {
             let words = id.replace('_', " ");

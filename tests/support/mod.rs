@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses a part of it")]
 
 pub mod oracle;
+pub mod pharmacokinetic_oracle;
+pub mod random;
 pub mod study;
 
 use perfuse::Engine;

@@ -199,7 +199,7 @@ pub fn automatic_baseline(engine: &Engine, simulated: &Simulated) -> Result<(boo
     });
     let frames = frames.expect("a run says which frames are its baseline");
     let onset = simulated.onsets.iter().copied().fold(f64::INFINITY, f64::min);
-    let times = simulated.series.times().seconds();
+    let times = simulated.series.times().unwrap().seconds();
     let before = times.iter().filter(|t| **t < onset).count() as f64;
     Ok((frames > before, frames / before))
 }

@@ -161,7 +161,7 @@ impl Gpu {
         })?;
         let mut stages = read_stage(series, waited);
         stages.extend(times.stages((done * (prepared.rows() + 1) * 4) as u64));
-        let mut raw = RawRows { rows: memory, stages };
+        let mut raw = RawRows { rows: memory, stages, ran: None };
         if let Some(mask) = options.mask {
             blank_outside(&mut raw, prepared.outputs(), mask);
         }
@@ -255,13 +255,7 @@ impl Gpu {
         Workspace::new(&self.context, sizes, tables, uniforms)
     }
 
-    fn run_in_slabs(
-        &self,
-        job: &Job<'_>,
-        slab: usize,
-        rows: &mut [Vec<u32>],
-        times: &mut Times,
-    ) -> Result<(), Fault> {
+    fn run_in_slabs(&self, job: &Job<'_>, slab: usize, rows: &mut [Vec<u32>], times: &mut Times) -> Result<(), Fault> {
         let start = Instant::now();
         let (code, _) = sample_type(job.window.voxels);
         let pipelines = self.pipelines.of(&self.context, job.program, code)?;
@@ -414,11 +408,7 @@ impl Run<'_> {
         let voxels = range.len();
         let here: Vec<Piece> = within(&job.pieces, range.clone()).collect();
         let mut upload = Upload::default();
-        let samples = Rows {
-            kind: RowKind::Samples { window: job.window, frames: job.frames },
-            pieces: &here,
-            voxels,
-        };
+        let samples = Rows { kind: RowKind::Samples { window: job.window, frames: job.frames }, pieces: &here, voxels };
         space.upload(context, &samples, Target::Samples, cancel, &mut upload)?;
         let layers = Rows { kind: RowKind::Layers(job.layers), pieces: &here, voxels };
         space.upload(context, &layers, Target::Extra, cancel, &mut upload)?;
@@ -618,7 +608,7 @@ mod tests {
         let mask = Mask::from_labels(labels.view());
         let output = |kind| Output { quantity: Quantity::TIME_TO_PEAK, kind };
         let outputs = [output(OutputKind::Label), output(OutputKind::Curve(2)), output(OutputKind::Float)];
-        let mut raw = RawRows { rows: vec![vec![9; 3]; 5], stages: Vec::new() };
+        let mut raw = RawRows { rows: vec![vec![9; 3]; 5], stages: Vec::new(), ran: None };
         blank_outside(&mut raw, &outputs, &mask);
         let blanks: Vec<u32> = raw.rows.iter().map(|row| row[0]).collect();
         assert_eq!(blanks, [0, NAN_BITS, NAN_BITS, NAN_BITS, status::OUTSIDE_MASK]);

@@ -11,7 +11,7 @@ pub(crate) const COMMON: &str = include_str!("../../../shaders/common.wgsl");
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    source: &'static str,
+    sources: &'static [&'static str],
     entry_point: &'static str,
     constants: Vec<(&'static str, u64)>,
 }
@@ -21,7 +21,7 @@ struct Key {
 pub(super) struct Pipelines {
     bindings: wgpu::BindGroupLayout,
     layout: wgpu::PipelineLayout,
-    modules: Mutex<HashMap<&'static str, wgpu::ShaderModule>>,
+    modules: Mutex<HashMap<&'static [&'static str], wgpu::ShaderModule>>,
     compiled: Mutex<HashMap<Key, wgpu::ComputePipeline>>,
 }
 
@@ -72,7 +72,7 @@ impl Pipelines {
         let mut pipelines = Vec::with_capacity(program.entry_points.len());
         for entry_point in program.entry_points {
             let key = Key {
-                source: program.source,
+                sources: program.sources,
                 entry_point,
                 constants: constants.iter().map(|(name, value)| (*name, value.to_bits())).collect(),
             };
@@ -80,8 +80,8 @@ impl Pipelines {
                 pipelines.push(pipeline.clone());
                 continue;
             }
-            if !modules.contains_key(program.source) {
-                let text = [COMMON, program.source].concat();
+            if !modules.contains_key(program.sources) {
+                let text = whole_text(program.sources);
                 let module = named(
                     program.name,
                     context.scoped(|| {
@@ -91,7 +91,7 @@ impl Pipelines {
                         })
                     }),
                 )?;
-                modules.insert(program.source, module);
+                modules.insert(program.sources, module);
             }
             let pipeline = named(
                 program.name,
@@ -99,7 +99,7 @@ impl Pipelines {
                     context.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                         label: Some(program.name),
                         layout: Some(&self.layout),
-                        module: &modules[program.source],
+                        module: &modules[program.sources],
                         entry_point: Some(entry_point),
                         compilation_options: wgpu::PipelineCompilationOptions {
                             constants: &constants,
@@ -132,6 +132,11 @@ impl Pipelines {
     }
 }
 
+/// The common text, then the kernel's pieces.
+fn whole_text(sources: &[&str]) -> String {
+    COMMON.to_string() + &sources.concat()
+}
+
 /// Says which kernel a compiler's complaint is about.
 fn named<T>(name: &str, outcome: Result<T, Fault>) -> Result<T, Fault> {
     outcome.map_err(|fault| match fault {
@@ -145,11 +150,9 @@ fn named<T>(name: &str, outcome: Result<T, Fault>) -> Result<T, Fault> {
 pub(crate) mod text {
     use naga::valid::{Capabilities, ValidationFlags, Validator};
 
-    use super::COMMON;
-
     /// A kernel's text as devices get it, parsed and validated.
-    pub(crate) fn kernel(source: &str) -> naga::Module {
-        whole(&[COMMON, source].concat())
+    pub(crate) fn kernel(sources: &[&str]) -> naga::Module {
+        whole(&super::whole_text(sources))
     }
 
     /// A complete text, parsed and validated.
@@ -214,7 +217,7 @@ mod tests {
     use super::super::slabs::Slab;
     use super::text;
 
-    const TEST_KERNEL: &str = include_str!("../../../tests/gpu_kernel.wgsl");
+    const TEST_KERNEL: &[&str] = &[include_str!("../../../tests/gpu_kernel.wgsl")];
 
     #[test]
     fn slab_is_the_same_in_both_texts() {

@@ -25,9 +25,8 @@ const SPECIAL: u32 = 1 << 30;
 const END: u32 = 1 << 29;
 const INVALID: u32 = SPECIAL | 1 << 28;
 
-const LENGTH_BASE: [u16; 29] = [
-    3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258,
-];
+const LENGTH_BASE: [u16; 29] =
+    [3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258];
 const LENGTH_EXTRA: [u8; 29] = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0];
 const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
@@ -226,9 +225,7 @@ impl Inflater {
         build(literals, LITERAL_BITS, &mut *self.literals, Incomplete::One, |symbol| match symbol {
             0..256 => LITERAL | 8 << 24 | (symbol as u32) << 8,
             256 => SPECIAL | END,
-            257..286 => {
-                u32::from(LENGTH_BASE[symbol - 257]) << 12 | u32::from(LENGTH_EXTRA[symbol - 257])
-            }
+            257..286 => u32::from(LENGTH_BASE[symbol - 257]) << 12 | u32::from(LENGTH_EXTRA[symbol - 257]),
             _ => INVALID,
         })?;
         join_literals(self.literals.first_chunk_mut().expect("the table is longer"));
@@ -530,4 +527,3 @@ fn join_literals(table: &mut [u32; 1 << LITERAL_BITS]) {
         }
     }
 }
-

@@ -295,7 +295,11 @@ fn limited_lengths<const N: usize>(counts: &[u32; N], longest: usize) -> [u8; N]
         let mut lightest = || {
             let of_leaves = leaf < n && (tree >= weights.len() || weights[leaf] <= weights[tree]);
             let found = if of_leaves { leaf } else { tree };
-            if of_leaves { leaf += 1 } else { tree += 1 }
+            if of_leaves {
+                leaf += 1
+            } else {
+                tree += 1
+            }
             found
         };
         let (a, b) = (lightest(), lightest());
@@ -312,7 +316,8 @@ fn limited_lengths<const N: usize>(counts: &[u32; N], longest: usize) -> [u8; N]
         of_length[(*depth).min(longest)] += 1;
     }
     // Codes that were cut take more than there is: lengthen a shorter one for each bit pattern that is missing.
-    let taken = |of_length: &[usize]| (1..=longest).map(|length| of_length[length] << (longest - length)).sum::<usize>();
+    let taken =
+        |of_length: &[usize]| (1..=longest).map(|length| of_length[length] << (longest - length)).sum::<usize>();
     while taken(&of_length) > 1 << longest {
         let shorter = (1..longest).rev().find(|length| of_length[*length] > 0).unwrap_or(1);
         of_length[shorter] -= 1;

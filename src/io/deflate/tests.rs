@@ -163,10 +163,7 @@ fn every_way_to_be_wrong_is_named() {
     let error = |bytes: &[u8]| inflate(bytes, 100, 100).expect_err("a damaged stream");
     assert_eq!(error(&[]), Damage::Truncated);
     assert_eq!(error(&[0b111]), Damage::Invalid("there is a block of no known type"));
-    assert_eq!(
-        error(&[1, 1, 0, 0xff, 0xff]),
-        Damage::Invalid("the length of a stored block contradicts itself")
-    );
+    assert_eq!(error(&[1, 1, 0, 0xff, 0xff]), Damage::Invalid("the length of a stored block contradicts itself"));
     assert_eq!(error(&[1, 3, 0, 0xfc, 0xff, 1]), Damage::Truncated);
     // Fixed codes: a match right at the beginning.
     assert_eq!(error(&[0x03, 0x02, 0, 0]), Damage::Invalid("it refers to bytes before its beginning"));

@@ -1,7 +1,54 @@
 //! The automatic baseline: frames before the break point of the mask's mean curve.
 
+use std::ops::Range;
+
+use super::Baseline;
+use crate::error::{Error, Result};
+use crate::kernel::Input;
+
 /// Fewest baseline frames.
 const FEWEST: usize = 2;
+
+impl Baseline {
+    /// The baseline frames of a series that contrast agent raises, checked.
+    pub(in crate::kernels) fn of_rising(&self, input: &Input<'_>) -> Result<Range<usize>> {
+        check(self, input.series.frames())?;
+        frames(self, input, 1.0)
+    }
+}
+
+/// Refuses frames that the series hasn't got, and a baseline that nothing follows.
+pub(super) fn check(baseline: &Baseline, frames: usize) -> Result<()> {
+    if let Baseline::Frames(range) = baseline {
+        let text = baseline.to_text();
+        if range.is_empty() {
+            return Err(Error::setting("baseline", text, "give at least one frame (A:B counts from 0, B excluded)"));
+        }
+        if range.end >= frames {
+            let mend = format!("the series has {frames} frames, and at least one must follow the baseline");
+            return Err(Error::setting("baseline", text, mend));
+        }
+    }
+    Ok(())
+}
+
+/// The frames that a policy comes to. `direction` is -1 where contrast agent lowers the samples.
+pub(super) fn frames(baseline: &Baseline, input: &Input<'_>, direction: f64) -> Result<Range<usize>> {
+    match baseline {
+        Baseline::Frames(frames) => Ok(frames.clone()),
+        Baseline::Automatic => {
+            let times = input.series.times()?.seconds();
+            let times: Vec<f64> = times.iter().map(|t| t - times[0]).collect();
+            match input.reductions.mean_curve() {
+                Some(mean) => {
+                    let rising: Vec<f64> = mean.iter().map(|y| y * direction).collect();
+                    Ok(0..automatic(&times, &rising))
+                }
+                None => Ok(0..FEWEST.min(times.len() - 1)),
+            }
+        }
+    }
+}
 
 /// Number of baseline frames of a mean curve that rises with contrast agent (turn a falling one over before).
 ///

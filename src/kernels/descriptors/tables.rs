@@ -13,9 +13,7 @@ use crate::quantity::SignalKind;
 use crate::status;
 
 use super::outputs::{MAX_WINDOWS, Slots, plan, slot};
-use super::{
-    Baseline, Descriptors, LateSlopeFrom, Noise, Onset, OnsetScope, PeakReading, Polarity, PreparedDescriptors,
-};
+use super::{Descriptors, LateSlopeFrom, Noise, Onset, OnsetScope, PeakReading, Polarity, PreparedDescriptors};
 use super::{baseline, reference};
 
 /// Time constants on the grid of the saturating onset.
@@ -235,25 +233,17 @@ fn ln_gamma_half(k: usize) -> f64 {
 /// Decides everything that is shared by all voxels.
 pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<PreparedDescriptors> {
     let series = input.series;
-    check(settings, series.frames(), series.times().duration_s())?;
+    let axis = series.times()?;
+    check(settings, series.frames(), axis.duration_s())?;
     let plan = plan(settings)?;
     let direction = match settings.polarity {
         Polarity::Rise => 1.0,
         Polarity::Fall => -1.0,
     };
     let scaling = series.scaling();
-    let times = series.times().seconds();
+    let times = axis.seconds();
     let u: Vec<f64> = times.iter().map(|t| t - times[0]).collect();
-    let frames = match &settings.baseline {
-        Baseline::Frames(frames) => frames.clone(),
-        Baseline::Automatic => match input.reductions.mean_curve() {
-            Some(mean) => {
-                let rising: Vec<f64> = mean.iter().map(|y| y * direction).collect();
-                0..baseline::automatic(&u, &rising)
-            }
-            None => 0..2.min(series.frames() - 1),
-        },
-    };
+    let frames = baseline::frames(&settings.baseline, input, direction)?;
     let asks = |slots: &[usize]| slots.iter().any(|slot| plan.slots[*slot] >= 0);
     let needs_area = asks(&[slot::AUC, slot::AUC_SE, slot::AUMC, slot::AUMC_SE, slot::MEAN_RESIDENCE_TIME]);
     let late_from = match settings.late_slope_from {
@@ -358,16 +348,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
 
 /// Settings that can't be used, whatever the samples are.
 fn check(settings: &Descriptors, frames: usize, duration_s: f64) -> Result<()> {
-    if let Baseline::Frames(range) = &settings.baseline {
-        let text = settings.baseline.to_text();
-        if range.is_empty() {
-            return Err(Error::setting("baseline", text, "give at least one frame (A:B counts from 0, B excluded)"));
-        }
-        if range.end >= frames {
-            let mend = format!("the series has {frames} frames, and at least one must follow the baseline");
-            return Err(Error::setting("baseline", text, mend));
-        }
-    }
+    baseline::check(&settings.baseline, frames)?;
     let positive = |name: &str, value: f64| {
         if value.is_finite() && value > 0.0 {
             Ok(())
@@ -725,7 +706,7 @@ pub(super) fn program(t: &Tables) -> Program {
     };
     Program {
         name: "descriptors",
-        source: include_str!("../../../shaders/descriptors.wgsl"),
+        sources: &[include_str!("../../../shaders/descriptors.wgsl")],
         entry_points: if t.needs_own_onset && t.onset == Onset::Saturating {
             &["saturating_onset", "descriptors"]
         } else {
@@ -761,7 +742,7 @@ mod tests {
         use crate::engine::gpu::text;
 
         fn module() -> naga::Module {
-            text::kernel(include_str!("../../../shaders/descriptors.wgsl"))
+            text::kernel(&[include_str!("../../../shaders/descriptors.wgsl")])
         }
 
         #[test]

@@ -1,0 +1,89 @@
+//! The linear method: the model's differential equation, integrated once (or twice), is linear in its parameters (Tofts and
+//! extended Tofts: Murase 2004, equations 4 and 6; uptake: Flouri, Lesnic and Mayrovitch 2016):
+//!
+//! ```text
+//! Tofts            C = Ktrans I - kep S                              I = integral of c_p, S = integral of C
+//! extended Tofts   C = (Ktrans + kep v_p) I - kep S + v_p c_p
+//! uptake           C = F_p I - S / T_p + (E F_p / T_p) (integral of I)
+//! ```
+//!
+//! S is the integral of the piecewise-linear samples; the other integrals are exact. What the shared columns explain is
+//! projected out of C and S, through an orthonormal basis made on the host, before the one coefficient that is a voxel's own
+//! is taken: 32-bit normal equations of such columns would have no digits left.
+
+use super::reference::Work;
+use super::tables::Tables;
+use crate::kernel::lanes::{Lanes, Numbers as _};
+use crate::kernels::fit::Model;
+
+/// What the linear method finds: coefficients as in the nonlinear fit.
+pub(super) struct LinearFit<F, M> {
+    pub(super) a: F,
+    pub(super) b: F,
+    pub(super) rate: F,
+    /// Whether the curve has an integral that the input function doesn't explain, so that there is a rate.
+    pub(super) has_rate: M,
+}
+
+/// The linear fit of the samples in `work.c`.
+#[inline(always)]
+pub(super) fn fit<L: Lanes>(lanes: L, t: &Tables, work: &mut Work<'_, L::F>) -> LinearFit<L::F, L::M> {
+    let zero = lanes.splat(0.0);
+    let one = lanes.splat(1.0);
+    let tiny = lanes.splat(1e-30);
+    let l = &t.linear;
+    let two_columns = l.second_length > 0.0;
+    let (mut first_c, mut second_c, mut first_s, mut second_s) = (zero, zero, zero, zero);
+    let mut integral = zero;
+    let mut before = work.c[0];
+    for i in 0..t.n {
+        let c = work.c[i];
+        if i > 0 {
+            integral = integral + l.half_steps.at(lanes, i - 1) * (before + c);
+        }
+        before = c;
+        work.b[i] = integral;
+        let first = l.first.at(lanes, i);
+        first_c = first_c + first * c;
+        first_s = first_s + first * integral;
+        if two_columns {
+            let second = l.second.at(lanes, i);
+            second_c = second_c + second * c;
+            second_s = second_s + second * integral;
+        }
+    }
+    let (mut coefficient, mut has_rate) = (zero, lanes.mask(true));
+    if t.model != Model::Patlak {
+        let (mut cs, mut ss, mut whole) = (zero, zero, zero);
+        for i in 0..t.n {
+            let first = l.first.at(lanes, i);
+            let mut c = work.c[i] - first_c * first;
+            let mut s = work.b[i] - first_s * first;
+            if two_columns {
+                let second = l.second.at(lanes, i);
+                c = c - second_c * second;
+                s = s - second_s * second;
+            }
+            cs = cs + c * s;
+            ss = ss + s * s;
+            whole = whole + work.b[i] * work.b[i];
+        }
+        has_rate = ss.gt(lanes.splat(1e-12) * whole) & ss.gt(tiny);
+        coefficient = lanes.select(has_rate, cs / ss.max(tiny), zero);
+    }
+    let inverse = |length: f64| if length > 0.0 { 1.0 / length } else { 0.0 };
+    let second = (second_c - coefficient * second_s) * lanes.splat(inverse(l.second_length));
+    let first = ((first_c - coefficient * first_s) - lanes.splat(l.second_on_first) * second)
+        * lanes.splat(inverse(l.first_length));
+    let rate = -coefficient;
+    match t.model {
+        Model::ExtendedTofts => LinearFit { a: second, b: first - rate * second, rate, has_rate },
+        Model::TwoCompartmentUptake => {
+            let has_rate = has_rate & rate.abs().gt(tiny);
+            let a = second / lanes.select(has_rate, rate, one);
+            LinearFit { a, b: first - a, rate, has_rate }
+        }
+        Model::Patlak => LinearFit { a: second, b: first, rate: zero, has_rate },
+        Model::Tofts | Model::OneCompartment => LinearFit { a: zero, b: first, rate, has_rate },
+    }
+}

@@ -1,0 +1,77 @@
+//! Models that are linear given one rate constant: Tofts, extended Tofts, Patlak, one compartment, two-compartment uptake.
+
+mod bounded_linear;
+mod linear;
+mod reference;
+mod results;
+mod tables;
+
+use crate::kernel::bounded::{Bounded, BoundedWord};
+use crate::kernel::lanes::Lanes;
+use crate::kernel::{Curve, Output, PreparedKernel, Program, Rows};
+use crate::maps::SettingValue;
+
+use super::{PharmacokineticFit, status_bit};
+pub use tables::Tables;
+pub(super) use tables::prepare;
+
+/// A model of one rate with its tables, ready to run.
+#[derive(Debug, Clone)]
+pub struct PreparedOneRate {
+    tables: Tables,
+    record: Vec<(String, SettingValue)>,
+    extra: Vec<Vec<f32>>,
+    settings: PharmacokineticFit,
+    times: Vec<f64>,
+}
+
+impl PreparedKernel for PreparedOneRate {
+    fn outputs(&self) -> &[Output] {
+        &self.tables.plan.outputs
+    }
+
+    fn rows(&self) -> usize {
+        self.tables.plan.rows
+    }
+
+    fn settings(&self) -> Vec<(String, SettingValue)> {
+        self.record.clone()
+    }
+
+    fn status_meanings(&self) -> &'static [(u32, &'static str)] {
+        status_bit::MEANINGS
+    }
+
+    fn extra(&self) -> &[Vec<f32>] {
+        &self.extra
+    }
+
+    fn scratch(&self) -> usize {
+        reference::scratch(&self.tables)
+    }
+
+    #[inline(always)]
+    fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
+        results::evaluate(lanes, &self.tables, &curve, scratch, rows);
+    }
+
+    fn evaluate_bounded<'a>(&self, _: Bounded<'a>, curve: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
+        // A search has no bound by rounding: see `comparison`.
+        let _ = curve;
+        words.fill(BoundedWord { value: f64::NAN, error: f64::INFINITY });
+    }
+
+    fn program(&self) -> Program {
+        todo!()
+    }
+
+    fn with_frames(&self, frames: &[usize]) -> Option<Self> {
+        let free = self.settings.model.parameters().len() + usize::from(self.tables.delay.fitted);
+        if frames.len() <= free {
+            return None;
+        }
+        let scaling = (self.tables.slope, self.tables.intercept);
+        let tables = tables::build(&self.settings, &self.times, frames, scaling).ok()?;
+        Some(Self { tables, ..self.clone() })
+    }
+}

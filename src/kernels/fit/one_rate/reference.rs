@@ -1,0 +1,754 @@
+//! The definition in code, over [`Lanes`]; `shaders/one_rate_fit.wgsl` has the same names, order and guards.
+//!
+//! At a given rate k (and delay d) the curve is a X + b B. The best a and b within the bounds are in closed form
+//! (`bounded_linear.rs`), so the sum of squares is a function of k alone, whose slope needs no derivative of a and b except
+//! where a moving bound holds them. The dictionary says in which valleys of it to look; there, steps by the slope (first
+//! those of Gauss and Newton, then secants) go to the floor, between rates of falling and rising slope. All slopes are sums over residuals
+//! and derivatives that were made orthogonal to B and X first: sums of squares that are subtracted from each other would
+//! leave nothing of them in 32 bits.
+
+use super::super::convolution::{WEIGHTS, convolve, step_weights};
+use super::bounded_linear::{Normal, Solution, solve};
+use super::tables::{Companion, Tables};
+use crate::kernel::Curve;
+use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
+use crate::kernels::fit::Model;
+
+/// Exact evaluations in each valley.
+const ITERATIONS: usize = 6;
+/// Exact evaluations in each valley where the delay is fitted, too.
+const DELAYED_ITERATIONS: usize = 16;
+/// A step that lowers the sum of squares by less than this share of it, or of sum C^2, is negligible …
+const NEGLIGIBLE: (f64, f64) = (1e-7, 1e-11);
+/// … and by more than this, the fit has not converged.
+const UNFINISHED: (f64, f64) = (1e-5, 1e-9);
+
+/// Working memory for one block of voxels.
+pub(super) struct Work<'a, F> {
+    /// The samples: mM.
+    pub(super) c: &'a mut [F],
+    /// What the companion alone leaves of them.
+    pub(super) rest: &'a mut [F],
+    /// B, then without X.
+    pub(super) b: &'a mut [F],
+    /// The derivative of B by the rate, then without X.
+    pub(super) by_rate: &'a mut [F],
+    /// X and the derivative of the curve by the delay, where the delay is a voxel's own.
+    pub(super) x: &'a mut [F],
+    pub(super) by_delay: &'a mut [F],
+    weights: &'a mut [F],
+    knots: &'a mut [F],
+    knots_by_rate: &'a mut [F],
+}
+
+/// Numbers of working memory.
+pub(super) fn scratch(t: &Tables) -> usize {
+    let knots = if t.delay.own { t.delay.knot_times.len() } else { 0 };
+    6 * t.n + 2 * knots + WEIGHTS * t.steps.lengths.len()
+}
+
+impl<'a, F> Work<'a, F> {
+    #[inline(always)]
+    pub(super) fn new(t: &Tables, memory: &'a mut [F]) -> Self {
+        let knots = if t.delay.own { t.delay.knot_times.len() } else { 0 };
+        let (c, memory) = memory.split_at_mut(t.n);
+        let (rest, memory) = memory.split_at_mut(t.n);
+        let (b, memory) = memory.split_at_mut(t.n);
+        let (by_rate, memory) = memory.split_at_mut(t.n);
+        let (x, memory) = memory.split_at_mut(t.n);
+        let (by_delay, memory) = memory.split_at_mut(t.n);
+        let (knot_values, memory) = memory.split_at_mut(knots);
+        let (knots_by_rate, weights) = memory.split_at_mut(knots);
+        Self { c, rest, b, by_rate, x, by_delay, weights, knots: knot_values, knots_by_rate }
+    }
+}
+
+/// Sums over a voxel's samples.
+#[derive(Clone, Copy)]
+pub(super) struct Samples<F> {
+    pub(super) squares: F,
+    pub(super) squares_about_mean: F,
+}
+
+/// Reads the samples as concentrations.
+#[inline(always)]
+pub(super) fn read<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, work: &mut Work<'_, L::F>) -> Samples<L::F> {
+    let zero = lanes.splat(0.0);
+    let slope = lanes.splat(t.slope);
+    let first = slope * curve.first + lanes.splat(t.intercept);
+    let (mut squares, mut differences) = (zero, zero);
+    for i in 0..t.n {
+        let difference = slope * curve.difference(i);
+        let c = first + difference;
+        work.c[i] = c;
+        work.rest[i] = c;
+        squares = squares + c * c;
+        differences = differences + difference;
+    }
+    let mean = differences / lanes.count(t.n);
+    let mut squares_about_mean = zero;
+    for i in 0..t.n {
+        let off = slope * curve.difference(i) - mean;
+        squares_about_mean = squares_about_mean + off * off;
+    }
+    Samples { squares, squares_about_mean }
+}
+
+/// The fit at one rate and delay.
+#[derive(Clone, Copy)]
+pub(super) struct Point<F, M> {
+    pub(super) solution: Solution<F, M>,
+    /// What is left of the samples is c - alone X - b B' - surplus X.
+    pub(super) alone: F,
+    pub(super) surplus: F,
+    /// Sum of squared residuals.
+    pub(super) sse: F,
+    /// The derivative of half of it by the rate, and a measure of its second one.
+    slope: F,
+    curvature: F,
+    /// The same by the delay, the rate following.
+    delay_slope: F,
+    delay_curvature: F,
+    /// How the rate follows the delay.
+    rate_by_delay: F,
+    /// The upper triangle of the curve's derivatives by a, b, rate and delay.
+    pub(super) triangle: [[F; 4]; 4],
+}
+
+impl<F: Numbers<Mask = M>, M> Point<F, M> {
+    /// To be overwritten.
+    #[inline(always)]
+    fn blank<L: Lanes<F = F, M = M>>(lanes: L) -> Self {
+        let zero = lanes.splat(0.0);
+        let (a_free, b_free) = (lanes.mask(false), lanes.mask(false));
+        let solution = Solution { a: zero, b: zero, excess: zero, a_free, b_free, a_moves: zero, b_moves: zero };
+        Self {
+            solution,
+            alone: zero,
+            surplus: zero,
+            sse: zero,
+            slope: zero,
+            curvature: zero,
+            delay_slope: zero,
+            delay_curvature: zero,
+            rate_by_delay: zero,
+            triangle: [[zero; 4]; 4],
+        }
+    }
+}
+
+/// X at a frame.
+#[inline(always)]
+pub(super) fn companion<L: Lanes, const OWN: bool>(lanes: L, t: &Tables, work: &Work<'_, L::F>, i: usize) -> L::F {
+    if OWN { work.x[i] } else { t.dictionaries[0].companion.at(lanes, i) }
+}
+
+/// X, B and their derivatives at the frames.
+#[inline(always)]
+fn basis<L: Lanes, const OWN: bool>(
+    lanes: L,
+    t: &Tables,
+    rate: L::F,
+    delay: L::F,
+    side: L::F,
+    work: &mut Work<'_, L::F>,
+) {
+    let zero = lanes.splat(0.0);
+    if !OWN {
+        if t.model == Model::Patlak {
+            for i in 0..t.n {
+                work.b[i] = t.integral.at(lanes, i);
+                work.by_rate[i] = zero;
+            }
+        } else {
+            convolve(lanes, &t.steps, rate, work.weights, work.b, work.by_rate);
+        }
+        return;
+    }
+    let d = &t.delay;
+    let last = d.knot_times.len() - 1;
+    if t.model != Model::Patlak {
+        convolve(lanes, &t.steps, rate, work.weights, work.knots, work.knots_by_rate);
+    }
+    let half = lanes.splat(0.5);
+    for i in 0..t.n {
+        let time = t.frame_times.at(lanes, i) - delay;
+        let looked_up = time + side;
+        // The last knot at or before this time.
+        let (mut low, mut high) = (zero, lanes.count(last + 1));
+        for _ in 0..d.halvings {
+            let middle = (half * (low + high)).floor();
+            let reached = lanes.lookup(&d.knot_times, middle).le(looked_up) & middle.gt(low);
+            let below = !reached & middle.lt(high) & middle.gt(low);
+            high = lanes.select(below, middle, high);
+            low = lanes.select(reached, middle, low);
+        }
+        let since = time - lanes.lookup(&d.knot_times, low);
+        let arrived = lanes.lookup(&d.knot_times, zero).le(looked_up);
+        let length = since.max(zero);
+        let begin = lanes.lookup(&d.knot_values, low);
+        let slope = lanes.lookup(&d.knot_slopes, low);
+        let end = begin + slope * since;
+        let integral = lanes.lookup(&d.knot_integrals, low) + half * since * (begin + end);
+        let (b, by_rate, b_by_time) = if t.model == Model::Patlak {
+            (integral, zero, end)
+        } else {
+            let w = step_weights(lanes, rate, length);
+            let before = lanes.gather(work.knots, low);
+            let before_by_rate = lanes.gather(work.knots_by_rate, low);
+            let b = w.decay * before + (w.begin * begin + w.end * end);
+            let by_rate =
+                w.decay * before_by_rate + w.decay_by_rate * before + (w.begin_by_rate * begin + w.end_by_rate * end);
+            (b, by_rate, end - rate * b)
+        };
+        work.b[i] = lanes.select(arrived, b, zero);
+        work.by_rate[i] = lanes.select(arrived, by_rate, zero);
+        let (x, x_by_time) = match t.companion {
+            Companion::None => (zero, zero),
+            Companion::Input => (end, slope),
+            Companion::Integral => (integral, end),
+        };
+        work.x[i] = lanes.select(arrived, x, zero);
+        // Two derivatives wait for their coefficients: that of X here, that of B below.
+        work.by_delay[i] = lanes.select(arrived, x_by_time, zero);
+        work.rest[i] = lanes.select(arrived, b_by_time, zero);
+    }
+}
+
+/// The fit at one rate and delay: solution (or given coefficients), residual's sum of squares, slopes.
+#[expect(clippy::too_many_arguments, reason = "a point, what is known of it, and memory")]
+#[inline(never)]
+pub(super) fn evaluate_point<L: Lanes, const OWN: bool>(
+    lanes: L,
+    t: &Tables,
+    rate: L::F,
+    delay: L::F,
+    side: L::F,
+    alone: L::F,
+    given: Option<(L::F, L::F)>,
+    work: &mut Work<'_, L::F>,
+) -> Point<L::F, L::M> {
+    lanes.within(
+        #[inline(always)]
+        || point_at::<L, OWN>(lanes, t, rate, delay, side, alone, given, work),
+    )
+}
+
+#[expect(clippy::too_many_arguments, reason = "as above")]
+#[inline(always)]
+fn point_at<L: Lanes, const OWN: bool>(
+    lanes: L,
+    t: &Tables,
+    rate: L::F,
+    delay: L::F,
+    side: L::F,
+    alone: L::F,
+    given: Option<(L::F, L::F)>,
+    work: &mut Work<'_, L::F>,
+) -> Point<L::F, L::M> {
+    let zero = lanes.splat(0.0);
+    let one = lanes.splat(1.0);
+    let tiny = lanes.splat(1e-30);
+    basis::<L, OWN>(lanes, t, rate, delay, side, work);
+    let beside = t.companion != Companion::None;
+    let dictionary = &t.dictionaries[0];
+    // X out of everything.
+    let (mut alone, mut overlap, mut overlap_by_rate) = (alone, zero, zero);
+    let (mut xx, mut inverse_xx) = (lanes.splat(dictionary.companion_squares), lanes.splat(dictionary.inverse_squares));
+    if beside {
+        let (mut xb, mut xd, mut xc, mut squares) = (zero, zero, zero, zero);
+        for i in 0..t.n {
+            let x = companion::<L, OWN>(lanes, t, work, i);
+            xb = xb + x * work.b[i];
+            xd = xd + x * work.by_rate[i];
+            if OWN {
+                xc = xc + x * work.c[i];
+                squares = squares + x * x;
+            }
+        }
+        if OWN {
+            xx = squares;
+            inverse_xx = lanes.select(squares.gt(tiny), one / squares.max(tiny), zero);
+            alone = xc * inverse_xx;
+        }
+        overlap = xb * inverse_xx;
+        overlap_by_rate = xd * inverse_xx;
+    }
+    let (mut cb, mut bb, mut bd) = (zero, zero, zero);
+    for i in 0..t.n {
+        let x = companion::<L, OWN>(lanes, t, work, i);
+        let rest = if OWN { work.c[i] - alone * x } else { work.rest[i] };
+        let b = work.b[i] - overlap * x;
+        let by_rate = work.by_rate[i] - overlap_by_rate * x;
+        work.b[i] = b;
+        work.by_rate[i] = by_rate;
+        cb = cb + rest * b;
+        bb = bb + b * b;
+        bd = bd + b * by_rate;
+    }
+    let inverse_bb = lanes.select(bb.gt(tiny), one / bb.max(tiny), zero);
+    let normal = Normal { rate, alone, best: cb * inverse_bb, overlap, squares: bb, companion_squares: xx };
+    let solution = match given {
+        None => solve(lanes, t, &normal, false),
+        Some((a, b)) => {
+            let held = lanes.mask(false);
+            Solution { a, b, excess: zero, a_free: held, b_free: held, a_moves: zero, b_moves: zero }
+        }
+    };
+    let (a, b) = (solution.a, solution.b);
+    // Where a is held by a bound, X is no direction to project out.
+    let kept = lanes.select(solution.a_free, zero, overlap);
+    let kept_by_rate = lanes.select(solution.a_free, zero, overlap_by_rate);
+    let surplus = lanes.select(solution.a_free, zero, a - (alone - overlap * b));
+    let whole_bb = bb + kept * overlap * xx;
+    let whole_bd = bd + kept * overlap_by_rate * xx;
+    let ratio = whole_bd / whole_bb.max(tiny);
+    let ratio = lanes.select(solution.b_free & whole_bb.gt(tiny), ratio, zero);
+    let free_ratio = bd * inverse_bb;
+    let (mut sse, mut rd, mut rb, mut rx, mut dd, mut free_dd) = (zero, zero, zero, zero, zero, zero);
+    let (mut xe, mut be, mut de, mut ee, mut re) = (zero, zero, zero, zero, zero);
+    for i in 0..t.n {
+        let x = companion::<L, OWN>(lanes, t, work, i);
+        let (b_i, d_i) = (work.b[i], work.by_rate[i]);
+        let rest = if OWN { work.c[i] - alone * x } else { work.rest[i] };
+        let residual = rest - b * b_i - surplus * x;
+        let convolution = b_i + kept * x;
+        let direction = (d_i + kept_by_rate * x) - ratio * convolution;
+        let free_direction = d_i - free_ratio * b_i;
+        sse = sse + residual * residual;
+        rd = rd + residual * direction;
+        dd = dd + direction * direction;
+        free_dd = free_dd + free_direction * free_direction;
+        rb = rb + residual * convolution;
+        if beside {
+            rx = rx + residual * x;
+        }
+        if OWN {
+            // The derivative by the delay is minus that by time.
+            let e = -(a * work.by_delay[i] + b * work.rest[i]);
+            work.by_delay[i] = e;
+            xe = xe + x * e;
+            be = be + b_i * e;
+            de = de + free_direction * e;
+            ee = ee + e * e;
+            re = re + residual * e;
+        }
+    }
+    // At the rate where both upper bounds meet the slope jumps: 0 between its two values is a minimum.
+    let held = solution.a_moves * rx + solution.b_moves * rb;
+    let right = -(b * rd + held);
+    let corner = rate.ge(lanes.splat(t.corner)) & rate.le(lanes.splat(t.corner)) & b.ge(lanes.splat(t.bounds.flow.1));
+    let left = right - lanes.splat(t.bounds.volume.1) * rb;
+    let between = lanes.select(left.gt(zero), left, lanes.select(right.lt(zero), right, zero));
+    let slope = if t.companion == Companion::Integral { right } else { lanes.select(corner, between, right) };
+    let (am, bm) = (solution.a_moves, solution.b_moves);
+    let two = lanes.splat(2.0);
+    let moved = bm * (two * b * whole_bd + bm * whole_bb) + am * xx * (two * (b * overlap_by_rate + bm * overlap) + am);
+    let curvature = b * b * dd + moved.max(zero);
+    let length_x = xx.sqrt();
+    let length_b = bb.sqrt();
+    let length_d = free_dd.sqrt();
+    let inverse_b = lanes.select(bb.gt(tiny), one / length_b.max(tiny), zero);
+    let mut triangle = [[zero; 4]; 4];
+    triangle[0][0] = length_x;
+    triangle[0][1] = overlap * length_x;
+    triangle[0][2] = b * overlap_by_rate * length_x;
+    triangle[1][1] = length_b;
+    triangle[1][2] = b * bd * inverse_b;
+    triangle[2][2] = b.abs() * length_d;
+    let (mut delay_slope, mut delay_curvature, mut rate_by_delay) = (zero, zero, zero);
+    if OWN {
+        // The delay's direction without X, B and the rate's, as far as these are free.
+        let inverse_x = lanes.select(xx.gt(tiny), one / length_x.max(tiny), zero);
+        let has_d = free_dd.gt(tiny);
+        let inverse_d = lanes.select(has_d, one / length_d.max(tiny), zero);
+        triangle[0][3] = xe * inverse_x;
+        triangle[1][3] = be * inverse_b;
+        let sign = lanes.select(b.lt(zero), -one, one);
+        triangle[2][3] = sign * de * inverse_d;
+        let mut left = ee - triangle[0][3] * triangle[0][3];
+        let along_b = be * inverse_b;
+        left = left - along_b * along_b;
+        let along_d = de * inverse_d;
+        let without_rate = left;
+        left = left - along_d * along_d;
+        triangle[3][3] = left.max(zero).sqrt();
+        // r is orthogonal to X and B where they are free; the rate follows the delay.
+        let follows = solution.a_free & solution.b_free & has_d & b.abs().gt(tiny);
+        rate_by_delay = lanes.select(follows, -(de / (lanes.select(follows, b, one) * free_dd.max(tiny))), zero);
+        let coupled = lanes.select(follows, rd * de / free_dd.max(tiny), zero);
+        delay_slope = coupled - re;
+        delay_curvature = lanes.select(follows, left, without_rate).max(lanes.splat(1e-3) * ee);
+    }
+    Point { solution, alone, surplus, sse, slope, curvature, delay_slope, delay_curvature, rate_by_delay, triangle }
+}
+
+/// A valley of the dictionary.
+#[derive(Clone, Copy)]
+struct Valley<F> {
+    /// Minus the sum of squares that its best entry explains.
+    value: F,
+    /// How much deeper the floor may lie than the entry.
+    depth: F,
+    rate: F,
+    delay: F,
+}
+
+/// What a voxel's fit comes to.
+pub(super) struct Fit<F, M> {
+    pub(super) rate: F,
+    pub(super) delay: F,
+    /// Whether the delay is fitted.
+    pub(super) delay_free: M,
+    pub(super) point: Point<F, M>,
+    pub(super) iterations: F,
+    pub(super) not_converged: M,
+}
+
+/// The two deepest valleys among the dictionary's rates, for one delay.
+#[inline(never)]
+fn valleys<L: Lanes>(lanes: L, t: &Tables, which: usize, alone: L::F, samples: &[L::F], best: &mut [Valley<L::F>; 2]) {
+    lanes.within(
+        #[inline(always)]
+        || valleys_of(lanes, t, which, alone, samples, best),
+    );
+}
+
+#[inline(always)]
+fn valleys_of<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    which: usize,
+    alone: L::F,
+    samples: &[L::F],
+    best: &mut [Valley<L::F>; 2],
+) {
+    let zero = lanes.splat(0.0);
+    let one = lanes.splat(1.0);
+    let dictionary = &t.dictionaries[which];
+    let delay = lanes.splat(t.delay.nodes.get(which).copied().unwrap_or(0.0));
+    let far = lanes.splat(f64::from(f32::MAX) / 8.0);
+    let xx = lanes.splat(dictionary.companion_squares);
+    // The entry before, and the one before that.
+    let (mut before, mut before_that) = (far, far);
+    let (mut rate_before, mut share_before) = (zero, zero);
+    for k in 0..=t.rates.len() {
+        let (mut value, mut rate, mut share) = (far, zero, zero);
+        if k < t.rates.len() {
+            let vector = &dictionary.vectors;
+            let (mut even, mut odd) = (zero, zero);
+            let pairs = t.n / 2;
+            for i in 0..pairs {
+                even = even + samples[2 * i] * vector.at(lanes, k * t.n + 2 * i);
+                odd = odd + samples[2 * i + 1] * vector.at(lanes, k * t.n + 2 * i + 1);
+            }
+            if t.n % 2 == 1 {
+                even = even + samples[t.n - 1] * vector.at(lanes, k * t.n + t.n - 1);
+            }
+            let projection = even + odd;
+            let length = dictionary.length[k];
+            rate = t.rates.at(lanes, k);
+            let inverse = if length > 0.0 { 1.0 / length } else { 0.0 };
+            let normal = Normal {
+                rate,
+                alone,
+                best: projection * lanes.splat(inverse),
+                overlap: dictionary.overlap.at(lanes, k),
+                squares: lanes.splat(length * length),
+                companion_squares: xx,
+            };
+            value = solve(lanes, t, &normal, true).excess - projection * projection;
+            if t.delay.own {
+                // Delays differ in what the companion explains.
+                value = value - alone * alone * xx;
+            }
+            share = one;
+        }
+        // The entry before is a valley if neither neighbour lies lower.
+        let valley = before.le(value) & before.lt(before_that) & share_before.gt(zero);
+        let quarter = lanes.splat(0.25);
+        let rise = lanes.select(value.lt(far), value - before, zero);
+        let fall = lanes.select(before_that.lt(far), before_that - before, zero);
+        let depth = quarter * (rise + fall);
+        let first = valley & before.lt(best[0].value);
+        let second = valley & !first & before.lt(best[1].value);
+        let displaced = best[0];
+        best[1] = Valley {
+            value: lanes.select(first, displaced.value, lanes.select(second, before, best[1].value)),
+            depth: lanes.select(first, displaced.depth, lanes.select(second, depth, best[1].depth)),
+            rate: lanes.select(first, displaced.rate, lanes.select(second, rate_before, best[1].rate)),
+            delay: lanes.select(first, displaced.delay, lanes.select(second, delay, best[1].delay)),
+        };
+        best[0] = Valley {
+            value: lanes.select(first, before, best[0].value),
+            depth: lanes.select(first, depth, best[0].depth),
+            rate: lanes.select(first, rate_before, best[0].rate),
+            delay: lanes.select(first, delay, best[0].delay),
+        };
+        (before_that, before) = (before, value);
+        (rate_before, share_before) = (rate, share);
+    }
+}
+
+/// The nonlinear fit.
+#[inline(always)]
+pub(super) fn fit<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    given_delay: L::F,
+    delay_free: L::M,
+    samples: &Samples<L::F>,
+    work: &mut Work<'_, L::F>,
+) -> Fit<L::F, L::M> {
+    let own = t.delay.own;
+    let zero = lanes.splat(0.0);
+    let one = lanes.splat(1.0);
+    let half = lanes.splat(0.5);
+    let far = lanes.splat(f64::from(f32::MAX) / 4.0);
+    let blank = Valley { value: far, depth: zero, rate: t.rates.at(lanes, 0), delay: zero };
+    let mut best = [blank; 2];
+    let mut alone = zero;
+    if !own {
+        if t.companion != Companion::None {
+            let dictionary = &t.dictionaries[0];
+            let mut xc = zero;
+            for i in 0..t.n {
+                xc = xc + dictionary.companion.at(lanes, i) * work.c[i];
+            }
+            alone = xc * lanes.splat(dictionary.inverse_squares);
+            for i in 0..t.n {
+                work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
+            }
+        }
+        valleys(lanes, t, 0, alone, work.rest, &mut best);
+    } else {
+        // Between delays, the deepest valley of each is what counts; neighbours in delay are one valley.
+        let mut deepest = [blank; 2];
+        let (mut before, mut before_that) = (blank, blank);
+        for j in 0..=t.dictionaries.len() {
+            let mut here = blank;
+            if j < t.dictionaries.len() {
+                let dictionary = &t.dictionaries[j];
+                let mut xc = zero;
+                if t.companion != Companion::None {
+                    for i in 0..t.n {
+                        xc = xc + dictionary.companion.at(lanes, i) * work.c[i];
+                    }
+                }
+                let mut at_delay = [blank; 2];
+                let alone = xc * lanes.splat(dictionary.inverse_squares);
+                valleys(lanes, t, j, alone, work.c, &mut at_delay);
+                here = at_delay[0];
+            }
+            let node = lanes.splat(t.delay.nodes.get(j.max(1) - 1).copied().unwrap_or(0.0));
+            let near = (node - given_delay).abs().le(lanes.splat(t.delay.reach)) & lanes.mask(j > 0);
+            let valley =
+                (delay_free & before.value.le(here.value) & before.value.lt(before_that.value)) | (!delay_free & near);
+            let first = valley & before.value.lt(deepest[0].value);
+            let second = valley & !first & before.value.lt(deepest[1].value);
+            deepest[1] = choose(lanes, first, &deepest[0], &choose(lanes, second, &before, &deepest[1]));
+            deepest[0] = choose(lanes, first, &before, &deepest[0]);
+            (before_that, before) = (before, here);
+        }
+        best = deepest;
+        for valley in &mut best {
+            valley.delay = lanes.select(delay_free, valley.delay, given_delay);
+        }
+    }
+    // Whether the second valley may be the deeper one.
+    let noise = lanes.splat(1e-6) * best[0].value.abs();
+    let rival = best[1].value.lt(far) & (best[1].value - best[1].depth - noise).lt(best[0].value);
+    let starts = [best[0], choose(lanes, rival, &best[1], &best[0])];
+
+    let (lowest, highest) = (t.rates.at(lanes, 0), t.rates.at(lanes, t.rates.len() - 1));
+    let negligible = lanes.splat(NEGLIGIBLE.1) * samples.squares;
+    let mut chosen = starts[0];
+    let mut iterations = zero;
+    let mut found: Option<(Valley<L::F>, L::F)> = None;
+    let mut outcome = Point::blank(lanes);
+    let mut drop = zero;
+    for round in 0..3 {
+        if round > 0 && !rival.any() {
+            break;
+        }
+        let turns = match round {
+            2 => 1,
+            _ if own => DELAYED_ITERATIONS,
+            _ if t.model == Model::Patlak => 1,
+            _ => ITERATIONS,
+        };
+        let start = if round == 2 { chosen } else { starts[round] };
+        let (mut rate, mut delay) = (start.rate, start.delay);
+        let (mut low, mut high) = (lowest, highest);
+        let (mut previous_rate, mut previous_slope) = (zero, zero);
+        let mut settled = lanes.mask(false);
+        let mut count = zero;
+        let mut search = DelaySearch::<L>::new(lanes, t, delay);
+        for turn in 0..turns {
+            let side = if own { search.side } else { zero };
+            let p = if own {
+                evaluate_point::<L, true>(lanes, t, rate, delay, side, alone, None, work)
+            } else {
+                evaluate_point::<L, false>(lanes, t, rate, delay, side, alone, None, work)
+            };
+            count = lanes.select(settled, count, count + one);
+            drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
+            settled = settled | drop.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
+            if turn + 1 < turns {
+                let mut next_rate = rate;
+                if t.model != Model::Patlak {
+                    let falling = p.slope.lt(zero);
+                    low = lanes.select(falling, low.max(rate), low);
+                    high = lanes.select(falling, high, high.min(rate));
+                    // The second derivative from two slopes, if it makes sense beside that of Gauss and Newton.
+                    let apart = rate - previous_rate;
+                    let moved = apart.abs().gt(zero) & lanes.mask(turn > 0);
+                    let secant = (p.slope - previous_slope) / lanes.select(moved, apart, one);
+                    let sensible =
+                        moved & secant.gt(lanes.splat(0.1) * p.curvature) & secant.lt(lanes.splat(10.0) * p.curvature);
+                    let second = lanes.select(sensible, secant, p.curvature);
+                    let step = -(p.slope / lanes.select(second.gt(zero), second, one));
+                    let step = lanes.select(second.gt(zero), step, zero);
+                    let tried = (rate + step).max(lanes.splat(0.3) * rate).min(lanes.splat(3.0) * rate);
+                    let tried = tried.max(lowest).min(highest);
+                    let corner = lanes.splat(t.corner);
+                    let crosses = (rate.lt(corner) & corner.lt(tried)) | (tried.lt(corner) & corner.lt(rate));
+                    let holds = p.solution.b_free;
+                    let tried = lanes.select(crosses & !holds, corner, tried);
+                    let out = tried.lt(low) | tried.gt(high);
+                    next_rate = lanes.select(out, (low * high).sqrt(), tried);
+                    (previous_rate, previous_slope) = (rate, p.slope);
+                }
+                if own {
+                    let next_delay = search.next(lanes, t, delay, delay_free, &p);
+                    let follow = p.rate_by_delay * (next_delay - delay);
+                    let followed = next_rate + follow;
+                    let fair = followed.gt(half * next_rate) & followed.lt(next_rate + next_rate);
+                    let moves = (next_delay - delay).abs().gt(zero);
+                    next_rate = lanes.select(fair, followed, next_rate).max(lowest).min(highest);
+                    // Another delay has other slopes.
+                    low = lanes.select(moves, lowest, low);
+                    high = lanes.select(moves, highest, high);
+                    previous_rate = lanes.select(moves, next_rate, previous_rate);
+                    delay = next_delay;
+                }
+                rate = next_rate;
+            } else {
+                outcome = p;
+            }
+        }
+        let here = Valley { value: zero, depth: zero, rate, delay };
+        let sse = outcome.sse;
+        match found {
+            Some((before, before_sse)) if round == 1 => {
+                let better = sse.lt(before_sse);
+                chosen = choose(lanes, better, &here, &before);
+                iterations = iterations + lanes.select(rival, count, zero);
+            }
+            None => {
+                found = Some((here, sse));
+                chosen = here;
+                iterations = count;
+            }
+            _ => {}
+        }
+    }
+    let limit = lanes.splat(UNFINISHED.0) * outcome.sse + lanes.splat(UNFINISHED.1) * samples.squares;
+    let outwards =
+        (chosen.rate.le(lowest) & outcome.slope.gt(zero)) | (chosen.rate.ge(highest) & outcome.slope.lt(zero));
+    let not_converged = drop.gt(limit) & !outwards;
+    Fit { rate: chosen.rate, delay: chosen.delay, delay_free, point: outcome, iterations, not_converged }
+}
+
+#[inline(always)]
+fn choose<L: Lanes>(lanes: L, mask: L::M, a: &Valley<L::F>, b: &Valley<L::F>) -> Valley<L::F> {
+    Valley {
+        value: lanes.select(mask, a.value, b.value),
+        depth: lanes.select(mask, a.depth, b.depth),
+        rate: lanes.select(mask, a.rate, b.rate),
+        delay: lanes.select(mask, a.delay, b.delay),
+    }
+}
+
+/// The search for a delay from an entry of the dictionary on: first to which side of it the sum of squares falls (it may
+/// have a kink there), then between delays of falling and rising slope.
+struct DelaySearch<L: Lanes> {
+    low: L::F,
+    high: L::F,
+    /// To which side of a knot the input function is looked up.
+    side: L::F,
+    left_slope: L::F,
+    previous_delay: L::F,
+    previous_slope: L::F,
+    turn: usize,
+    /// Whether the kink is the minimum.
+    kink: L::M,
+}
+
+impl<L: Lanes> DelaySearch<L> {
+    #[inline(always)]
+    fn new(lanes: L, t: &Tables, delay: L::F) -> Self {
+        let zero = lanes.splat(0.0);
+        let (lower, upper) = t.delay.bounds;
+        let reach = lanes.splat(t.delay.reach);
+        Self {
+            low: (delay - reach).max(lanes.splat(lower)),
+            high: (delay + reach).min(lanes.splat(upper)),
+            side: lanes.splat(t.delay.aside),
+            left_slope: zero,
+            previous_delay: delay,
+            previous_slope: zero,
+            turn: 0,
+            kink: lanes.mask(false),
+        }
+    }
+
+    /// The next delay, from the slope at this one.
+    #[inline(always)]
+    fn next(&mut self, lanes: L, t: &Tables, delay: L::F, free: L::M, p: &Point<L::F, L::M>) -> L::F {
+        let zero = lanes.splat(0.0);
+        let one = lanes.splat(1.0);
+        let aside = lanes.splat(t.delay.aside);
+        self.turn += 1;
+        // The rate settles first, then both sides of the start are looked at: a later time is an earlier delay.
+        match self.turn {
+            1 | 2 => return delay,
+            3 => {
+                self.left_slope = p.delay_slope;
+                self.side = -aside;
+                return delay;
+            }
+            4 => {
+                let right_slope = p.delay_slope;
+                let falls_left = self.left_slope.gt(zero);
+                let falls_right = right_slope.lt(zero);
+                self.kink = !falls_left & !falls_right;
+                self.side = lanes.select(falls_left, aside, -aside);
+                self.high = lanes.select(falls_left, delay, self.high);
+                self.low = lanes.select(falls_left, self.low, delay);
+                self.previous_slope = lanes.select(falls_left, self.left_slope, right_slope);
+            }
+            _ => {
+                let falling = p.delay_slope.lt(zero);
+                self.low = lanes.select(falling, self.low.max(delay), self.low);
+                self.high = lanes.select(falling, self.high, self.high.min(delay));
+            }
+        }
+        let slope = if self.turn == 4 { self.previous_slope } else { p.delay_slope };
+        let apart = delay - self.previous_delay;
+        let moved = apart.abs().gt(zero);
+        let secant = (slope - self.previous_slope) / lanes.select(moved, apart, one);
+        let sensible =
+            moved & secant.gt(lanes.splat(0.2) * p.delay_curvature) & secant.lt(lanes.splat(20.0) * p.delay_curvature);
+        let second = lanes.select(sensible, secant, p.delay_curvature);
+        let step = -(slope / lanes.select(second.gt(zero), second, one));
+        let tried = delay + lanes.select(second.gt(zero), step, zero);
+        let tried = tried.max(lanes.splat(t.delay.bounds.0)).min(lanes.splat(t.delay.bounds.1));
+        let out = tried.lt(self.low) | tried.gt(self.high);
+        let middle = lanes.splat(0.5) * (self.low + self.high);
+        let next = lanes.select(out, middle, tried);
+        self.previous_delay = delay;
+        self.previous_slope = slope;
+        lanes.select(free & !self.kink, next, delay)
+    }
+}

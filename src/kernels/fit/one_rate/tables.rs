@@ -1,0 +1,420 @@
+//! What is decided once for all voxels, in f64 on the host: the axis, the dictionary of rates, the bounds.
+
+use super::super::axis::{Knots, Steps};
+use super::super::convolution::{WEIGHTS, convolve};
+use super::super::outputs::{Plan, plan};
+use super::super::{Delay, Method, Model, Parameter, PharmacokineticFit};
+use super::PreparedOneRate;
+use crate::error::{Error, Result};
+use crate::kernel::Input;
+use crate::kernel::lanes::{Double, Table};
+use crate::maps::SettingValue;
+
+/// Neighbouring rates of the dictionary, as a ratio: between them the sum of squares is close to a parabola.
+const RATIO: f64 = 1.6;
+/// The same beyond the rates that shape a curve, where only the bounds still change anything.
+const OUTER_RATIO: f64 = 5.0;
+/// Rates below this share of 1 / duration shape no curve any more.
+const SLOWEST_SHARE: f64 = 0.02;
+/// Rates above this many per shortest interval shape no curve any more.
+const FASTEST_SHARE: f64 = 30.0;
+/// The rates that are searched: 1/s.
+const LOWEST_RATE: f64 = 1e-7;
+const HIGHEST_RATE: f64 = 1e5;
+/// Delays of the dictionary are as far apart as half a frame, but within these: s.
+const FINEST_DELAY: f64 = 0.5;
+const COARSEST_DELAY: f64 = 2.0;
+
+/// What a model has beside c_p (*) exp(-rate t).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Companion {
+    /// Nothing.
+    None,
+    /// c_p.
+    Input,
+    /// The integral of c_p.
+    Integral,
+}
+
+/// Bounds in the fit's units: on the coefficient of the companion, on that of the convolution, and on the latter divided
+/// by the rate. For the uptake model: on PS, F_p and v_p.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Bounds {
+    pub(super) companion: (f64, f64),
+    pub(super) flow: (f64, f64),
+    pub(super) volume: (f64, f64),
+}
+
+/// Unit vectors of the convolutions at the dictionary's rates, orthogonal to the companion, for one delay.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Dictionary {
+    /// One vector per rate, frame by frame.
+    pub(super) vectors: Table,
+    /// Length of the convolution after the companion is projected out.
+    pub(super) length: Table,
+    /// Its coefficient on the companion: what was projected out.
+    pub(super) overlap: Table,
+    /// The companion at the frames, its sum of squares and the inverse of that.
+    pub(super) companion: Table,
+    pub(super) companion_squares: f64,
+    pub(super) inverse_squares: f64,
+}
+
+/// The tables of the one-rate kernel. Times are in seconds after the first frame.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    pub(super) model: Model,
+    pub(super) method: Method,
+    pub(super) companion: Companion,
+    pub(super) n: usize,
+    /// Row of each frame in a curve: not all frames are left where samples are skipped.
+    pub(super) row_of_frame: Vec<usize>,
+    pub(super) all_frames: usize,
+    pub(super) slope: f64,
+    pub(super) intercept: f64,
+    pub(super) bounds: Bounds,
+    /// In the fit's units, by the parameters' places.
+    pub(super) parameter_bounds: [(f64, f64); Parameter::ALL.len()],
+    pub(super) fixed_delay: f64,
+    /// The rate at which both upper bounds meet.
+    pub(super) corner: f64,
+    pub(super) rates: Table,
+    /// One per delay that is searched; the first is that of a delay that isn't.
+    pub(super) dictionaries: Vec<Dictionary>,
+    /// From the first knot to the last frame; from knot to knot where the delay is a voxel's own.
+    pub(super) steps: Steps,
+    /// For the linear method and Patlak: the integral of c_p at the frames.
+    pub(super) integral: Table,
+    pub(super) frame_times: Table,
+    pub(super) linear: LinearTables,
+    pub(super) delay: DelayTables,
+    pub(super) plan: Plan,
+}
+
+/// What the linear method needs: an orthonormal basis of the columns that all voxels share.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LinearTables {
+    /// Half of each interval between frames: s.
+    pub(super) half_steps: Table,
+    /// The first column, the integral of c_p, as a unit vector, and its length.
+    pub(super) first: Table,
+    pub(super) first_length: f64,
+    /// The second column without the first as a unit vector, its length, and its coefficient on the first.
+    pub(super) second: Table,
+    pub(super) second_length: f64,
+    pub(super) second_on_first: f64,
+}
+
+/// What a voxel's own delay needs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DelayTables {
+    /// Whether voxels have their own delay.
+    pub(super) own: bool,
+    /// Whether it comes from the first extra layer, where that isn't NaN.
+    pub(super) layer: bool,
+    /// Whether it is fitted in some voxels.
+    pub(super) fitted: bool,
+    /// Its bounds in s.
+    pub(super) bounds: (f64, f64),
+    /// Searched, ascending, in s; and the largest distance between two of them.
+    pub(super) nodes: Table,
+    pub(super) reach: f64,
+    pub(super) knot_times: Table,
+    pub(super) knot_values: Table,
+    /// Slope after each knot; 0 after the last.
+    pub(super) knot_slopes: Table,
+    /// Integral up to each knot.
+    pub(super) knot_integrals: Table,
+    /// Halvings that find a knot.
+    pub(super) halvings: usize,
+    /// A fraction of a step, for looking to either side of a kink.
+    pub(super) aside: f64,
+}
+
+/// Decides everything that is shared by all voxels.
+pub(in super::super) fn prepare(settings: &PharmacokineticFit, input: &Input<'_>) -> Result<PreparedOneRate> {
+    let series = input.series;
+    settings.check(series)?;
+    let scaling = series.scaling();
+    let frames: Vec<usize> = (0..series.frames()).collect();
+    let tables = build(settings, series.times()?.seconds(), &frames, (scaling.slope, scaling.intercept))?;
+    let mut record = settings.record();
+    if tables.delay.fitted {
+        record.push(("delays_searched".into(), SettingValue::Number(tables.delay.nodes.len() as f64)));
+    }
+    record.push(("rates_searched".into(), SettingValue::Number(tables.rates.len() as f64)));
+    let extra = match &settings.delay {
+        Delay::PerVoxel(map) => vec![map.flat().to_vec()],
+        _ => Vec::new(),
+    };
+    Ok(PreparedOneRate { tables, record, extra, settings: settings.clone(), times: series.times()?.seconds().to_vec() })
+}
+
+/// The tables for a curve of which these frames are left.
+pub(super) fn build(
+    settings: &PharmacokineticFit,
+    times: &[f64],
+    frames: &[usize],
+    (slope, intercept): (f64, f64),
+) -> Result<Tables> {
+    let model = settings.model;
+    if settings.method == Method::Linear && matches!(settings.delay, Delay::Free | Delay::PerVoxel(_)) {
+        let mend = "the linear method takes no delay or the same one for all voxels; fit delays with the nonlinear one";
+        return Err(Error::setting("delay", settings.delay.to_text(), mend));
+    }
+    let origin = times[0];
+    let t: Vec<f64> = frames.iter().map(|i| times[*i] - origin).collect();
+    let knot_times: Vec<f64> = settings.input.times_s().iter().map(|t| t - origin).collect();
+    let knots = Knots { times: &knot_times, values: settings.input.concentration_mm() };
+    let companion = match model {
+        Model::Tofts | Model::OneCompartment => Companion::None,
+        Model::ExtendedTofts | Model::Patlak => Companion::Input,
+        Model::TwoCompartmentUptake => Companion::Integral,
+    };
+    let bounds = bounds(settings)?;
+    let own = matches!(settings.delay, Delay::Free | Delay::PerVoxel(_));
+    let fixed = match settings.delay {
+        Delay::Fixed(seconds) => seconds,
+        _ => 0.0,
+    };
+    let arrival = knot_times[0] + fixed;
+    if !own && arrival >= t[t.len() - 1] {
+        let mend = "it begins after the last frame: check its times, and the delay";
+        return Err(Error::setting("input function", format!("from {} s on", settings.input.times_s()[0]), mend));
+    }
+    let rates = rates(model, &t, &bounds);
+    let delay = delay_tables(settings, &t, knots, own);
+    let dictionary = |delay: f64| dictionary(&t, knots, delay, companion, &rates, model);
+    let dictionaries: Vec<Dictionary> =
+        if own { delay.nodes.iter().map(|delay| dictionary(*delay)).collect() } else { vec![dictionary(fixed)] };
+    let steps = if own { Steps::new(&knot_times, knots, 0.0) } else { Steps::new(&t, knots, fixed) };
+    let shifted: Vec<f64> = t.iter().map(|t| t - fixed).collect();
+    let linear = linear_tables(settings, &t, &shifted, knots);
+    Ok(Tables {
+        linear,
+        parameter_bounds: Parameter::ALL.map(|parameter| settings.internal_bounds(parameter)),
+        fixed_delay: fixed,
+        model,
+        method: settings.method,
+        companion,
+        n: t.len(),
+        row_of_frame: frames.to_vec(),
+        all_frames: times.len(),
+        slope,
+        intercept,
+        corner: if model == Model::Patlak { -1.0 } else { bounds.flow.1 / bounds.volume.1 },
+        bounds,
+        rates: rates.into_iter().collect(),
+        dictionaries,
+        steps,
+        integral: knots.integral(&shifted).into_iter().collect(),
+        frame_times: t.into_iter().collect(),
+        delay,
+        plan: plan(settings, times.len())?,
+    })
+}
+
+/// Which bound is on what.
+fn bounds(settings: &PharmacokineticFit) -> Result<Bounds> {
+    let of = |parameter| settings.internal_bounds(parameter);
+    let bounds = match settings.model {
+        Model::Tofts => {
+            Bounds { companion: (0.0, 0.0), flow: of(Parameter::Ktrans), volume: of(Parameter::ExtravascularVolume) }
+        }
+        Model::ExtendedTofts => Bounds {
+            companion: of(Parameter::PlasmaVolume),
+            flow: of(Parameter::Ktrans),
+            volume: of(Parameter::ExtravascularVolume),
+        },
+        Model::OneCompartment => {
+            Bounds { companion: (0.0, 0.0), flow: of(Parameter::PlasmaFlow), volume: of(Parameter::Volume) }
+        }
+        // Patlak has no rate: no volume beside the plasma's.
+        Model::Patlak => {
+            Bounds { companion: of(Parameter::PlasmaVolume), flow: of(Parameter::ExchangeFlow), volume: (0.0, 1.0) }
+        }
+        Model::TwoCompartmentUptake => Bounds {
+            companion: of(Parameter::ExchangeFlow),
+            flow: of(Parameter::PlasmaFlow),
+            volume: of(Parameter::PlasmaVolume),
+        },
+    };
+    if settings.model == Model::TwoCompartmentUptake {
+        for parameter in settings.model.parameters() {
+            let lower = settings.bounds[parameter.index()].0;
+            if lower != 0.0 {
+                let mend = "this model's lower bounds must be 0: raise none, judge its maps instead";
+                return Err(Error::setting(format!("lower bound of {}", parameter.quantity().id), lower, mend));
+            }
+        }
+    }
+    Ok(bounds)
+}
+
+/// The rates of the dictionary: dense where they shape curves, wider apart outside; within what the bounds allow.
+fn rates(model: Model, t: &[f64], bounds: &Bounds) -> Vec<f64> {
+    if model == Model::Patlak {
+        return vec![0.0];
+    }
+    let duration = t[t.len() - 1] - t[0];
+    let shortest = t.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
+    let (slow, fast) = (SLOWEST_SHARE / duration, FASTEST_SHARE / shortest);
+    let lowest = LOWEST_RATE.max(bounds.flow.0 / bounds.volume.1);
+    let highest = if bounds.volume.0 > 0.0 { HIGHEST_RATE.min(bounds.flow.1 / bounds.volume.0) } else { HIGHEST_RATE };
+    let corner = bounds.flow.1 / bounds.volume.1;
+    let mut rates = vec![lowest];
+    let mut rate: f64 = lowest;
+    while rate < highest {
+        let ratio = if rate >= 0.9 * slow && rate < fast { RATIO } else { OUTER_RATIO };
+        let mut next = rate * ratio;
+        if rate < slow && next > slow {
+            next = slow;
+        }
+        // Where the bounds meet, the sum of squares has a kink: a rate of its own.
+        if rate < corner * (1.0 - 1e-9) && next > corner * 0.8 {
+            next = corner;
+        }
+        rate = next.min(highest);
+        rates.push(rate);
+    }
+    rates
+}
+
+/// The companion at the frames, and the dictionary's unit vectors.
+fn dictionary(
+    t: &[f64],
+    knots: Knots<'_>,
+    delay: f64,
+    companion: Companion,
+    rates: &[f64],
+    model: Model,
+) -> Dictionary {
+    let shifted: Vec<f64> = t.iter().map(|t| t - delay).collect();
+    let integral = knots.integral(&shifted);
+    let beside: Vec<f64> = match companion {
+        Companion::None => vec![0.0; t.len()],
+        Companion::Input => shifted.iter().map(|t| knots.at(*t)).collect(),
+        Companion::Integral => integral.clone(),
+    };
+    let squares: f64 = beside.iter().map(|x| x * x).sum();
+    let inverse_squares = if squares > 0.0 { 1.0 / squares } else { 0.0 };
+    let (mut vectors, mut lengths, mut overlaps) = (Vec::new(), Vec::new(), Vec::new());
+    let arrives = knots.times[0] + delay < t[t.len() - 1];
+    let steps = if arrives { Steps::new(t, knots, delay) } else { Steps { before: t.len(), ..Steps::default() } };
+    let mut memory = vec![0.0; WEIGHTS * steps.lengths.len()];
+    let mut by_rate = vec![0.0; t.len()];
+    for rate in rates {
+        let mut values = vec![0.0; t.len()];
+        if model == Model::Patlak {
+            values.clone_from(&integral);
+        } else if arrives {
+            convolve(Double, &steps, *rate, &mut memory, &mut values, &mut by_rate);
+        }
+        // Twice, so that what is left is orthogonal to the last digit.
+        let mut overlap = 0.0;
+        for _ in 0..2 {
+            let share = values.iter().zip(&beside).map(|(b, x)| b * x).sum::<f64>() * inverse_squares;
+            values.iter_mut().zip(&beside).for_each(|(b, x)| *b -= share * x);
+            overlap += share;
+        }
+        let length = values.iter().map(|b| b * b).sum::<f64>().sqrt();
+        let inverse = if length > 0.0 { 1.0 / length } else { 0.0 };
+        vectors.extend(values.iter().map(|b| b * inverse));
+        lengths.push(length);
+        overlaps.push(overlap);
+    }
+    Dictionary {
+        vectors: vectors.into_iter().collect(),
+        length: lengths.into_iter().collect(),
+        overlap: overlaps.into_iter().collect(),
+        companion: beside.into_iter().collect(),
+        companion_squares: squares,
+        inverse_squares,
+    }
+}
+
+/// Tables for delays of the voxels' own.
+fn delay_tables(settings: &PharmacokineticFit, t: &[f64], knots: Knots<'_>, own: bool) -> DelayTables {
+    if !own {
+        return DelayTables::default();
+    }
+    let fitted = settings.delay.is_fitted();
+    let (lower, upper) = settings.internal_bounds(Parameter::Delay);
+    let shortest = |times: &[f64]| times.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
+    let spacing = shortest(t).max(shortest(knots.times));
+    let finest = if spacing < FINEST_DELAY { spacing * (FINEST_DELAY / spacing).ceil() } else { spacing };
+    let step = finest / (finest / COARSEST_DELAY).ceil().max(1.0);
+    // Multiples of the step, for there the kinks of an even axis are; and the bounds.
+    let (mut first, mut last) = if fitted { (lower, upper) } else { (f64::INFINITY, f64::NEG_INFINITY) };
+    if let Delay::PerVoxel(map) = &settings.delay {
+        for seconds in map.flat().iter().filter(|seconds| seconds.is_finite()) {
+            (first, last) = (first.min(f64::from(*seconds)), last.max(f64::from(*seconds)));
+        }
+    }
+    if first > last {
+        (first, last) = (0.0, 0.0);
+    }
+    let mut nodes = vec![first];
+    let mut multiple = (first / step).floor() + 1.0;
+    while multiple * step < last {
+        if multiple * step > first + 1e-6 * step {
+            nodes.push(multiple * step);
+        }
+        multiple += 1.0;
+    }
+    if last > first {
+        nodes.push(last);
+    }
+    let count = knots.times.len();
+    let slopes = (0..count).map(|i| {
+        if i + 1 < count {
+            (knots.values[i + 1] - knots.values[i]) / (knots.times[i + 1] - knots.times[i])
+        } else {
+            0.0
+        }
+    });
+    DelayTables {
+        own,
+        layer: matches!(settings.delay, Delay::PerVoxel(_)),
+        fitted,
+        bounds: (lower, upper),
+        reach: nodes.windows(2).map(|w| w[1] - w[0]).fold(1e-3, f64::max),
+        nodes: nodes.into_iter().collect(),
+        knot_slopes: slopes.collect(),
+        knot_integrals: knots.integral(knots.times).into_iter().collect(),
+        knot_values: knots.values.iter().copied().collect(),
+        halvings: count.next_power_of_two().trailing_zeros() as usize + 1,
+        aside: 1e-3 * shortest(knots.times),
+        knot_times: knots.times.iter().copied().collect(),
+    }
+}
+
+/// The columns that the linear method shares: the integral of c_p, and c_p itself or the integral's integral.
+fn linear_tables(settings: &PharmacokineticFit, t: &[f64], shifted: &[f64], knots: Knots<'_>) -> LinearTables {
+    if settings.method != Method::Linear {
+        return LinearTables::default();
+    }
+    let first = knots.integral(shifted);
+    let second: Vec<f64> = match settings.model {
+        Model::Tofts | Model::OneCompartment => vec![0.0; t.len()],
+        Model::ExtendedTofts | Model::Patlak => shifted.iter().map(|t| knots.at(*t)).collect(),
+        Model::TwoCompartmentUptake => knots.double_integral(shifted),
+    };
+    let length = |column: &[f64]| column.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let unit = |column: Vec<f64>, length: f64| -> Table {
+        column.into_iter().map(|x| if length > 0.0 { x / length } else { 0.0 }).collect()
+    };
+    let first_length = length(&first);
+    let first = unit(first, first_length);
+    let second_on_first: f64 = first.iter().zip(&second).map(|(a, b)| a * b).sum();
+    let rest: Vec<f64> = first.iter().zip(&second).map(|(a, b)| b - second_on_first * a).collect();
+    let second_length = length(&rest);
+    LinearTables {
+        half_steps: t.windows(2).map(|w| 0.5 * (w[1] - w[0])).collect(),
+        second: unit(rest, second_length),
+        first,
+        first_length,
+        second_length,
+        second_on_first,
+    }
+}
