@@ -110,13 +110,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         Some(path) => path.clone(),
         None => generate(arguments.size.0, scratch.path())?,
     };
-    let mut options = ReadOptions::new();
-    if let Some(spacing) = arguments.times.dt {
-        options = options.frame_spacing_s(spacing);
-    }
-    if let Some(file) = &arguments.times.times {
-        options = options.times_file(file);
-    }
+    let options = arguments.times.options();
 
     // The whole jobs first, with nothing else in memory.
     let mut jobs = Vec::new();
