@@ -158,7 +158,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             "best_compressor": floors::COMPRESSOR,
             "devices": devices,
         });
-        support::write_file(file, &format!("{all:#}\n"))?;
+        support::write_file(file, format!("{all:#}\n"))?;
     }
     Ok(())
 }

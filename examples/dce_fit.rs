@@ -14,10 +14,15 @@ use clap::{Parser, ValueEnum};
 use perfuse::analysis::dce::{OnsetDelay, select_model};
 use perfuse::input_function::Haematocrit;
 use perfuse::io::{Overwrite, SaveOptions};
+use perfuse::kernels::descriptors::MapSelection;
+use perfuse::kernels::fit::brix::{BrixFit, BrixOnset};
 use perfuse::kernels::fit::{Delay, FitCurves, Method, Model, Parameter, PharmacokineticFit};
 use perfuse::reduction::Reductions;
 use perfuse::render::CurvePlot;
-use perfuse::{Engine, InputFunction, Maps, Mask, Result, RunOptions, Series, SettingValue, SignalKind, status};
+use perfuse::{
+    Descriptors, Engine, Error, InputFunction, Maps, Mask, Result, RunOptions, Series, SettingValue, SignalKind,
+    VoxelMap, status,
+};
 use support::arguments::{Device, Region, Source, Times};
 use support::conversion::{Conversion, Converted};
 use support::input::Input;
@@ -60,7 +65,7 @@ struct Arguments {
     /// The model: tofts, extended_tofts, patlak, two_compartment_uptake, two_compartment_exchange, one_compartment or brix; or
     /// several between commas, of which each voxel takes the one with the smallest AICc, e.g. --model tofts,extended_tofts
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', required = true)]
-    model: Vec<Model>,
+    model: Vec<ModelChoice>,
     /// How it is fitted: nonlinear least squares within bounds, or the faster linear form, e.g. --method linear
     #[arg(long, value_name = "nonlinear|linear", default_value = "nonlinear")]
     method: Method,
@@ -107,6 +112,25 @@ enum Curves {
     Fitted,
     Residual,
     Both,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ModelChoice {
+    /// Of the concentration.
+    Kinetic(Model),
+    /// Of the signal itself.
+    Brix,
+}
+
+impl FromStr for ModelChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "brix" => Ok(Self::Brix),
+            model => model.parse().map(Self::Kinetic).map_err(|error: Error| format!("{error}, or brix")),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -160,6 +184,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     let (engine, input) =
         Input::load_beside(&arguments.device, &arguments.source, &arguments.times, &arguments.region, bars)?;
     let mask = input.mask.as_ref();
+    if arguments.model.contains(&ModelChoice::Brix) {
+        return run_brix(arguments, &engine, &input, bars);
+    }
     let converted = arguments.conversion.run(&engine, &input.series, mask, bars)?;
     let artery = Artery::find(arguments, &converted, mask, &engine)?;
     let fits = arguments.fits(&converted.tissue, &artery.plasma, mask, &engine)?;
@@ -207,6 +234,71 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Brix's model of the relative signal: no conversion, no input function.
+fn run_brix(arguments: &Arguments, engine: &Engine, input: &Input, bars: Bars) -> Result<()> {
+    let refuse = |name: &str, value: &str, mend: &str| {
+        Err(Error::Setting { name: name.into(), value: value.into(), mend: mend.into() })
+    };
+    if arguments.model.len() > 1 {
+        return refuse("--model", "brix beside others", "its signal and their concentrations have no AICc in common");
+    }
+    if arguments.conversion.kind() != SignalKind::Signal {
+        return refuse("--kind", arguments.conversion.kind().as_str(), "brix describes signal; use --kind signal");
+    }
+    if arguments.method == Method::Linear {
+        return refuse("--method", "linear", "brix has no linear form; leave it out");
+    }
+    if !arguments.bounds.is_empty() {
+        return refuse(
+            "--bounds",
+            "given",
+            "those of brix are fixed: brix_a 20, kep 60 1/min, kel 5 1/min; leave it out",
+        );
+    }
+    let mask = input.mask.as_ref();
+    let mut options = RunOptions::new();
+    if let Some(mask) = mask {
+        options = options.mask(mask);
+    }
+    let onset = match arguments.delay {
+        DelayChoice::None | DelayChoice::Free => BrixOnset::Free,
+        DelayChoice::Seconds(seconds) => BrixOnset::Fixed(seconds),
+        DelayChoice::Onset => {
+            let kernel = Descriptors::new().baseline(arguments.conversion.baseline.clone());
+            let maps = engine.run_with(&kernel.maps(MapSelection::only(["onset"])), &input.series, &options)?;
+            BrixOnset::PerVoxel(VoxelMap::from_array(maps.get("onset")?))
+        }
+    };
+    let curves = arguments.fit_curves();
+    let fit = BrixFit::new().baseline(arguments.conversion.baseline.clone()).onset(onset).curves(curves);
+    let mut maps = {
+        let bar = bars.counts("fitting");
+        let tell = bar.teller();
+        let options = arguments.device.limit(options.progress(move |done, all| tell(done as u64, all as u64)));
+        engine.run_with(&fit, &input.series, &options)?
+    };
+    maps.record_mut().stages.insert(0, input.read.clone());
+    let mut options = SaveOptions::new();
+    let pictures = arguments.out.join("pictures");
+    if arguments.force {
+        options = options.overwrite(Overwrite::Replace);
+        pictures::remove_earlier(&pictures, &CURVES)?;
+    }
+    if let Some(mask) = mask {
+        options = options.mask(mask);
+    }
+    let files = maps.save_with(&arguments.out, &options)?.files.len();
+    if arguments.pictures == Pictures::Montage {
+        let bar = bars.counts("drawing");
+        pictures::montages(&pictures, &maps, &input.series, input.outline.as_ref(), DOUBTFUL, &bar)?;
+    }
+    if !arguments.quiet {
+        let text = summary::series_lines(&maps, &input.series) + &summary::voxel_lines(&maps, mask);
+        support::print(&format!("{text}written    {files} files in {}\n", arguments.out.display()));
+    }
+    Ok(())
+}
+
 /// The input function in plasma, and what it rests on.
 struct Artery {
     found: ResolvedInputFunction,
@@ -233,6 +325,15 @@ impl Artery {
 }
 
 impl Arguments {
+    fn fit_curves(&self) -> FitCurves {
+        match self.curves {
+            Curves::None => FitCurves::None,
+            Curves::Fitted => FitCurves::Fitted,
+            Curves::Residual => FitCurves::Residual,
+            Curves::Both => FitCurves::Both,
+        }
+    }
+
     fn fits(
         &self,
         series: &Series,
@@ -253,18 +354,17 @@ impl Arguments {
                 Delay::PerVoxel(settings.run(engine, series, plasma, &options)?.map)
             }
         };
-        let curves = match self.curves {
-            Curves::None => FitCurves::None,
-            Curves::Fitted => FitCurves::Fitted,
-            Curves::Residual => FitCurves::Residual,
-            Curves::Both => FitCurves::Both,
-        };
+        let curves = self.fit_curves();
         let fit = |model: &Model| {
             let fit =
                 PharmacokineticFit::new(*model, plasma.clone()).method(self.method).delay(delay.clone()).curves(curves);
             self.bounds.iter().fold(fit, |fit, Bounds(parameter, low, high)| fit.bounds(*parameter, *low, *high))
         };
-        Ok(self.model.iter().map(fit).collect())
+        let kinetic = self.model.iter().filter_map(|choice| match choice {
+            ModelChoice::Kinetic(model) => Some(model),
+            ModelChoice::Brix => None,
+        });
+        Ok(kinetic.map(fit).collect())
     }
 }
 
@@ -320,7 +420,7 @@ fn save(
         options = options.mask(mask);
     }
     files += maps.save_with(&arguments.out, &options)?.files.len();
-    support::write_file(&arguments.out.join("input_function.csv"), &artery.plasma.to_csv())?;
+    support::write_file(&arguments.out.join("input_function.csv"), artery.plasma.to_csv())?;
     Ok((files, start.elapsed().as_secs_f64()))
 }
 

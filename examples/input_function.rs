@@ -93,7 +93,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             std::fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
         }
     }
-    support::write_file(&folder.join("input_function.csv"), &exported.to_csv())?;
+    support::write_file(&folder.join("input_function.csv"), exported.to_csv())?;
     let record = record(&found, exported, series, &converted.assumed);
     let text = serde_json::to_string_pretty(&record).expect("numbers and texts") + "\n";
     support::write_file(&folder.join("input_function.json"), &text)?;

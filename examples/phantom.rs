@@ -34,6 +34,9 @@ struct Arguments {
     /// Voxels along x, y and z; the head fills whatever there is, e.g. --shape 64,64,8
     #[arg(long, value_name = "X,Y,Z", default_value = "128,128,12")]
     shape: Numbers<3>,
+    /// Voxel size along x, y and z in mm, e.g. --voxel-size 0.5,0.5,1.4
+    #[arg(long, value_name = "X,Y,Z", default_value = "1.8,1.8,5")]
+    voxel_size: Numbers<3, f64>,
     /// Seconds between frames, e.g. --dt 1.5
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
     dt: f64,
@@ -71,6 +74,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let noise = if arguments.noise == 0.0 { Noise::None } else { Noise::Rician(arguments.noise) };
     let phantom = Phantom::brain_with_lesion()
         .shape(arguments.shape.0)
+        .voxel_size_mm(arguments.voxel_size.0)
         .frames(arguments.frames, arguments.dt)
         .bolus_arrival_s(arguments.arrival)
         .noise(noise)
@@ -95,6 +99,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         Tissue::ALL.iter().map(|tissue| json!({"label": tissue.label(), "name": tissue.name()})).collect();
     let about = json!({
         "shape": phantom.series.shape(),
+        "voxel_size_mm": arguments.voxel_size.0,
         "frame_spacing_s": arguments.dt,
         "bolus_arrival_s": arguments.arrival,
         "noise": {"kind": "rician", "sd": arguments.noise, "seed": arguments.seed},
@@ -102,7 +107,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         "labels": tissues,
         "truth": maps,
     });
-    support::write_file(&record, &format!("{about:#}\n"))?;
+    support::write_file(&record, format!("{about:#}\n"))?;
 
     if !arguments.quiet {
         let [x, y, z, t] = phantom.series.shape();

@@ -1,5 +1,5 @@
-// Semi-quantitative maps in one pass. src/kernels/descriptors/reference.rs and onset.rs are the definition: the same
-// names, order and guards. Amplitudes are in stored units, as differences from the voxel's first sample; times are in
+// Semi-quantitative maps in one pass. src/kernels/descriptors/reference.rs, areas.rs and onset.rs are the definition:
+// the same names, order and guards. Amplitudes are in stored units, as differences from the voxel's first sample; times are in
 // seconds after the first frame; results are scaled when they are written.
 
 struct Settings {
@@ -54,7 +54,11 @@ struct Settings {
     inv_recovery: f32,
     inv_late: f32,
     inv_slope_window: f32,
-    padding: u32,
+    slope_unit: f32,
+    area_unit: f32,
+    even: u32,
+    moment_weights_at: u32,
+    weight_sums_at: u32,
     windows: array<vec4<f32>, 2>,
     slots: array<vec4<i32>, 13>,
 }
@@ -324,9 +328,8 @@ fn find_steepest_rise(peak: Peak) -> SteepestRise {
             var slope = 0.0;
             var sum = 0.0;
             for (var j = 0u; j < w; j++) {
-                let e = e_at(i + j);
-                slope += e * tables[(*s).slope_weights_at + (i - start) * w + j];
-                sum += e;
+                slope += height_at(i + j) * tables[(*s).slope_weights_at + (i - start) * w + j];
+                sum += e_at(i + j);
             }
             if !found || slope > steepest.slope {
                 let time = tables[(*s).slope_times_at + i - start];
@@ -334,12 +337,12 @@ fn find_steepest_rise(peak: Peak) -> SteepestRise {
             }
             found = true;
         }
+        steepest.slope *= (*s).slope_unit;
     } else {
         // An early peak leaves fewer samples than a window.
         for (var j = 0u; j < samples; j++) {
-            let e = e_at(start + j);
-            steepest.slope += e * tables[(*s).early_weights_at + (samples - 2u) * w + j];
-            steepest.e += e;
+            steepest.slope += height_at(start + j) * tables[(*s).early_weights_at + (samples - 2u) * w + j];
+            steepest.e += e_at(start + j);
         }
         steepest.time = tables[(*s).early_times_at + samples - 2u];
         steepest.e *= 1.0 / f32(samples);
@@ -385,66 +388,136 @@ fn value_at(time: f32) -> Found {
     return Found(value, time <= u_at(last));
 }
 
-// Weights of the two samples of a segment in the integral over its part from a to b, in units of the segment.
-fn segment_weights(dt: f32, a: f32, b: f32) -> vec2<f32> {
+// Where in the curve a time lies: the segment, and how far along it from 0 to 1.
+struct Place {
+    segment: u32,
+    left: f32,
+    right: f32,
+    along: f32,
+}
+
+fn place(time: f32) -> Place {
+    var segment = uniforms.settings.first_segment;
+    while segment + 2u < uniforms.slab.frames && time >= u_at(segment + 1u) {
+        segment++;
+    }
+    let along = min(max((time - u_at(segment)) * inv_dt_at(segment), 0.0), 1.0);
+    return Place(segment, height_at(segment), height_at(segment + 1u), along);
+}
+
+// The integral of the height from the segment's start.
+fn part(here: Place) -> f32 {
+    let rise = (here.right - here.left) * here.along;
+    return dt_at(here.segment) * here.along * (here.left + rise * 0.5);
+}
+
+// The integral of time times height from the segment's start, times counted from the first frame.
+fn moment_part(here: Place) -> f32 {
+    let rise = (here.right - here.left) * here.along;
+    let x = dt_at(here.segment) * here.along;
+    return u_at(here.segment) * part(here) + x * x * (here.left * 0.5 + rise * (1.0 / 3.0));
+}
+
+// Weights of a segment's two samples in the integral over its part from a to b.
+fn segment_weights(segment: u32, a: f32, b: f32) -> vec2<f32> {
     let length = b - a;
+    let dt = dt_at(segment);
     let right = dt * ((b + a) * length * 0.5);
     return vec2<f32>(dt * length - right, right);
 }
 
-// The exact integral of the piecewise-linear enhancement between two times, as a weighted sum of the samples.
-fn area_between(start: f32, end: f32) -> Integral {
-    var all = Integral(0.0, 0.0, 0.0);
-    var pending = 0.0;
-    for (var i = uniforms.settings.first_segment; i + 1u < uniforms.slab.frames; i++) {
-        let u = u_at(i);
-        if end <= u {
-            break;
-        }
-        if start >= u_at(i + 1u) {
-            continue;
-        }
-        let inv_dt = inv_dt_at(i);
-        let a = min(max((start - u) * inv_dt, 0.0), 1.0);
-        let b = min(max((end - u) * inv_dt, 0.0), 1.0);
-        let w = segment_weights(dt_at(i), a, b);
-        all.value = all.value + w.x * e_at(i) + w.y * e_at(i + 1u);
-        let weight = pending + w.x;
-        all.weights += weight;
-        all.squared_weights += weight * weight;
-        pending = w.y;
+// The sum over whole segments of both heights, weighted for even times by 1.
+fn whole_segments(from_segment: u32, to_segment: u32) -> f32 {
+    let even = uniforms.settings.even != 0u;
+    var sum = 0.0;
+    for (var i = from_segment; i < to_segment; i++) {
+        let pair = height_at(i) + height_at(i + 1u);
+        sum += select(pair * (dt_at(i) * 0.5), pair, even);
     }
-    all.weights += pending;
-    all.squared_weights += pending * pending;
-    return all;
+    return sum;
+}
+
+// Half the duration of a segment; 0 outside the series.
+fn half_step(segment: u32) -> f32 {
+    if segment + 1u >= uniforms.slab.frames {
+        return 0.0;
+    }
+    return dt_at(segment) * 0.5;
+}
+
+// A sum over the samples from one on: 0 of the squared weights of whole segments, 1 of the products with the weights in
+// the moment, 2 of those squared.
+fn weight_sum(sample: u32, which: u32) -> f32 {
+    return tables[uniforms.settings.weight_sums_at + 3u * sample + which];
+}
+
+// The exact integral of the piecewise-linear enhancement from the onset to the end of a window.
+fn window_area(start: Place, onset_time: f32, end_time: f32) -> Integral {
+    let end = place(end_time);
+    let unit = uniforms.settings.area_unit;
+    let length = end_time - onset_time;
+    let whole = unit * whole_segments(start.segment, end.segment);
+    let value = whole + (part(end) - part(start)) - mean * uniforms.settings.sign * length;
+    if end.segment == start.segment {
+        let within = segment_weights(start.segment, start.along, end.along);
+        return Integral(value, length, dot(within, within));
+    }
+    let first = segment_weights(start.segment, start.along, 1.0);
+    let last = segment_weights(end.segment, 0.0, end.along);
+    let ends = first.x * first.x + last.y * last.y;
+    let both = first.y + last.x;
+    if end.segment == start.segment + 1u {
+        return Integral(value, length, ends + both * both);
+    }
+    let second = first.y + half_step(start.segment + 1u);
+    let last_but_one = last.x + half_step(end.segment - 1u);
+    let between = max(weight_sum(start.segment + 2u, 0u) - weight_sum(end.segment, 0u), 0.0);
+    return Integral(value, length, ends + (second * second + between + last_but_one * last_but_one));
+}
+
+// The integral of the heights from the onset to the last frame.
+fn heights_to_end(start: Place) -> f32 {
+    return uniforms.settings.area_unit * whole_segments(start.segment, uniforms.slab.frames - 1u) - part(start);
+}
+
+// The same of the enhancement.
+fn area_to_end(start: Place, onset_time: f32) -> Integral {
+    let length = u_at(uniforms.slab.frames - 1u) - onset_time;
+    let first = segment_weights(start.segment, start.along, 1.0);
+    let second = first.y + half_step(start.segment + 1u);
+    let squares = first.x * first.x + second * second + weight_sum(start.segment + 2u, 0u);
+    return Integral(heights_to_end(start) - mean * uniforms.settings.sign * length, length, squares);
 }
 
 // The exact integral of the time since the onset times the piecewise-linear enhancement, to the last frame.
-fn moment(onset_time: f32) -> Integral {
-    var all = Integral(0.0, 0.0, 0.0);
-    var pending = 0.0;
-    for (var i = uniforms.settings.first_segment; i + 1u < uniforms.slab.frames; i++) {
-        if onset_time >= u_at(i + 1u) {
-            continue;
-        }
-        let u = u_at(i);
-        let dt = dt_at(i);
-        let a = min(max((onset_time - u) * inv_dt_at(i), 0.0), 1.0);
-        let length = 1.0 - a;
-        let first_moment = (1.0 + a) * length * 0.5;
-        let second_moment = (1.0 + a + a * a) * length * (1.0 / 3.0);
-        let since = u - onset_time;
-        let right = dt * (since * first_moment + dt * second_moment);
-        let left = dt * (since * length + dt * first_moment) - right;
-        all.value = all.value + left * e_at(i) + right * e_at(i + 1u);
-        let weight = pending + left;
-        all.weights += weight;
-        all.squared_weights += weight * weight;
-        pending = right;
+fn moment(start: Place, onset_time: f32) -> Integral {
+    let s = &uniforms.settings;
+    let last = uniforms.slab.frames - 1u;
+    let length = u_at(last) - onset_time;
+    let half_square = length * length * 0.5;
+    var sum = 0.0;
+    for (var i = start.segment; i < last; i++) {
+        let at = (*s).moment_weights_at + 2u * i;
+        sum += height_at(i) * tables[at] + height_at(i + 1u) * tables[at + 1u];
     }
-    all.weights += pending;
-    all.squared_weights += pending * pending;
-    return all;
+    let of_time = sum - moment_part(start);
+    let value = (of_time - onset_time * heights_to_end(start)) - mean * (*s).sign * half_square;
+    let a = start.along;
+    let rest_length = 1.0 - a;
+    let first_moment = (1.0 + a) * rest_length * 0.5;
+    let second_moment = (1.0 + a + a * a) * rest_length * (1.0 / 3.0);
+    let dt = dt_at(start.segment);
+    let since = u_at(start.segment) - onset_time;
+    let right = dt * (since * first_moment + dt * second_moment);
+    let left = dt * (since * rest_length + dt * first_moment) - right;
+    let half_after = half_step(start.segment + 1u);
+    let step_after = half_after + half_after;
+    let second = right + step_after * ((since + dt) * 0.5 + step_after * (1.0 / 6.0));
+    let after = start.segment + 2u;
+    let products = weight_sum(after, 1u);
+    let rest = (weight_sum(after, 2u) - onset_time * (products + products))
+        + onset_time * onset_time * weight_sum(after, 0u);
+    return Integral(value, half_square, left * left + second * second + max(rest, 0.0));
 }
 
 fn standard_error(area: Integral, sigma: f32) -> f32 {
@@ -743,6 +816,7 @@ fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid:
     let from_onset = (*s).late_from_onset != 0u;
     let start = onset_time + (*s).late_from;
     let e_last = e_at(last);
+    let from_peak = (*s).even != 0u && !from_onset;
     var count = 0.0;
     var sx = 0.0;
     var sxx = 0.0;
@@ -753,12 +827,22 @@ fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid:
         if inside {
             let x = tables[(*s).to_end_at + i];
             let y = e_at(i) - e_last;
-            count += 1.0;
-            sx += x;
-            sxx += x * x;
             sy += y;
             sxy += x * y;
+            if !from_peak {
+                count += 1.0;
+                sx += x;
+                sxx += x * x;
+            }
         }
+    }
+    if from_peak {
+        // Sums of the first whole numbers and of their squares; the area's unit is half the distance of frames.
+        count = f32(last + 1u - peak.frame);
+        let pairs = count * (count - 1.0);
+        let spacing = 2.0 * (*s).area_unit;
+        sx = pairs * (*s).area_unit;
+        sxx = pairs * (count + count - 1.0) * (spacing * spacing * (1.0 / 6.0));
     }
     let known = select(valid, onset_known, from_onset) && count >= 2.0;
     let determinant = pick(known, count * sxx - sx * sx, 1.0);
@@ -1008,8 +1092,9 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     let started = onset_known && onset_time >= u_at(0u) && onset_time <= u_last;
     past_end = past_end || (onset_known && !started && needs(NEEDS_AREA));
     var area = Integral(0.0, 0.0, 0.0);
+    let start = place(onset_time);
     if asked(SLOT_AUC) || asked(SLOT_AUC_SE) || asked(SLOT_MEAN_RESIDENCE_TIME) {
-        area = area_between(onset_time, u_last);
+        area = area_to_end(start, onset_time);
     }
     if asked(SLOT_AUC) {
         put(SLOT_AUC, area.value * scale, started);
@@ -1018,7 +1103,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         put(SLOT_AUC_SE, standard_error(area, sigma) * scale, started);
     }
     if needs(NEEDS_MOMENT) {
-        let moment = moment(onset_time);
+        let moment = moment(start, onset_time);
         if asked(SLOT_AUMC) {
             put(SLOT_AUMC, moment.value * scale, started);
         }
@@ -1035,7 +1120,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
         let end = onset_time + (*s).windows[i >> 2u][i & 3u];
         let inside = started && end <= u_last;
         past_end = past_end || (onset_known && !inside);
-        let window = area_between(onset_time, end);
+        let window = window_area(start, onset_time, end);
         if asked(SLOT_IAUC + i) {
             put(SLOT_IAUC + i, window.value * scale, inside);
         }

@@ -56,7 +56,7 @@
 //! |---|---|---|
 //! | `gpu` | yes | the GPU engine, through wgpu: Vulkan, Metal, DirectX 12 |
 //! | `nifti` | yes | the module `io`: `Series::open`, `Mask::open`, `VoxelMap::open`, `Maps::save` |
-//! | `render` | yes | the module `render`: montages of maps and plots of curves as PNG |
+//! | `render` | yes | the modules `render` and `report`: maps, curves and cines as pictures, reports as HTML |
 //!
 //! Without features the crate takes arrays and gives arrays, on the CPU.
 //!
@@ -68,11 +68,13 @@
 //! | [`kernels::t1`] | T1 mapping: variable flip angle, inversion recovery, Look-Locker |
 //! | [`kernels::concentration`] | signal to concentration of contrast agent |
 //! | [`kernels::fit`] | pharmacokinetic models |
-//! | [`analysis`] | what composes kernels: the arterial delay from onsets, the choice between models |
+//! | [`kernels::filling_time`] | when a front arrives and a common level is crossed |
+//! | [`analysis`] | what composes kernels: [`analysis::dce`], the arterial delay from onsets and the choice between models; [`analysis::filling`], how a lesion fills |
 //! | [`input_function`] | the concentration in the artery: population functions, masks, files, detection |
 //! | [`engine`] | what computes; `engine::gpu` lists devices and their limits |
 //! | `io` | reading and writing NIfTI (feature `nifti`) |
-//! | `render` | pictures (feature `render`) |
+//! | `render` | pictures and cines (feature `render`) |
+//! | `report` | reports as one HTML file (feature `render`) |
 //! | [`phantom`] | series with known truth |
 //! | [`status`] | the status bits |
 //! | [`kernel`] | the contract, for writing a kernel |
@@ -94,6 +96,8 @@ mod quantity;
 pub mod reduction;
 #[cfg(feature = "render")]
 pub mod render;
+#[cfg(feature = "render")]
+pub mod report;
 mod series;
 mod special;
 pub mod status;

@@ -344,6 +344,22 @@ quantities! {
         "100 (1 - e_late / e_max), e_late the mean over a given window, the last 30 s unless told; falling signal only";
     CONTRAST_TO_NOISE = "contrast_to_noise", None, "CNR", Dimensionless,
         "e_max / sigma, sigma the noise of the settings";
+    FRONT_ARRIVAL = "front_arrival", None, "T", Seconds,
+        "arrival T of the filling front on the series' own clock: least squares of c + a (1 - exp(-(t - T)/tau)) (c before T), all four free, over the frames of the settings, tau on a logarithmic grid of 24 from half the shortest step to 4 times their duration, then at the vertex of the parabola through the sums of squares; NaN where the voxel doesn't enhance";
+    FRONT_ARRIVAL_SE = "front_arrival_se", None, "SE(T)", Seconds,
+        "standard error of the front's arrival from the fit's covariance (J'J)^-1 SSE/dof, with ln(tau) taken as known to 1.5";
+    FITTED_BASELINE = "fitted_baseline", None, "c", Series,
+        "the constant c before the front's arrival, fitted";
+    FITTED_PLATEAU = "fitted_plateau", None, "a", Series,
+        "the height a that the front's fit approaches, above the constant; extrapolated where the rise is slower than the series is long";
+    RISE_TIME_CONSTANT = "rise_time_constant", None, "tau", Seconds,
+        "time constant tau of the front's fit";
+    FIT_NOISE_SD = "fit_noise_sd", None, "s", Series,
+        "sqrt(SSE/dof) of the front's fit";
+    LEVEL_CROSSING = "level_crossing", None, "T_L", Seconds,
+        "when the isotonic regression of the samples crosses c + L, on the series' own clock, c the fitted constant and L the level of the settings: at the frame where the sums of (sample - c - L) from the first frame on are least, between frames by the least-squares line through the samples around it; NaN where the voxel doesn't enhance or the level isn't reached";
+    LEVEL_CROSSING_SE = "level_crossing_se", None, "SE(T_L)", Seconds,
+        "standard error of the level crossing from that line and the noise of the front's fit";
     SSE = "sse", Some("Q.US1.023"), "SSE", SeriesSquared,
         "sum of the squared residuals, sample minus fitted curve, over all N samples";
     R_SQUARED = "r_squared", None, "R^2", Dimensionless,

@@ -1,6 +1,9 @@
 //! Sums over the whole series that kernels need before they start: the mask's mean curve and the median of the baseline's
 //! standard deviations. Computed once, on the host, in fixed blocks, so that every engine works with identical values.
 
+mod together;
+
+use std::ops::Range;
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
@@ -28,6 +31,8 @@ pub struct Reductions<'a> {
     series: &'a Series,
     mask: Option<&'a Mask>,
     mean: OnceLock<Option<Vec<f64>>>,
+    /// The median of the baseline's standard deviations, with the frames that it is of.
+    noise: OnceLock<(Range<usize>, Option<f64>)>,
     stages: Mutex<Vec<StageTime>>,
     failed: Mutex<Option<Error>>,
 }
@@ -35,7 +40,14 @@ pub struct Reductions<'a> {
 impl<'a> Reductions<'a> {
     /// Nothing is computed yet.
     pub fn new(series: &'a Series, mask: Option<&'a Mask>) -> Self {
-        Self { series, mask, mean: OnceLock::new(), stages: Mutex::default(), failed: Mutex::default() }
+        Self {
+            series,
+            mask,
+            mean: OnceLock::new(),
+            noise: OnceLock::new(),
+            stages: Mutex::default(),
+            failed: Mutex::default(),
+        }
     }
 
     /// The mean of the scaled samples over the mask, frame by frame; voxels with a sample that isn't finite are left
@@ -48,19 +60,24 @@ impl<'a> Reductions<'a> {
 
     /// The median over the mask of the standard deviation (n - 1) of the baseline samples, scaled; voxels with a baseline
     /// sample that isn't finite are left out. `None` if no voxel is left or there are fewer than two baseline frames.
-    pub fn baseline_sd_median(&self, frames: std::ops::Range<usize>) -> Option<f64> {
+    pub fn baseline_sd_median(&self, frames: Range<usize>) -> Option<f64> {
         if frames.len() < 2 {
             return None;
         }
+        if let Some((of, median)) = self.noise.get()
+            && *of == frames
+        {
+            return *median;
+        }
         self.timed("reduce: baseline noise", frames.len(), || {
             let count = self.series.voxel_count();
-            let mut deviations = vec![0.0f32; count];
+            let mut squares = vec![0.0f32; count];
             let level = Level::new();
             let read = self.series.for_each_window(frames.clone(), wanted(self.mask), |window| {
-                let here = &mut deviations[window.range.clone()];
+                let here = &mut squares[window.range.clone()];
                 here.par_chunks_mut(DEVIATION_BLOCK).enumerate().for_each(|(block, out)| {
                     let start = block * DEVIATION_BLOCK;
-                    dispatch!(level, _simd => baseline_deviations(window, frames.clone(), start, out));
+                    dispatch!(level, _simd => baseline_squares(window, frames.clone(), start, out));
                 });
                 Ok(())
             });
@@ -70,15 +87,29 @@ impl<'a> Reductions<'a> {
                 let mut kept = 0;
                 for i in 0..count {
                     if inside[i] != 0 {
-                        deviations[kept] = deviations[i];
+                        squares[kept] = squares[i];
                         kept += 1;
                     }
                 }
-                deviations.truncate(kept);
+                squares.truncate(kept);
             }
-            let median = median_of_non_negative(&deviations)?;
-            Some(median * self.series.scaling().slope.abs())
+            Some(self.deviation(middle_of_many(&squares)?, frames.len()))
         })
+    }
+
+    /// Computes [`mean_curve`](Self::mean_curve) and [`baseline_sd_median`](Self::baseline_sd_median), where the samples
+    /// allow it without reading the baseline frames twice: for those who need both.
+    pub fn mean_curve_and_baseline_noise(&self, frames: Range<usize>) {
+        if self.mean.get().is_some() || frames.len() < 2 || self.series.is_in_file() {
+            return;
+        }
+        let reduced = self
+            .timed("reduce: mean curve and baseline noise", self.series.frames(), || together::reduce(self, &frames));
+        if let Some(together::Both { sums, voxels, middle }) = reduced {
+            // Whoever computed one of them meanwhile found the same.
+            let _ = self.mean.set(self.mean_of(&sums, voxels));
+            let _ = self.noise.set((frames.clone(), middle.map(|middle| self.deviation(middle, frames.len()))));
+        }
     }
 
     /// A noise estimate per voxel without a baseline: the median of the magnitudes of successive differences, divided by
@@ -141,17 +172,17 @@ impl<'a> Reductions<'a> {
 
     fn compute_mean(&self) -> Option<Vec<f64>> {
         let inside = self.mask.map(Mask::flat);
-        let scaling = self.series.scaling();
         let mut selected =
             inside.map_or(self.series.voxel_count(), |inside| inside.iter().filter(|l| **l != 0).count());
+        let frames = 0..self.series.frames();
         // As `sum` begins.
-        let mut sums = vec![-0.0; self.series.frames()];
-        let read = self.series.for_each_window(0..self.series.frames(), wanted(self.mask), |window| {
+        let mut sums = vec![-0.0; frames.len()];
+        let read = self.series.for_each_window(frames.clone(), wanted(self.mask), |window| {
             let inside = inside.map(|inside| &inside[window.range.clone()]);
             let mut finite = None;
             if matches!(window.voxels, Voxels::F32(_) | Voxels::F64(_) | Voxels::I64(_) | Voxels::U64(_)) {
                 let here = inside.map_or(window.range.len(), |inside| inside.iter().filter(|l| **l != 0).count());
-                let usable = usable_voxels(window, self.series.frames(), inside);
+                let usable = usable_voxels(window, frames.len(), inside);
                 let usable_count = usable.iter().filter(|l| **l != 0).count();
                 // Without a single unusable voxel the sums need not look at each.
                 if usable_count < here {
@@ -159,22 +190,34 @@ impl<'a> Reductions<'a> {
                     finite = Some(usable);
                 }
             }
-            add_to_sums(window, finite.as_deref().or(inside), &mut sums);
+            add_to_sums(window, finite.as_deref().or(inside), frames.clone(), &mut sums);
             Ok(())
         });
         self.note(read)?;
-        if selected == 0 {
-            return None;
-        }
-        Some(sums.iter().map(|sum| scaling.slope * (sum / selected as f64) + scaling.intercept).collect())
+        self.mean_of(&sums, selected)
+    }
+
+    /// The scaled mean curve from the sums over so many voxels.
+    fn mean_of(&self, sums: &[f64], voxels: usize) -> Option<Vec<f64>> {
+        let scaling = self.series.scaling();
+        (voxels > 0).then(|| sums.iter().map(|sum| scaling.slope * (sum / voxels as f64) + scaling.intercept).collect())
+    }
+
+    /// The scaled median of standard deviations over so many frames, from the middle two of sums of squares: roots only of
+    /// what the median needs.
+    fn deviation(&self, (lower, upper): (f32, f32), frames: usize) -> f64 {
+        let deviation = |squares: f32| (f64::from(squares) / (frames - 1) as f64).sqrt();
+        (deviation(lower) + deviation(upper)) / 2.0 * self.series.scaling().slope.abs()
     }
 }
 
-/// Adds each frame's sum over the selected voxels: blocks in integers for integers of up to 32 bits, else in f64.
-fn add_to_sums(window: &Window<'_>, inside: Option<&[u32]>, to: &mut [f64]) {
+/// Adds the sum of each of these frames over the selected voxels: blocks in integers for integers of up to 32 bits, else in
+/// f64.
+fn add_to_sums(window: &Window<'_>, inside: Option<&[u32]>, frames: Range<usize>, to: &mut [f64]) {
+    let range = window.row(frames.start)..window.row(frames.end);
     macro_rules! sums {
         ($samples:expr, $wide:ty) => {
-            add_sums_of(window, inside, $samples, <$wide>::from, |sum: $wide| sum as f64, to)
+            add_sums_of(window, inside, &$samples[range], <$wide>::from, |sum: $wide| sum as f64, to)
         };
     }
     match window.voxels {
@@ -185,10 +228,10 @@ fn add_to_sums(window: &Window<'_>, inside: Option<&[u32]>, to: &mut [f64]) {
         Voxels::I16(v) => sums!(v, i32),
         Voxels::U32(v) => sums!(v, i64),
         Voxels::I32(v) => sums!(v, i64),
-        Voxels::U64(v) => add_sums_of(window, inside, v, |x| x as f64, |sum: f64| sum, to),
-        Voxels::I64(v) => add_sums_of(window, inside, v, |x| x as f64, |sum: f64| sum, to),
-        Voxels::F32(v) => add_sums_of(window, inside, v, f64::from, |sum: f64| sum, to),
-        Voxels::F64(v) => add_sums_of(window, inside, v, |x| x, |sum: f64| sum, to),
+        Voxels::U64(v) => add_sums_of(window, inside, &v[range], |x| x as f64, |sum: f64| sum, to),
+        Voxels::I64(v) => add_sums_of(window, inside, &v[range], |x| x as f64, |sum: f64| sum, to),
+        Voxels::F32(v) => add_sums_of(window, inside, &v[range], f64::from, |sum: f64| sum, to),
+        Voxels::F64(v) => add_sums_of(window, inside, &v[range], |x| x, |sum: f64| sum, to),
     }
 }
 
@@ -226,11 +269,14 @@ where
     match inside {
         None => {
             let mut chunks = samples.chunks_exact(PARTIAL);
+            // In a variable of their own, all of whose places are known when compiling: so they stay in registers.
+            let mut lanes = [W::default(); PARTIAL];
             for chunk in &mut chunks {
                 for lane in 0..PARTIAL {
-                    partial[lane] += widen(chunk[lane]);
+                    lanes[lane] += widen(chunk[lane]);
                 }
             }
+            partial = lanes;
             for (lane, sample) in chunks.remainder().iter().enumerate() {
                 partial[lane] += widen(*sample);
             }
@@ -282,11 +328,11 @@ fn keep_usable(window: &Window<'_>, frame: usize, start: usize, out: &mut [u32])
     }
 }
 
-/// Sample standard deviation over the baseline frames, in stored units, for the voxels from the window's `start`-th; NaN
-/// where a sample isn't finite.
+/// Sum of the squared deviations from the mean over the baseline frames, in stored units, for the voxels from the window's
+/// `start`-th; NaN where a sample isn't finite.
 #[inline(always)]
-fn baseline_deviations(window: &Window<'_>, frames: std::ops::Range<usize>, start: usize, out: &mut [f32]) {
-    let n = frames.len() as f64;
+fn baseline_squares(window: &Window<'_>, frames: Range<usize>, start: usize, out: &mut [f32]) {
+    let inv_n = 1.0 / frames.len() as f64;
     macro_rules! deviations {
         ($samples:expr, $narrow:ty, $convert:expr) => {{
             let samples = $samples;
@@ -304,7 +350,7 @@ fn baseline_deviations(window: &Window<'_>, frames: std::ops::Range<usize>, star
             }
             for i in 0..out.len() {
                 let sum = sums[i] as f64;
-                out[i] = (((squares[i] - sum * sum / n) / (n - 1.0)).max(0.0)).sqrt() as f32;
+                out[i] = (squares[i] - sum * sum * inv_n).max(0.0) as f32;
                 // Voxels that kernels refuse have no say in the noise either.
                 if !(squares[i].is_finite() && squares[i] < LARGEST_DIFFERENCE * LARGEST_DIFFERENCE) {
                     out[i] = f32::NAN;
@@ -312,11 +358,18 @@ fn baseline_deviations(window: &Window<'_>, frames: std::ops::Range<usize>, star
             }
         }};
     }
+    macro_rules! short_deviations {
+        ($samples:expr) => {{
+            if !short_baseline_squares(window, $samples, frames.clone(), start, out) {
+                deviations!($samples, i32, |x, first| i32::from(x) - i32::from(first));
+            }
+        }};
+    }
     match window.voxels {
-        Voxels::U8(v) => deviations!(v, i32, |x: u8, first: u8| i32::from(x) - i32::from(first)),
-        Voxels::I8(v) => deviations!(v, i32, |x: i8, first: i8| i32::from(x) - i32::from(first)),
-        Voxels::U16(v) => deviations!(v, i32, |x: u16, first: u16| i32::from(x) - i32::from(first)),
-        Voxels::I16(v) => deviations!(v, i32, |x: i16, first: i16| i32::from(x) - i32::from(first)),
+        Voxels::U8(v) => short_deviations!(v),
+        Voxels::I8(v) => short_deviations!(v),
+        Voxels::U16(v) => short_deviations!(v),
+        Voxels::I16(v) => short_deviations!(v),
         Voxels::U32(v) => deviations!(v, i64, |x: u32, first: u32| i64::from(x) - i64::from(first)),
         Voxels::I32(v) => deviations!(v, i64, |x: i32, first: i32| i64::from(x) - i64::from(first)),
         Voxels::U64(v) => deviations!(v, f64, |x: u64, first: u64| x as f64 - first as f64),
@@ -326,57 +379,95 @@ fn baseline_deviations(window: &Window<'_>, frames: std::ops::Range<usize>, star
     }
 }
 
-/// How many values fall into each of 2^16 bins; NaN into none.
-fn histogram(values: &[f32], bin: impl Fn(u32) -> Option<usize> + Sync) -> Vec<u64> {
-    let share = values.len().div_ceil(rayon::current_num_threads()).max(1 << 16);
-    let count = |values: &[f32]| {
-        let mut counts = vec![0u64; 1 << 16];
-        for value in values.iter().filter(|value| !value.is_nan()) {
-            if let Some(bin) = bin(value.to_bits()) {
-                counts[bin] += 1;
-            }
+/// The same in 32-bit whole numbers, if they hold the sums; else the result is of no use, which is said.
+#[inline(always)]
+fn short_baseline_squares<T: Copy + Into<i32>>(
+    window: &Window<'_>,
+    samples: &[T],
+    frames: Range<usize>,
+    start: usize,
+    out: &mut [f32],
+) -> bool {
+    let first = &samples[window.row(frames.start) + start..][..out.len()];
+    let (mut sums, mut squares) = ([0i32; DEVIATION_BLOCK], [0i32; DEVIATION_BLOCK]);
+    let (sums, squares) = (&mut sums[..out.len()], &mut squares[..out.len()]);
+    let mut largest = 0i32;
+    for t in frames.clone() {
+        let row = &samples[window.row(t) + start..][..out.len()];
+        for i in 0..out.len() {
+            let difference: i32 = row[i].into() - first[i].into();
+            sums[i] = sums[i].wrapping_add(difference);
+            squares[i] = squares[i].wrapping_add(difference.wrapping_mul(difference));
+            largest = largest.max(difference.abs());
         }
-        counts
-    };
-    let add = |mut a: Vec<u64>, b: Vec<u64>| {
-        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-        a
-    };
-    values.par_chunks(share).map(count).reduce_with(add).unwrap_or_else(|| vec![0; 1 << 16])
+    }
+    let inv_n = 1.0 / frames.len() as f64;
+    for i in 0..out.len() {
+        let sum = f64::from(sums[i]);
+        out[i] = (f64::from(squares[i]) - sum * sum * inv_n).max(0.0) as f32;
+    }
+    i64::from(largest).pow(2) * (frames.len() as i64) < 1 << 31
 }
 
-/// The median (the mean of the middle two) of numbers that are not negative; NaN are left out.
-///
-/// Two counting passes over the halves of the bit pattern, which orders such numbers as their values: exact, and much
-/// faster than selecting within a large array.
-fn median_of_non_negative(values: &[f32]) -> Option<f64> {
-    let upper = histogram(values, |bits| Some((bits >> 16) as usize));
-    let total: u64 = upper.iter().sum();
+/// Values that stand for all in the first guess at a median.
+const SAMPLE: usize = 1 << 12;
+
+/// The middle two of numbers (twice the same of an odd number of them); NaN are left out. Exact: a sample brackets it, one pass counts what
+/// lies below the bracket and collects what lies in it, and the rank is found among the collected few. Should the bracket
+/// have missed, everything is collected.
+fn middle_of_many(values: &[f32]) -> Option<(f32, f32)> {
+    let step = values.len().div_ceil(SAMPLE).max(1);
+    let mut sample: Vec<f32> = values.iter().copied().step_by(step).filter(|value| !value.is_nan()).collect();
+    let (low, high) = bracket_of(&mut sample);
+    let (total, below, collected) = bracketed(values, low, high);
     if total == 0 {
         return None;
     }
-    // The rank-th smallest value, counted from 0.
-    let at = |rank: u64| {
-        let mut before = 0;
-        let bin = upper.iter().position(|n| {
-            let found = before + n > rank;
-            if !found {
-                before += n;
-            }
-            found
-        })?;
-        let lower = histogram(values, |bits| ((bits >> 16) as usize == bin).then_some((bits & 0xffff) as usize));
-        let low = lower.iter().position(|n| {
-            let found = before + n > rank;
-            if !found {
-                before += n;
-            }
-            found
-        })?;
-        Some(f64::from(f32::from_bits((bin as u32) << 16 | low as u32)))
+    let (first, last) = ((total - 1) / 2, total / 2);
+    if first >= below && last < below + collected.len() {
+        return Some(middle_two(collected, first - below, last - below));
+    }
+    let (_, _, all) = bracketed(values, f32::NEG_INFINITY, f32::INFINITY);
+    Some(middle_two(all, first, last))
+}
+
+/// Between which numbers the median of all lies, as a sample says: four standard errors of its own median to either side
+/// of that.
+fn bracket_of(sample: &mut [f32]) -> (f32, f32) {
+    sample.sort_unstable_by(f32::total_cmp);
+    let margin = 2 * sample.len().isqrt() + 1;
+    let middle = sample.len() / 2;
+    let low = middle.checked_sub(margin).map_or(f32::NEG_INFINITY, |i| sample[i]);
+    let high = sample.get(middle + margin).copied().unwrap_or(f32::INFINITY);
+    (low, high)
+}
+
+/// How many numbers there are, how many of them lie below a bracket, and those that lie in it.
+fn bracketed(values: &[f32], low: f32, high: f32) -> (usize, usize, Vec<f32>) {
+    let count = |values: &[f32]| {
+        let (mut total, mut below, mut kept) = (0, 0, 0);
+        let mut collected = vec![0.0; values.len()];
+        for value in values {
+            total += usize::from(!value.is_nan());
+            below += usize::from(*value < low);
+            collected[kept] = *value;
+            kept += usize::from((*value >= low) & (*value <= high));
+        }
+        collected.truncate(kept);
+        (total, below, collected)
     };
-    let middle = at((total - 1) / 2)?;
-    if total % 2 == 1 { Some(middle) } else { Some((middle + at(total / 2)?) / 2.0) }
+    let join = |(total, below, mut collected): (usize, usize, Vec<f32>), next: (usize, usize, Vec<f32>)| {
+        collected.extend(next.2);
+        (total + next.0, below + next.1, collected)
+    };
+    values.par_chunks(BLOCK).map(count).reduce(|| (0, 0, Vec::new()), join)
+}
+
+/// The numbers of two ranks, of which the second is the first or the next.
+fn middle_two(mut values: Vec<f32>, first: usize, last: usize) -> (f32, f32) {
+    let (_, lower, above) = values.select_nth_unstable_by(first, f32::total_cmp);
+    let lower = *lower;
+    if first == last { (lower, lower) } else { (lower, above.iter().copied().fold(f32::INFINITY, f32::min)) }
 }
 
 fn median(values: &mut [f64]) -> Option<f64> {
@@ -400,12 +491,18 @@ mod tests {
 
     #[test]
     fn medians_are_exact() {
-        assert_eq!(median_of_non_negative(&[3.0, f32::NAN, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median_of_non_negative(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
-        assert_eq!(median_of_non_negative(&[f32::NAN]), None);
+        assert_eq!(middle_of_many(&[3.0, f32::NAN, 1.0, 2.0]), Some((2.0, 2.0)));
+        assert_eq!(middle_of_many(&[4.0, 1.0, 2.0, 3.0]), Some((2.0, 3.0)));
+        assert_eq!(middle_of_many(&[f32::NAN]), None);
         assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), Some(2.5));
-        let many: Vec<f32> = (0..100_001).map(|i| ((i * 7919) % 100_001) as f32 * 0.37).collect();
-        assert_eq!(median_of_non_negative(&many), Some(f64::from(50_000.0f32 * 0.37)));
+        let many: Vec<f32> = (0..100_000).map(|i| ((i * 7919) % 100_000) as f32 * 0.37).collect();
+        assert_eq!(middle_of_many(&many), Some((49_999.0 * 0.37, 50_000.0 * 0.37)));
+        // The sample sees every 25th number only: here those that the others are not like.
+        let misleading: Vec<f32> = (0..100_000).map(|i| if i % 25 == 0 { i as f32 } else { -(i as f32) }).collect();
+        let mut sorted = misleading.clone();
+        sorted.sort_unstable_by(f32::total_cmp);
+        assert_eq!(middle_of_many(&misleading), Some((sorted[49_999], sorted[50_000])));
+        assert_eq!(middle_of_many(&vec![2.0; 70_000]), Some((2.0, 2.0)));
     }
 
     #[test]
@@ -414,6 +511,45 @@ mod tests {
         let series = Series::from_voxels(samples, [3, 1, 1, 2], TimeAxis::uniform(1.0, 2).unwrap()).unwrap();
         let reductions = Reductions::new(&series, None);
         assert_eq!(reductions.mean_curve(), Some(&[2.0, 7.0][..]));
+    }
+
+    /// Both reductions of the same series, together and each for itself.
+    fn assert_same(samples: impl Into<Voxels>, voxels: usize, frames: usize, masked: bool) {
+        let times = TimeAxis::uniform(1.0, frames).unwrap();
+        let series = Series::from_voxels(samples, [voxels, 1, 1, frames], times).unwrap();
+        let labels = ndarray::Array3::from_shape_fn((voxels, 1, 1), |(i, _, _)| u32::from(i % 3 != 1));
+        let mask = masked.then(|| Mask::from_labels(labels.view()));
+        let together = Reductions::new(&series, mask.as_ref());
+        together.mean_curve_and_baseline_noise(1..6);
+        let apart = Reductions::new(&series, mask.as_ref());
+        assert_eq!(together.baseline_sd_median(1..6), apart.baseline_sd_median(1..6));
+        assert_eq!(together.baseline_sd_median(0..6), apart.baseline_sd_median(0..6));
+        assert_eq!(together.mean_curve(), apart.mean_curve());
+        assert!(apart.mean_curve().is_some() && apart.baseline_sd_median(1..6).is_some());
+    }
+
+    #[test]
+    fn reductions_are_the_same_together_and_apart() {
+        let (voxels, frames) = (40_003, 9);
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) as u16
+        };
+        let words: Vec<u16> = (0..voxels * frames).map(|_| random()).collect();
+        for masked in [false, true] {
+            // Squares that 32 bits hold the sums of, and some that they don't.
+            assert_same(words.iter().map(|x| (x % 900) as i16 - 300).collect::<Vec<_>>(), voxels, frames, masked);
+            assert_same(words.iter().map(|x| *x as i16).collect::<Vec<_>>(), voxels, frames, masked);
+            assert_same(words.clone(), voxels, frames, masked);
+            assert_same(words.iter().map(|x| *x as u8).collect::<Vec<_>>(), voxels, frames, masked);
+            assert_same(words.iter().map(|x| f32::from(*x)).collect::<Vec<_>>(), voxels, frames, masked);
+            // Only the voxels that stand for all in the first guess are noisy.
+            let step = voxels.div_ceil(1 << 11);
+            let misleading =
+                |i: usize| if (i % voxels).is_multiple_of(step) { words[i] as i16 } else { (i / voxels) as i16 };
+            assert_same((0..voxels * frames).map(misleading).collect::<Vec<_>>(), voxels, frames, masked);
+        }
     }
 
     #[test]

@@ -183,6 +183,11 @@ impl Series {
         }
     }
 
+    /// The samples of a series that is known to be in memory.
+    pub(crate) fn resident(&self) -> &Voxels {
+        self.voxels().expect("made in memory")
+    }
+
     /// The same series with its samples in memory, read if they stayed in a file until now.
     ///
     /// # Errors
@@ -357,6 +362,14 @@ impl Series {
                 Ok(0.0)
             }
             Samples::File(stored) => stored.for_each_window(frames, wanted, work),
+        }
+    }
+
+    /// All samples, if they are in memory.
+    pub(crate) fn whole(&self) -> Option<Window<'_>> {
+        match &*self.samples {
+            Samples::Memory(voxels) => Some(Window { voxels, range: 0..self.voxel_count(), first_frame: 0 }),
+            Samples::File(_) => None,
         }
     }
 

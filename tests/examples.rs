@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use perfuse::input_function::{Arrival, Haematocrit, Population};
+use perfuse::kernels::fit::{Model, Parameter};
 use perfuse::phantom::{Noise, Phantom};
-use perfuse::{Mask, Series, VoxelMap};
+use perfuse::{Mask, Series, TimeAxis, VoxelMap};
 use tempfile::TempDir;
 
 /// The program, which `cargo test` builds along with the tests.
@@ -287,7 +289,7 @@ fn help_teaches_every_flag() {
         }
         assert!(help.contains("Examples:"));
     }
-    for name in ["phantom", "devices", "benchmark"] {
+    for name in ["phantom", "devices", "benchmark", "filling_pattern"] {
         if cfg!(feature = "gpu") || name != "devices" {
             assert!(succeed(name, &["--help"]).contains("Examples:"));
         }
@@ -348,7 +350,7 @@ fn input_function_is_found_drawn_and_read_again() {
     let at = |name: &str| folder.path().join(name);
     let run_to = |name: &str, flags: &[&str]| {
         let out = at(name);
-        let all = [&[text(&series), "--device", "cpu", "--out", text(&out)], flags].concat();
+        let all = [&[text(&series), "--kind", "concentration", "--device", "cpu", "--out", text(&out)], flags].concat();
         (succeed("input_function", &all), files(&out), out)
     };
     let (said, found, auto) = run_to("auto", &["--aif", "auto", "--haematocrit", "0.42"]);
@@ -390,14 +392,246 @@ fn input_function_is_found_drawn_and_read_again() {
         &["--aif", "parker", "--aif-in", "plasma"],
         &["--aif", "parker", "--arrival", "soon"],
         &["--aif", "parker", "--dose", "100"],
-        &["--aif", "auto", "--kind", "signal"],
-        &[],
+        &["--tr", "0.004", "--flip-angle", "20"],
     ] {
-        let output = run("input_function", &[&[text(&series), "--out", text(&target)], flags].concat());
+        let fixed = [text(&series), "--kind", "concentration", "--out", text(&target)];
+        let output = run("input_function", &[&fixed, flags].concat());
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", error(&output));
         assert!(!target.exists(), "{flags:?} left a folder");
     }
     let again = run("input_function", &[text(&series), "--aif", "parker", "--out", text(&auto)]);
     assert_eq!(again.status.code(), Some(1));
     assert!(error(&again).contains("--force"), "{}", error(&again));
+}
+
+#[test]
+fn the_filling_demo_writes_everything_and_says_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = folder.path().join("demo");
+    let quick = ["--demo", "--out", text(&demo), "--device", "cpu", "--draws", "50", "--width", "480"];
+    let said = succeed("filling_pattern", &quick);
+    for topic in ["device", "origin", "direction", "speed", "extent", "note", "seconds", "written"] {
+        assert!(said.lines().any(|line| line.starts_with(topic)), "no {topic} in:\n{said}");
+    }
+    assert!(said.contains("not a diagnosis"), "{said}");
+    let before = files(&demo);
+    for name in ["run.json", "status.nii.gz", "front_arrival.nii.gz", "outward_cosine.json", "shells.csv"] {
+        assert!(before.contains_key(&demo.join(name)), "no {name}");
+    }
+    assert!(before[&demo.join("cine.gif")].starts_with(b"GIF89a"));
+    let html = String::from_utf8(before[&demo.join("report.html")].clone()).unwrap();
+    assert!(html.starts_with("<!DOCTYPE html>") && !html.contains(text(folder.path())));
+    let json: serde_json::Value = serde_json::from_slice(&before[&demo.join("filling.json")]).unwrap();
+    for field in ["index", "low", "high", "p"] {
+        assert!(json["centrifugality"][field].is_f64(), "{field}: {}", json["centrifugality"]);
+    }
+    assert!(json["centrifugality"]["low"].as_f64().unwrap() > 0.0);
+    for field in ["volume_ml", "depth_mm"] {
+        assert!(json["origin"][field].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(json["origin"]["world_mm"].as_array().unwrap().len(), 3);
+    assert_eq!(json["origin"]["voxel"].as_array().unwrap().len(), 3);
+    assert_eq!(json["origin"]["place"], "core");
+    for field in ["median", "low", "high"] {
+        assert!(json["front_speed_mm_per_s"][field].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(json["speed_trend"], "decelerating");
+    assert!((json["enhancing_fraction"].as_f64().unwrap() - 0.72).abs() < 0.03);
+    assert!(json["description"].as_str().unwrap().contains("centrifugal") && json["settings"].is_object());
+
+    let again = run("filling_pattern", &quick);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(error(&again).contains("exists already"), "{}", error(&again));
+    assert!(before == files(&demo), "a refused run changed files");
+    let without = ["--force", "--quiet", "--cine", "none", "--pictures", "none"];
+    assert!(succeed("filling_pattern", &[&quick[..], &without].concat()).is_empty());
+    assert!(!demo.join("cine.gif").exists() && demo.join("report.html").exists());
+    let html = std::fs::read_to_string(demo.join("report.html")).unwrap();
+    assert!(!html.contains("<img"));
+}
+
+#[test]
+fn a_lesion_that_tells_nothing_is_a_result_and_one_that_fits_not_is_an_error() {
+    let (folder, series, lesion, _) = phantom_files([32, 32, 4]);
+    let target = folder.path().join("filling");
+    let of = |labels: ndarray::Array3<u32>, name: &str| {
+        let path = folder.path().join(name);
+        let geometry = Series::open(&series).unwrap().geometry().clone();
+        Mask::from_labels(labels.view()).with_geometry(geometry).save(&path, Default::default()).unwrap();
+        path
+    };
+    let analysed = |lesion: &Path, more: &[&str]| {
+        let all = [text(&series), "--lesion", text(lesion), "--out", text(&target), "--device", "cpu", "--quiet"];
+        run("filling_pattern", &[&all[..], &["--draws", "50", "--width", "480"], more].concat())
+    };
+    // Errors write nothing.
+    let empty = of(ndarray::Array3::zeros((32, 32, 4)), "empty.nii.gz");
+    let foreign = of(ndarray::Array3::from_elem((8, 8, 4), 1), "foreign.nii.gz");
+    for (mask, says) in [(&empty, "no voxel"), (&foreign, "resample")] {
+        let output = analysed(mask, &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", error(&output));
+        assert!(error(&output).contains(says) && error(&output).contains(text(mask)), "{}", error(&output));
+        assert!(!target.exists());
+    }
+    let missing = run("filling_pattern", &[text(&series), "--lesion", "nowhere.nii.gz", "--out", text(&target)]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(error(&missing).contains("cannot read nowhere.nii.gz"), "{}", error(&missing));
+    let refused: [&[&str]; 9] = [
+        &["--fps", "0"],
+        &["--width", "10"],
+        &["--planes", "oblique"],
+        &["--window", "9"],
+        &["--window", "9:3"],
+        &["--shells", "1"],
+        &["--baseline", "5:3"],
+        &["--cine", "avi"],
+        &["--view", "-3"],
+    ];
+    for more in refused {
+        let output = analysed(&lesion, more);
+        assert_eq!(output.status.code(), Some(2), "{more:?}: {}", error(&output));
+        assert!(!target.exists(), "{more:?} left a folder");
+    }
+    assert_eq!(run("filling_pattern", &["--out", text(&target)]).status.code(), Some(2));
+    assert_eq!(run("filling_pattern", &[text(&series), "--out", text(&target)]).status.code(), Some(2));
+
+    // Three voxels; tissue that doesn't enhance: results that say so.
+    let mut three = ndarray::Array3::zeros((32, 32, 4));
+    (0..3).for_each(|z| three[[16, 16, z]] = 1);
+    let air = ndarray::Array3::from_shape_fn((32, 32, 4), |(x, y, _)| u32::from(x < 3 && y < 3));
+    for (labels, name) in [(three, "three.nii.gz"), (air, "air.nii.gz")] {
+        let mask = of(labels, name);
+        let output = analysed(&mask, &["--force", "--planes", "axial,coronal", "--cine", "frames"]);
+        assert!(output.status.success(), "{name}: {}", error(&output));
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(target.join("filling.json")).unwrap()).unwrap();
+        assert!(json["origin"].is_null() && json["front_speed_mm_per_s"]["median"].is_null(), "{name}: {json}");
+        assert_eq!(json["speed_trend"], "undetermined");
+        assert!(json["description"].as_str().unwrap().contains("undetermined"));
+        assert_eq!(files(&target.join("cine")).len(), 40);
+    }
+}
+
+/// Curves of extended Tofts as a series of concentrations, every voxel with parameters of its own, and the plasma's curve.
+fn tissue(folder: &Path) -> (PathBuf, PathBuf, impl Fn(usize, usize) -> [f64; 3]) {
+    let times = TimeAxis::uniform(4.0, 60).unwrap();
+    let blood = Population::Parker.input_function(&times, &Arrival::at(20.0).unwrap()).unwrap();
+    let plasma = blood.in_plasma(Haematocrit::new(0.42).unwrap()).unwrap();
+    let truth = |x: usize, y: usize| [0.05 + 0.05 * x as f64, 0.2 + 0.05 * y as f64, 0.01 + 0.01 * (x + y) as f64];
+    let mut samples = ndarray::Array4::zeros((4, 4, 2, 60));
+    for x in 0..4 {
+        for y in 0..4 {
+            let [ktrans, ve, vp] = truth(x, y);
+            let parameters =
+                [(Parameter::Ktrans, ktrans), (Parameter::ExtravascularVolume, ve), (Parameter::PlasmaVolume, vp)];
+            let curve = Model::ExtendedTofts.concentration(&parameters, &plasma, 0.0, &times).unwrap();
+            for (t, c) in curve.iter().enumerate() {
+                samples[[x, y, 0, t]] = *c as f32;
+                samples[[x, y, 1, t]] = *c as f32;
+            }
+        }
+    }
+    let series = Series::from_array(samples.view(), times).unwrap();
+    let (image, table) = (folder.join("conc.nii.gz"), folder.join("plasma.csv"));
+    series.save(&image, Default::default()).expect("saved");
+    let mut csv = String::from("time_s,concentration_mM\n");
+    for (t, c) in plasma.times_s().iter().zip(plasma.concentration_mm()) {
+        csv += &format!("{t},{c}\n");
+    }
+    std::fs::write(&table, csv).unwrap();
+    (image, table, truth)
+}
+
+#[test]
+fn fits_give_the_parameters_of_curves_in_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, table, truth) = tissue(folder.path());
+    let at = |name: &str| folder.path().join(name);
+    let arguments = |out: &Path, flags: &[&str]| -> Vec<String> {
+        let fixed =
+            [text(&image), "--kind", "concentration", "--device", "cpu", "--aif", text(&table), "--out", text(out)];
+        fixed.iter().chain(flags).map(|word| word.to_string()).collect()
+    };
+    let fit = |name: &str, flags: &[&str]| {
+        let words = arguments(&at(name), flags);
+        succeed("dce_fit", &words.iter().map(String::as_str).collect::<Vec<_>>());
+        at(name)
+    };
+    let json = |path: PathBuf| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("{path:?}"))).unwrap()
+    };
+    let plasma = ["--aif-in", "plasma"];
+    for (name, flags) in [
+        ("nonlinear", &["--model", "extended_tofts"][..]),
+        ("delayed", &["--model", "extended_tofts", "--delay", "free", "--pictures", "none"]),
+        ("linear", &["--model", "extended_tofts", "--method", "linear", "--pictures", "none"]),
+    ] {
+        let out = fit(name, &[flags, &plasma].concat());
+        // The linear form integrates the tissue's curve by trapezia.
+        let within = if name == "linear" { 0.1 } else { 1e-3 };
+        for (k, id) in ["ktrans", "ve", "vp"].into_iter().enumerate() {
+            let map = VoxelMap::open(out.join(format!("{id}.nii.gz"))).unwrap();
+            let found = map.values();
+            for x in 0..4 {
+                for y in 0..4 {
+                    let (found, truth) = (f64::from(found[[x, y, 1]]), truth(x, y)[k]);
+                    assert!((found - truth).abs() <= within * truth + 1e-4, "{name} {id} {x},{y}: {found} for {truth}");
+                }
+            }
+            assert!(out.join(format!("{id}_se.nii.gz")).exists(), "{name}: no {id}_se");
+        }
+        for file in
+            ["kep.nii.gz", "sse.nii.gz", "r_squared.nii.gz", "aic.nii.gz", "status.nii.gz", "input_function.csv"]
+        {
+            assert!(out.join(file).exists(), "{name}: no {file}");
+        }
+        assert_eq!(out.join("delay.nii.gz").exists(), name == "delayed");
+        assert_eq!(out.join("pictures/ktrans.png").exists(), name == "nonlinear");
+        assert_eq!(json(out.join("run.json"))["settings"]["model"], "extended_tofts");
+    }
+
+    // Every other model runs, and the selection takes the model that the curves were made by.
+    for model in ["tofts", "patlak", "one_compartment", "two_compartment_uptake", "two_compartment_exchange"] {
+        let out = fit(model, &["--model", model, "--pictures", "none", "--aif-in", "plasma"]);
+        assert!(out.join("r_squared.nii.gz").exists(), "{model}");
+    }
+    let signal = Series::open(&image).unwrap();
+    let samples = ndarray::Array4::from_shape_fn((4, 4, 2, 60), |(x, y, z, t)| {
+        100.0 + 100.0 * signal.voxels().expect("in memory").get_f64(x + 4 * y + 16 * z + 32 * t) as f32
+    });
+    let signal = Series::from_array(samples.view(), signal.times().unwrap().clone()).unwrap();
+    signal.save(at("signal.nii.gz"), Default::default()).unwrap();
+    let (out, signal) = (at("brix"), at("signal.nii.gz"));
+    let flags = ["--model", "brix", "--baseline", "5", "--device", "cpu", "--pictures", "none", "--out", text(&out)];
+    succeed("dce_fit", &[&[text(&signal)], &flags[..]].concat());
+    for id in ["brix_a", "kep", "kel"] {
+        assert!(out.join(format!("{id}.nii.gz")).exists(), "no {id}");
+    }
+    let selected = ["--model", "tofts,extended_tofts,patlak", "--pictures", "none", "--aif-in", "plasma"];
+    let out = fit("selected", &selected);
+    let labels = VoxelMap::open(out.join("model.nii.gz")).unwrap();
+    assert!(labels.values().iter().all(|label| *label == 2.0), "{:?}", labels.values());
+
+    let again = arguments(&at("linear"), &["--model", "tofts", "--aif-in", "plasma"]);
+    let again = run("dce_fit", &again.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(again.status.code(), Some(1));
+    assert!(error(&again).contains("--force"), "{}", error(&again));
+    // A table that doesn't say what it holds is a file that can't be used.
+    let words = arguments(&at("refused"), &["--model", "tofts"]);
+    let output = run("dce_fit", &words.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(1), "{}", error(&output));
+    assert!(error(&output).contains("--aif-in") && !at("refused").exists(), "{}", error(&output));
+    for (flags, hint) in [
+        (&["--model", "toft"][..], "toft"),
+        (&["--model", "tofts", "--aif-in", "plasma", "--delay", "soon"], "soon"),
+        (&["--model", "tofts", "--aif-in", "blood", "--haematocrit", "42"], "haematocrit"),
+        (&["--model", "tofts", "--aif-in", "plasma", "--delay", "free", "--method", "linear"], "linear"),
+        (&["--model", "tofts", "--aif-in", "plasma", "--bounds", "ve=2:1"], "ve"),
+    ] {
+        let words = arguments(&at("refused"), flags);
+        let output = run("dce_fit", &words.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", error(&output));
+        assert!(error(&output).contains(hint), "{flags:?}: {}", error(&output));
+        assert!(!at("refused").exists(), "{flags:?} left a folder");
+    }
 }

@@ -30,6 +30,7 @@ struct Sums {
     entry_points: &'static [&'static str],
     sources: &'static [&'static str],
     doubled: bool,
+    loop_turns: usize,
 }
 
 impl Sums {
@@ -49,6 +50,7 @@ impl Sums {
             entry_points: &["at_once"],
             sources: &[include_str!("gpu_kernel.wgsl")],
             doubled: false,
+            loop_turns: 0,
         }
     }
 
@@ -104,12 +106,13 @@ impl PreparedKernel for Sums {
         Program {
             name: "sums",
             sources: self.sources,
-            entry_points: self.entry_points,
+            entry_points: self.entry_points.into(),
             workgroup_size: 64,
             constants: vec![("DOUBLED", f64::from(u8::from(self.doubled)))],
             settings,
             tables: Cow::Owned(self.weights()),
             state_words: if self.entry_points.len() > 1 { 3 } else { 0 },
+            loop_turns: self.loop_turns,
         }
     }
     fn with_frames(&self, _: &[usize]) -> Option<Self> {
@@ -597,6 +600,14 @@ fn probes() -> Outcome {
     println!("{}: {kept} of 200000 loop turns", gpu.info());
     if kept != 200_000 && !known {
         return Err(format!("{} takes {kept} of 200000 loop turns", gpu.info()).into());
+    }
+    // A kernel that says that it loops longer is refused there.
+    let series = random_i16(100, 20);
+    let longer = Sums { loop_turns: 200_000, ..Sums::new(&series) };
+    match gpu.run_words(&longer, &series, &RunOptions::new()) {
+        Ok(_) if kept == 200_000 => {}
+        Err(error @ Error::Setting { .. }) if kept < 200_000 && error.to_string().contains("200000") => {}
+        other => return Err(format!("{:?}", other.map(|_| "runs")).into()),
     }
     let rate = gpu.copy_bandwidth(64 << 20).map_err(|error| error.to_string())?;
     println!("{:.2} GB/s copied", rate * 1e-9);

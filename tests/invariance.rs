@@ -166,6 +166,37 @@ fn a_map_alone_equals_the_map_among_all() {
 }
 
 #[test]
+fn whole_numbers_give_the_same_in_any_storage() {
+    // 16-bit samples take a shortcut in whole numbers; the same numbers as floats don't.
+    let even: Vec<f64> = (0..50).map(|i| 2.0 + 3.75 * f64::from(i)).collect();
+    // So that differences fit into 12 bits, into 15, and into neither.
+    for (seed, times, sign, gain, offset) in [
+        (20, even.clone(), 1.0, 1.0, 0.0),
+        (21, even.clone(), -1.0, 1.0, 0.0),
+        (22, times(50), 1.0, 1.0, 0.0),
+        (23, even.clone(), 1.0, 4.0, 0.0),
+        (24, even.clone(), -1.0, 4.0, 0.0),
+        (25, even, 1.0, 14.0, 20_000.0),
+    ] {
+        let mut curves = curves(seed, 3_001, &times, sign);
+        curves.iter_mut().flatten().for_each(|sample| *sample = (*sample * gain).round() - offset);
+        let of = |storage| Curves::new(&curves, storage, 1.0, 0.0, times.clone()).series();
+        let (short, float) = (of(Storage::I16), of(Storage::F32));
+        for window in [2, 3, 4] {
+            for maps in [MapSelection::All, MapSelection::only(["peak_time", "max_slope", "auc"])] {
+                let polarity = if sign > 0.0 { Polarity::Rise } else { Polarity::Fall };
+                let kernel = Descriptors::new().polarity(polarity).slope_window(window).maps(maps);
+                let kernel = kernel.noise(Noise::Value(12.0));
+                let run = |series| words(&Engine::cpu().run(&kernel, series).unwrap());
+                for ((id, short), (_, float)) in run(&short).iter().zip(&run(&float)) {
+                    assert_eq!(short, float, "{id}, windows of {window}, seed {seed}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_mask_only_blanks_what_lies_outside() {
     let series = noisy(403);
     let mask = Mask::from_labels(Array3::from_shape_fn((403, 1, 1), |(v, _, _)| u32::from(v % 3 != 1)).view());

@@ -15,10 +15,11 @@ use perfuse::{Engine, FlipAngle, Maps, Mask, RunOptions, SampleAxis, Seconds, Se
 use support::engines;
 
 type Outcome = Result<(), Failed>;
+type Test = fn(&Path) -> Outcome;
 
 fn main() {
     let arguments = Arguments::from_args();
-    let tests: [(&str, fn(&Path) -> Outcome); 6] = [
+    let tests: [(&str, Test); 6] = [
         ("OSIPI flip angle tables", osipi_t1),
         ("phantom of known T1", phantom),
         ("abdomen beside the peer's T1", abdomen),
@@ -28,7 +29,7 @@ fn main() {
     ];
     let trials = match std::env::var_os("PERFUSE_TEST_DATA") {
         Some(folder) => {
-            let trial = |(name, test): (&str, fn(&Path) -> Outcome)| {
+            let trial = |(name, test): (&str, Test)| {
                 let folder = PathBuf::from(&folder);
                 Trial::test(name, move || test(&folder))
             };

@@ -1,6 +1,7 @@
-//! The tables of the README against the code.
+//! What the texts say of the code, against the code: the README's tables, and where shaders lie.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use perfuse::kernels::descriptors::{Polarity, status_bit};
 use perfuse::{Descriptors, Quantity, Unit, status};
@@ -66,4 +67,31 @@ fn the_table_of_status_bits_lists_all_of_them() {
     let known: Vec<(String, String)> =
         meanings.map(|(bit, text)| (bit.trailing_zeros().to_string(), text.to_string())).collect();
     assert_eq!(listed, known);
+}
+
+fn shaders(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { shaders(&path, found) } else { found.push(path) }
+    }
+}
+
+#[test]
+fn every_shader_has_its_rust_text_at_the_same_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    shaders(&root.join("shaders"), &mut found);
+    assert!(found.len() > 10, "{found:?}");
+    for path in found {
+        let place = path.strip_prefix(root.join("shaders")).expect("a shader").with_extension("");
+        // The head of all kernels, and the engine's own.
+        let of_engine = ["common", "probe"].iter().any(|name| place == Path::new(name));
+        let rust = root.join("src/kernels").join(&place);
+        assert!(
+            of_engine || rust.is_dir() || rust.with_extension("rs").is_file(),
+            "{} for {}",
+            rust.display(),
+            path.display()
+        );
+    }
 }

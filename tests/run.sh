@@ -43,4 +43,11 @@ if [ "${PERFUSE_REQUIRE_GPU:-0}" = 1 ]; then
     export PERFUSE_TEST_DEVICE="${PERFUSE_TEST_DEVICE:-gpu}"
 fi
 
-exec cargo test --all-features "$@"
+# Mesa's drivers complain of every device without one.
+if [ -z "${XDG_RUNTIME_DIR:-}" ]; then
+    XDG_RUNTIME_DIR="$(mktemp -d)"
+    export XDG_RUNTIME_DIR
+    trap 'rmdir "$XDG_RUNTIME_DIR" 2>/dev/null || true' EXIT
+fi
+
+cargo test --all-features "$@"

@@ -177,8 +177,8 @@ impl Analysis {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct Device {
-    /// What computes: auto (a real GPU if there is one, else the CPU), cpu, gpu, or part of an adapter's name, e.g.
-    /// --device cpu or --device llvmpipe; the program `devices` lists them
+    /// What computes: auto (a real GPU if there is one, else the CPU), cpu, gpu, reference (the definition in f64: slow, for
+    /// checking), or part of an adapter's name, e.g. --device cpu or --device llvmpipe; the program `devices` lists them
     #[arg(long, value_name = "auto|cpu|gpu|NAME", default_value = "auto")]
     pub(crate) device: String,
     /// Threads for what runs on the CPU [default: all cores], e.g. --threads 4
@@ -264,16 +264,17 @@ impl FromStr for Window {
     }
 }
 
-/// Whole numbers between commas, as many as the type has: `64,64,10`.
+/// Numbers between commas, as many as the type has, whole ones unless told: `64,64,10`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Numbers<const N: usize>(pub(crate) [usize; N]);
+pub(crate) struct Numbers<const N: usize, T = usize>(pub(crate) [T; N]);
 
-impl<const N: usize> FromStr for Numbers<N> {
+impl<const N: usize, T: FromStr> FromStr for Numbers<N, T> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let numbers: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+        let numbers: Option<Vec<T>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
         let array = numbers.and_then(|numbers| numbers.try_into().ok());
-        array.map(Self).ok_or_else(|| format!("use {N} whole numbers between commas"))
+        let kind = if std::any::type_name::<T>() == "usize" { "whole numbers" } else { "numbers" };
+        array.map(Self).ok_or_else(|| format!("use {N} {kind} between commas"))
     }
 }

@@ -1,5 +1,6 @@
 //! The series and its mask, from files or from the phantom.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,14 +38,7 @@ impl Input {
     pub(crate) fn load(source: &Source, times: &Times, region: &Region, bars: Bars) -> Result<Self> {
         let mut input = match &source.series {
             Some(path) => {
-                let bar = bars.bytes("reading");
-                let options = times.options().progress(Arc::new(bar.teller()));
-                let (series, report) = Series::open_with_report(path, &options)?;
-                let read = StageTime {
-                    stage: if report.compressed { "read and inflate" } else { "read" }.into(),
-                    seconds: report.read_inflate_seconds,
-                    bytes: report.data_bytes,
-                };
+                let (series, read) = open_series(path, times, bars)?;
                 Self { series, mask: None, outline: None, read }
             }
             None => Self::phantom(&Phantom::brain_with_lesion())?,
@@ -55,9 +49,7 @@ impl Input {
             input.outline = Some(mask.clone());
             input.mask = Some(mask);
         }
-        for warning in input.series.warnings() {
-            eprintln!("warning: {warning}");
-        }
+        warn(&input.series);
         Ok(input)
     }
 
@@ -67,5 +59,25 @@ impl Input {
         let phantom = settings.build()?;
         let read = StageTime { stage: "phantom".into(), seconds: start.elapsed().as_secs_f64(), bytes: 0 };
         Ok(Self { series: phantom.series, mask: Some(phantom.labels), outline: Some(phantom.lesion), read })
+    }
+}
+
+/// Reads a series, with the times that the flags give it.
+pub(crate) fn open_series(path: &Path, times: &Times, bars: Bars) -> Result<(Series, StageTime)> {
+    let bar = bars.bytes("reading");
+    let options = times.options().progress(Arc::new(bar.teller()));
+    let (series, report) = Series::open_with_report(path, &options)?;
+    let read = StageTime {
+        stage: if report.compressed { "read and inflate" } else { "read" }.into(),
+        seconds: report.read_inflate_seconds,
+        bytes: report.data_bytes,
+    };
+    Ok((series, read))
+}
+
+/// Says what was doubtful about a series.
+pub(crate) fn warn(series: &Series) {
+    for warning in series.warnings() {
+        eprintln!("warning: {warning}");
     }
 }

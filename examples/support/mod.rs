@@ -40,7 +40,7 @@ pub(crate) fn refuse_existing(path: &Path, force: bool) -> Result<()> {
 }
 
 /// Writes a small file under a temporary name and renames it, so that it appears whole or not at all.
-pub(crate) fn write_file(path: &Path, content: &str) -> Result<()> {
+pub(crate) fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);

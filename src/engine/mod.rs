@@ -331,7 +331,7 @@ impl Engine {
         Ok(names.zip(values).collect())
     }
 
-    fn in_pool<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn in_pool<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.pool {
             Some(pool) => pool.install(work),
             None => work(),
@@ -569,17 +569,11 @@ fn into_rows(maps: Maps) -> Vec<Vec<u32>> {
 /// Each status bit that occurs, with its meaning and the number of voxels that have it.
 pub(crate) fn count_bits(words: &[u32], meanings: &[(u32, String)]) -> Vec<(u32, String, usize)> {
     let counts = words
-        .par_chunks(1 << 16)
+        .par_chunks(1 << 14)
         .map(|words| {
-            let mut counts = [0usize; 32];
-            for word in words {
-                let mut rest = *word;
-                while rest != 0 {
-                    counts[rest.trailing_zeros() as usize] += 1;
-                    rest &= rest - 1;
-                }
-            }
-            counts
+            let present = words.iter().fold(0, |all, word| all | word);
+            let count = |bit| if present >> bit & 1 == 0 { 0 } else { words.iter().map(|word| word >> bit & 1).sum() };
+            std::array::from_fn(|bit| -> usize { count(bit as u32) as usize })
         })
         .reduce(|| [0usize; 32], |a, b| std::array::from_fn(|bit| a[bit] + b[bit]));
     let meaning = |bit: u32| {

@@ -78,6 +78,28 @@ pub(super) fn evaluate_bounded(
     prepared.evaluate_bounded(lanes, curve)
 }
 
+/// One voxel's results in f64, and a kernel's own verdict on an engine's, if it gives one.
+pub(super) fn judge(
+    prepared: &dyn Runnable,
+    window: &Window<'_>,
+    frames: usize,
+    voxel: usize,
+    engine: &[f64],
+) -> Option<(Vec<f64>, Vec<bool>)> {
+    let Voxel { first, mut differences, finite } = Voxel::load(window, frames, voxel);
+    if !finite {
+        differences.fill(0.0);
+    }
+    let extra: Vec<f64> = prepared.extra().iter().map(|layer| f64::from(layer[voxel])).collect();
+    let first = if finite { first } else { 0.0 };
+    let curve = || Curve::new(Double, &differences, 1, first, finite, &extra);
+    // Asked first with the engine's rows alone, which costs nothing where the kernel has no verdict.
+    prepared.judge(&curve(), engine, engine)?;
+    let definition = prepared.evaluate_double(curve());
+    let agrees = prepared.judge(&curve(), engine, &definition)?;
+    Some((definition, agrees))
+}
+
 struct Voxel {
     first: f64,
     differences: Vec<f64>,

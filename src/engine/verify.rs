@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::reference::evaluate_bounded;
+use super::reference::{evaluate_bounded, judge};
 use crate::error::Result;
 use crate::kernel::bounded::{BoundedWord, Decisions};
 use crate::kernel::{OutputKind, Runnable};
@@ -231,6 +231,11 @@ fn compare_voxel(
     raw: &RawRows,
     names: &[(String, OutputKind)],
 ) -> Vec<Comparison> {
+    let engine: Vec<f64> =
+        names.iter().enumerate().map(|(row, (_, kind))| number(raw.rows[row][voxel], *kind)).collect();
+    if let Some((definition, agrees)) = judge(prepared, window, frames, voxel, &engine) {
+        return (0..names.len()).map(|row| judged(engine[row], definition[row], agrees[row])).collect();
+    }
     let decisions = Decisions::default();
     decisions.restart(0);
     let nominal = evaluate_bounded(prepared, window, frames, voxel, &decisions);
@@ -267,11 +272,23 @@ fn outcomes(ambiguous: u32) -> impl Iterator<Item = u64> {
     singles.chain(pairs.take(MOST_OUTCOMES as usize)).chain(all)
 }
 
-fn compare_word(word: u32, definition: BoundedWord, kind: OutputKind) -> Comparison {
-    let engine = match kind {
+/// An engine's word as a number.
+fn number(word: u32, kind: OutputKind) -> f64 {
+    match kind {
         OutputKind::Label => f64::from(word),
         OutputKind::Float | OutputKind::Curve(_) => f64::from(f32::from_bits(word)),
-    };
+    }
+}
+
+/// A comparison that the kernel itself decided; there is no limit of which a deviation would be a share.
+fn judged(engine: f64, definition: f64, agrees: bool) -> Comparison {
+    let both = !(engine.is_nan() || definition.is_nan());
+    let deviation = if both { (engine - definition).abs() } else { 0.0 };
+    Comparison { agrees, ambiguous: false, unbounded: false, deviation, share: 0.0, engine, definition }
+}
+
+fn compare_word(word: u32, definition: BoundedWord, kind: OutputKind) -> Comparison {
+    let engine = number(word, kind);
     let mut comparison = Comparison {
         agrees: true,
         ambiguous: false,

@@ -9,6 +9,7 @@ mod csv;
 mod from_mask;
 mod haematocrit;
 pub mod population;
+mod refined;
 
 pub use arrival::Arrival;
 pub use artery::{Artery, ArteryFinder, ArteryVoxel};

@@ -10,7 +10,7 @@
 //! have.
 
 use std::cell::RefCell;
-use std::ops::{Add, Div, Mul, Neg, Sub};
+use std::ops::{Add, Div, Mul, Neg, Range, Sub};
 
 use super::lanes::{Lanes, Numbers, Table};
 
@@ -205,6 +205,16 @@ impl<'a> Lanes for Bounded<'a> {
     }
     fn load(self, stored: &[f64]) -> BoundedNumber<'a> {
         self.splat(stored[0])
+    }
+    fn load_short(self, stored: &[i16]) -> BoundedNumber<'a> {
+        self.splat(f64::from(stored[0]))
+    }
+    // Every entry: where a number lies is itself uncertain.
+    fn span(self, table: &Table, _: BoundedNumber<'a>, mask: bool) -> Range<usize> {
+        if mask { 0..table.len() } else { 0..0 }
+    }
+    fn largest(self, index: BoundedNumber<'a>, mask: bool) -> usize {
+        if mask { index.value as usize } else { 0 }
     }
     fn mask(self, value: bool) -> bool {
         value

@@ -8,9 +8,14 @@
 //! So the text has no `if` on data: it computes masks and selects. What a mask excludes must not trap or matter:
 //! operands are guarded before a division or a root.
 
-use std::ops::{Add, BitAnd, BitOr, Div, Mul, Neg, Not, Sub};
+use std::ops::{Add, BitAnd, BitOr, Div, Mul, Neg, Not, Range, Sub};
 
-use fearless_simd::{Bytes as _, Select as _, Simd, SimdBase as _, SimdFloat as _, f32x16, i32x16, mask32x16, u32x16};
+use fearless_simd::{
+    Bytes as _, Select as _, Simd, SimdBase as _, SimdCvtFloat as _, SimdFloat as _, f32x16, i16x16, i32x16, mask32x16,
+    u32x16,
+};
+
+use super::short::widen;
 
 /// Numbers side by side, one per voxel.
 pub trait Numbers:
@@ -59,6 +64,8 @@ pub trait Masks: Copy + BitAnd<Output = Self> + BitOr<Output = Self> + Not<Outpu
 pub trait Lanes: Copy {
     /// Voxels side by side.
     const WIDTH: usize;
+    /// The distance of 1 to the next number: of 32-bit floats unless told.
+    const EPSILON: f64 = f32::EPSILON as f64;
     /// Numbers.
     type F: Numbers<Mask = Self::M>;
     /// Truth values.
@@ -90,6 +97,13 @@ pub trait Lanes: Copy {
     fn gather_part<T: Copy>(self, memory: &[T], index: Self::F, part: impl Fn(T) -> Self::F) -> Self::F;
     /// Numbers from memory, one per voxel.
     fn load(self, stored: &[Self::Stored]) -> Self::F;
+    /// 16-bit whole numbers from memory, one per voxel.
+    fn load_short(self, stored: &[i16]) -> Self::F;
+    /// The entries of an ascending table that come into question as the last one at or below the numbers where the mask
+    /// holds: for leaving out work, never for deciding a result. Empty where the mask holds nowhere.
+    fn span(self, table: &Table, x: Self::F, mask: Self::M) -> Range<usize>;
+    /// The largest of whole numbers where the mask holds, 0 where it holds nowhere: for leaving out work.
+    fn largest(self, index: Self::F, mask: Self::M) -> usize;
     /// The same truth value for every voxel.
     fn mask(self, value: bool) -> Self::M;
     /// A number as if it were exact: what a step of a search starts from whose end doesn't depend on it to first order
@@ -127,6 +141,8 @@ pub trait Lanes: Copy {
 pub struct Table {
     double: Vec<f64>,
     single: Vec<f32>,
+    /// First entry and step, where entry i is, to the bit, what 32-bit lanes find for first + i * step.
+    line: Option<(f32, f32)>,
 }
 
 impl Table {
@@ -140,8 +156,15 @@ impl Table {
 impl FromIterator<f64> for Table {
     fn from_iter<I: IntoIterator<Item = f64>>(entries: I) -> Self {
         let double: Vec<f64> = entries.into_iter().collect();
-        let single = double.iter().map(|x| *x as f32).collect();
-        Self { double, single }
+        let single: Vec<f32> = double.iter().map(|x| *x as f32).collect();
+        let line = match single[..] {
+            [first, second, ..] => Some((first, second - first)),
+            _ => None,
+        };
+        let line = line.filter(|(first, step)| {
+            single.iter().enumerate().all(|(i, entry)| (first + i as f32 * step).to_bits() == entry.to_bits())
+        });
+        Self { double, single, line }
     }
 }
 
@@ -151,6 +174,15 @@ impl std::ops::Deref for Table {
     fn deref(&self) -> &[f64] {
         &self.double
     }
+}
+
+/// From the last entry at or below the first number to the last one at or below the second.
+#[inline(always)]
+fn span<T: PartialOrd>(table: &[T], bounds: Option<(T, T)>) -> Range<usize> {
+    let Some((low, high)) = bounds else { return 0..0 };
+    let first = table.partition_point(|entry| *entry <= low);
+    let more = table[first..].iter().take_while(|entry| **entry <= high).count();
+    first.saturating_sub(1)..(first + more).max(1)
 }
 
 /// One voxel in f64: the definition.
@@ -197,6 +229,7 @@ impl Masks for bool {
 
 impl Lanes for Double {
     const WIDTH: usize = 1;
+    const EPSILON: f64 = f64::EPSILON;
     type F = f64;
     type M = bool;
     type U = u32;
@@ -217,6 +250,15 @@ impl Lanes for Double {
     }
     fn load(self, stored: &[f64]) -> f64 {
         stored[0]
+    }
+    fn load_short(self, stored: &[i16]) -> f64 {
+        f64::from(stored[0])
+    }
+    fn span(self, table: &Table, x: f64, mask: bool) -> Range<usize> {
+        span(&table.double, mask.then_some((x, x)))
+    }
+    fn largest(self, index: f64, mask: bool) -> usize {
+        if mask { index as usize } else { 0 }
     }
     fn mask(self, value: bool) -> bool {
         value
@@ -305,6 +347,9 @@ impl<S: Simd> Lanes for Wide<S> {
     }
     #[inline(always)]
     fn lookup(self, table: &Table, index: f32x16<S>) -> f32x16<S> {
+        if let Some((first, step)) = table.line {
+            return index * step + first;
+        }
         let index: [f32; 16] = index.into();
         f32x16::from_fn(self.0, |lane| table.single[index[lane] as usize])
     }
@@ -316,6 +361,37 @@ impl<S: Simd> Lanes for Wide<S> {
     #[inline(always)]
     fn load(self, stored: &[f32]) -> f32x16<S> {
         f32x16::from_slice(self.0, &stored[..16])
+    }
+    #[inline(always)]
+    fn load_short(self, stored: &[i16]) -> f32x16<S> {
+        f32x16::float_from(widen(i16x16::from_slice(self.0, &stored[..16])))
+    }
+    #[inline(always)]
+    fn span(self, table: &Table, x: f32x16<S>, mask: mask32x16<S>) -> Range<usize> {
+        let low = mask.select(x, f32x16::splat(self.0, f32::INFINITY)).reduce_min();
+        let high = mask.select(x, f32x16::splat(self.0, f32::NEG_INFINITY)).reduce_max();
+        match table.line {
+            Some((first, step)) if low <= high && step > 0.0 => {
+                // Places by calculation, then exactly.
+                let entries = &table.single[..];
+                let end = |x: f32| {
+                    let mut end = (((x - first) / step) as usize).saturating_add(1).min(entries.len());
+                    while end < entries.len() && entries[end] <= x {
+                        end += 1;
+                    }
+                    while end > 0 && entries[end - 1] > x {
+                        end -= 1;
+                    }
+                    end
+                };
+                end(low).saturating_sub(1)..end(high).max(1)
+            }
+            _ => span(&table.single, (low <= high).then_some((low, high))),
+        }
+    }
+    #[inline(always)]
+    fn largest(self, index: f32x16<S>, mask: mask32x16<S>) -> usize {
+        mask.select(index, f32x16::splat(self.0, 0.0)).reduce_max() as usize
     }
     #[inline(always)]
     fn mask(self, value: bool) -> mask32x16<S> {
@@ -351,7 +427,7 @@ pub struct Twice<L>(pub L);
 
 /// A pair of vectors, of numbers, truth values or bit words.
 #[derive(Debug, Clone, Copy)]
-pub struct Twin<T>(T, T);
+pub struct Twin<T>(pub(super) T, pub(super) T);
 
 macro_rules! twin_operators {
     ($($trait:ident $method:ident;)*) => {
@@ -472,6 +548,23 @@ impl<L: Lanes> Lanes for Twice<L> {
         Twin(self.0.load(stored), self.0.load(&stored[L::WIDTH..]))
     }
     #[inline(always)]
+    fn load_short(self, stored: &[i16]) -> Self::F {
+        Twin(self.0.load_short(stored), self.0.load_short(&stored[L::WIDTH..]))
+    }
+    #[inline(always)]
+    fn span(self, table: &Table, x: Self::F, mask: Self::M) -> Range<usize> {
+        let (a, b) = (self.0.span(table, x.0, mask.0), self.0.span(table, x.1, mask.1));
+        match (a.is_empty(), b.is_empty()) {
+            (true, _) => b,
+            (_, true) => a,
+            _ => a.start.min(b.start)..a.end.max(b.end),
+        }
+    }
+    #[inline(always)]
+    fn largest(self, index: Self::F, mask: Self::M) -> usize {
+        self.0.largest(index.0, mask.0).max(self.0.largest(index.1, mask.1))
+    }
+    #[inline(always)]
     fn mask(self, value: bool) -> Self::M {
         let value = self.0.mask(value);
         Twin(value, value)
@@ -558,6 +651,30 @@ fn ln_f32<S: Simd>(x: f32x16<S>) -> f32x16<S> {
 mod tests {
     use super::*;
     use fearless_simd::{Level, dispatch};
+
+    #[test]
+    fn tables_of_equal_steps_are_read_as_any_other() {
+        fn compare<S: Simd>(simd: S) {
+            let lanes = Wide(simd);
+            for (first, step) in [(0.0, 4.0), (2.5, 0.25), (0.0, 3.7)] {
+                let table: Table = (0..60).map(|i| first + f64::from(i) * step).collect();
+                assert_eq!(table.line.is_some(), step != 3.7, "steps of {step}");
+                for i in 0..60 {
+                    let read: [f32; 16] = lanes.lookup(&table, f32x16::splat(simd, i as f32)).into();
+                    assert!(read.iter().all(|x| x.to_bits() == table.single[i].to_bits()));
+                }
+                for i in -70..300 {
+                    let x = |lane: usize| (first + f64::from(i) * step * 0.25 + lane as f64 * step * 0.1) as f32;
+                    let numbers = f32x16::from_fn(simd, x);
+                    let found = lanes.span(&table, numbers, lanes.mask(true));
+                    assert_eq!(found, span(&table.single, Some((x(0), x(15)))), "{i} in steps of {step}");
+                }
+                assert!(lanes.span(&table, f32x16::splat(simd, 1.0), lanes.mask(false)).is_empty());
+            }
+        }
+        let level = Level::new();
+        dispatch!(level, simd => compare(simd));
+    }
 
     #[test]
     fn wide_exponential_is_within_two_ulp() {

@@ -6,6 +6,7 @@
 pub mod bounded;
 pub mod lanes;
 mod runnable;
+pub mod short;
 
 use std::borrow::Cow;
 
@@ -15,8 +16,9 @@ use crate::quantity::{Quantity, SignalKind};
 use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
 use bounded::{Bounded, BoundedWord};
-use lanes::Lanes;
-pub use runnable::{Runnable, Tile};
+use lanes::{Double, Lanes};
+pub use runnable::{Runnable, Samples, Tile};
+use short::{ShortCurve, ShortLanes};
 
 /// Samples whose difference from the voxel's first one is not below this (2^40) in magnitude count as not finite: 32-bit
 /// arithmetic would overflow further on.
@@ -108,6 +110,18 @@ pub trait PreparedKernel: Send + Sync + Sized {
     /// The definition in code, for [`Lanes::WIDTH`] voxels at once.
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
 
+    /// How many numbers [`scan`](Self::scan) finds per voxel; 0 without one.
+    fn scanned(&self) -> usize {
+        0
+    }
+
+    /// A shortcut for 16-bit samples: finds, in whole numbers, what the text would find in the same samples, to the bit;
+    /// the text then takes it from [`Curve::scanned`].
+    #[inline(always)]
+    fn scan<L: ShortLanes>(&self, lanes: L, curve: ShortCurve<'_>, found: &mut [L::F]) {
+        let _ = (lanes, curve, found);
+    }
+
     /// The same for one voxel, with bounds on what 32-bit engines may lose. A kernel that is verified
     /// otherwise spares the compiler that text.
     fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
@@ -115,7 +129,15 @@ pub trait PreparedKernel: Send + Sync + Sized {
         self.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, words, 1));
     }
 
-    /// The same for GPUs.
+    /// Whether an engine's rows of one voxel agree with the definition's, row by row and the status last; labels and bits as
+    /// numbers. `None`, unless a kernel says otherwise: then they are compared within the bounds of
+    /// [`evaluate_bounded`](Self::evaluate_bounded). For kernels that search, and whose results have no such bounds.
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>> {
+        let _ = (curve, engine, definition);
+        None
+    }
+
+    /// The definition for GPUs.
     fn program(&self) -> Program;
 
     /// The kernel for a curve of which only these frames are left (the others hold samples that are not finite and are to
@@ -127,19 +149,23 @@ pub trait PreparedKernel: Send + Sync + Sized {
 #[derive(Debug)]
 pub struct Curve<'a, L: Lanes> {
     lanes: L,
-    /// Differences from each voxel's first sample, in stored units; frame i begins at i * stride.
-    differences: &'a [L::Stored],
+    /// Frame i begins at i * stride.
+    samples: Samples<'a, L::Stored>,
     stride: usize,
+    /// What `samples` of 16 bits have in frame 0.
+    short_first: L::F,
     /// Each voxel's first sample, in stored units.
     pub first: L::F,
     /// Whether all samples of the voxel are finite, and no difference reaches [`LARGEST_DIFFERENCE`].
     pub finite: L::M,
     /// Layers of [`PreparedKernel::extra`].
     pub extra: &'a [L::F],
+    /// What [`PreparedKernel::scan`] found, if it ran.
+    pub scanned: Option<&'a [L::F]>,
 }
 
 impl<'a, L: Lanes> Curve<'a, L> {
-    /// Curves whose frame i begins at `i * stride`.
+    /// Curves whose frame i begins at `i * stride`, of differences from each voxel's first sample in stored units.
     #[inline(always)]
     pub fn new(
         lanes: L,
@@ -149,13 +175,32 @@ impl<'a, L: Lanes> Curve<'a, L> {
         finite: L::M,
         extra: &'a [L::F],
     ) -> Self {
-        Self { lanes, differences, stride, first, finite, extra }
+        let samples = Samples::Differences(differences);
+        Self { lanes, samples, stride, short_first: first, first, finite, extra, scanned: None }
+    }
+
+    /// The same of 16-bit samples, all of them shifted by the same number or none; with what a
+    /// [`scan`](PreparedKernel::scan) of them found.
+    #[inline(always)]
+    pub fn of_short(
+        lanes: L,
+        curve: ShortCurve<'a>,
+        first: L::F,
+        extra: &'a [L::F],
+        scanned: Option<&'a [L::F]>,
+    ) -> Self {
+        let ShortCurve { samples, stride, .. } = curve;
+        let (short_first, finite) = (lanes.load_short(samples), lanes.mask(true));
+        Self { lanes, samples: Samples::Short(samples), stride, short_first, first, finite, extra, scanned }
     }
 
     /// Sample `frame` minus the voxel's first sample, in stored units: exact for integers.
     #[inline(always)]
     pub fn difference(&self, frame: usize) -> L::F {
-        self.lanes.load(&self.differences[frame * self.stride..])
+        match self.samples {
+            Samples::Differences(differences) => self.lanes.load(&differences[frame * self.stride..]),
+            Samples::Short(samples) => self.lanes.load_short(&samples[frame * self.stride..]) - self.short_first,
+        }
     }
 }
 
@@ -197,8 +242,9 @@ pub struct Program {
     pub name: &'static str,
     /// The kernel's WGSL in pieces, so that kernels can share some, to follow `shaders/common.wgsl` in this order.
     pub sources: &'static [&'static str],
-    /// Entry points, dispatched in this order over the same slab.
-    pub entry_points: &'static [&'static str],
+    /// Entry points, dispatched in this order over the same slab; one may come several times, to do a part of a long search
+    /// each time.
+    pub entry_points: Cow<'static, [&'static str]>,
     /// Voxels per workgroup: one thread each.
     pub workgroup_size: u32,
     /// Pipeline-overridable constants.
@@ -209,4 +255,7 @@ pub struct Program {
     pub tables: Cow<'static, [f32]>,
     /// 32-bit words kept per voxel between entry points.
     pub state_words: usize,
+    /// Turns of loops, all together, that a voxel may need in one dispatch, if they may be tens of thousands; else 0. A driver
+    /// that stops loops earlier is refused.
+    pub loop_turns: usize,
 }

@@ -3,22 +3,34 @@
 
 use std::fmt;
 
-use fearless_simd::{Level, dispatch};
+use fearless_simd::Level;
 
 use super::bounded::{Bounded, BoundedWord};
-use super::lanes::{Double, Lanes, Numbers as _, Wide};
+use super::lanes::{Double, Numbers as _, Wide};
+use super::short::{ShortCurve, ShortLanes};
 use super::{Curve, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
+
+/// Samples in working memory.
+#[derive(Debug, Clone, Copy)]
+pub enum Samples<'a, T> {
+    /// Differences from each voxel's first sample.
+    Differences(&'a [T]),
+    /// 16-bit samples themselves, all of them shifted by the same number or none.
+    Short(&'a [i16]),
+}
 
 /// Neighbouring voxels in working memory, as the CPU engine gives them to a kernel.
 #[derive(Debug)]
 pub struct Tile<'a> {
     pub(crate) level: Level,
-    /// Numbers from one frame to the next, and words from one row to the next.
+    /// Numbers from one frame to the next, and from one extra layer to the next.
     pub(crate) stride: usize,
     /// Voxels; memory goes on to the next multiple of the lanes' width.
     pub(crate) length: usize,
-    pub(crate) differences: &'a [f32],
+    pub(crate) samples: Samples<'a, f32>,
+    /// No two 16-bit samples differ by more than this.
+    pub(crate) range: u16,
     pub(crate) first: &'a [f32],
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     pub(crate) finite: &'a [f32],
@@ -27,6 +39,8 @@ pub struct Tile<'a> {
     /// Voxels with label 0 need no results.
     pub(crate) inside: Option<&'a [u32]>,
     pub(crate) words: &'a mut [u32],
+    /// Words from one row of results to the next.
+    pub(crate) word_stride: usize,
 }
 
 /// A prepared kernel without its type. Every [`PreparedKernel`] is one.
@@ -49,7 +63,9 @@ pub trait Runnable: Send + Sync {
     fn evaluate_double(&self, curve: Curve<'_, Double>) -> Vec<f64>;
     /// The same with bounds on what 32-bit engines may lose.
     fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>) -> Vec<BoundedWord>;
-    /// The same for a tile of voxels in f32, by the widest vector instructions that there are.
+    /// [`PreparedKernel::judge`].
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>>;
+    /// [`PreparedKernel::evaluate`] for a tile of voxels in f32, by the widest vector instructions that there are.
     fn evaluate_tile(&self, tile: &mut Tile<'_>);
 }
 
@@ -95,24 +111,47 @@ impl<P: PreparedKernel + 'static> Runnable for P {
         words
     }
 
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>> {
+        PreparedKernel::judge(self, curve, engine, definition)
+    }
+
     fn evaluate_tile(&self, tile: &mut Tile<'_>) {
-        // AVX-512 has registers to spare for two vectors at a time; elsewhere sixteen voxels are two vectors or more.
+        // A kernel is compiled once per level, so only those that matter: SSE4.2 is hardly faster than the SSE2 of every
+        // x86-64. AVX-512 has registers to spare for two vectors at a time; elsewhere sixteen voxels are two or more.
         #[cfg(target_arch = "x86_64")]
-        if let Some(avx512) = tile.level.as_avx512() {
-            return fearless_simd::Simd::vectorize(
-                avx512,
-                #[inline(always)]
-                || evaluate_blocks(super::lanes::Twice(Wide(avx512)), self, tile),
-            );
+        {
+            use fearless_simd::Simd as _;
+            if let Some(avx512) = tile.level.as_avx512() {
+                avx512.vectorize(
+                    #[inline(always)]
+                    || evaluate_blocks(super::lanes::Twice(Wide(avx512)), self, tile),
+                );
+            } else if let Some(avx2) = tile.level.as_avx2() {
+                avx2.vectorize(
+                    #[inline(always)]
+                    || evaluate_blocks(Wide(avx2), self, tile),
+                );
+            } else if let Some(sse2) = tile.level.as_sse2() {
+                sse2.vectorize(
+                    #[inline(always)]
+                    || evaluate_blocks(Wide(sse2), self, tile),
+                );
+            }
         }
-        dispatch!(tile.level, simd => evaluate_blocks(Wide(simd), self, tile));
+        #[cfg(not(target_arch = "x86_64"))]
+        fearless_simd::dispatch!(tile.level, simd => evaluate_blocks(Wide(simd), self, tile));
     }
 }
 
 #[inline(always)]
-fn evaluate_blocks<L: Lanes<Stored = f32, Word = u32>, P: PreparedKernel>(lanes: L, kernel: &P, tile: &mut Tile<'_>) {
+fn evaluate_blocks<L, P>(lanes: L, kernel: &P, tile: &mut Tile<'_>)
+where
+    L: ShortLanes<Stored = f32, Word = u32>,
+    P: PreparedKernel,
+{
     let mut scratch = vec![lanes.splat(0.0); kernel.scratch()];
     let mut extra = vec![lanes.splat(0.0); kernel.extra().len()];
+    let mut found = vec![lanes.splat(0.0); kernel.scanned()];
     for block in (0..tile.length).step_by(L::WIDTH) {
         let end = tile.length.min(block + L::WIDTH);
         if tile.inside.is_some_and(|inside| inside[block..end].iter().all(|label| *label == 0)) {
@@ -122,8 +161,20 @@ fn evaluate_blocks<L: Lanes<Stored = f32, Word = u32>, P: PreparedKernel>(lanes:
             *extra = lanes.load(&tile.extra[layer * tile.stride + block..]);
         }
         let first = lanes.load(&tile.first[block..]);
-        let finite = lanes.load(&tile.finite[block..]).gt(lanes.splat(0.0));
-        let curve = Curve::new(lanes, &tile.differences[block..], tile.stride, first, finite, &extra);
-        kernel.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut tile.words[block..], tile.stride));
+        let curve = match tile.samples {
+            Samples::Differences(differences) => {
+                let finite = lanes.load(&tile.finite[block..]).gt(lanes.splat(0.0));
+                Curve::new(lanes, &differences[block..], tile.stride, first, finite, &extra)
+            }
+            Samples::Short(samples) => {
+                let curve = ShortCurve { samples: &samples[block..], stride: tile.stride, range: tile.range };
+                let scanned = tile.range < 1 << 15 && !found.is_empty();
+                if scanned {
+                    kernel.scan(lanes, curve, &mut found);
+                }
+                Curve::of_short(lanes, curve, first, &extra, scanned.then_some(&found))
+            }
+        };
+        kernel.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut tile.words[block..], tile.word_stride));
     }
 }

@@ -1,4 +1,4 @@
-//! Arithmetic that keeps its relative accuracy near 0, over lanes. `shaders/relaxation.wgsl` has the same names, order and
+//! Arithmetic that keeps its relative accuracy near 0, over lanes. `shaders/arithmetic.wgsl` has the same names, order and
 //! guards.
 
 use crate::kernel::lanes::{Lanes, Numbers};

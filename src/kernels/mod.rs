@@ -3,5 +3,6 @@
 mod arithmetic;
 pub mod concentration;
 pub mod descriptors;
+pub mod filling_time;
 pub mod fit;
 pub mod t1;

@@ -17,6 +17,7 @@
 
 mod anatomy;
 pub mod curves;
+pub mod filling;
 mod random;
 
 use std::borrow::Cow;
@@ -33,7 +34,7 @@ use crate::time::TimeAxis;
 use crate::voxels::Voxels;
 use anatomy::Head;
 use curves::Enhancement;
-use random::Random;
+pub(crate) use random::Random;
 
 /// Noise on every sample, independent between voxels and frames.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -2,14 +2,14 @@
 //! (Blackman and Vigna, both in the public domain).
 
 /// xoshiro256++ with a second normal deviate kept for the next call.
-pub(super) struct Random {
+pub(crate) struct Random {
     state: [u64; 4],
     spare: Option<f64>,
 }
 
 impl Random {
     /// The generator of one of many independent streams of a seed.
-    pub(super) fn new(seed: u64, stream: u64) -> Self {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut mixed = seed ^ stream.wrapping_add(1).wrapping_mul(0xD1B5_4A32_D192_ED03);
         let state = std::array::from_fn(|_| {
             mixed = mixed.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -39,7 +39,7 @@ impl Random {
     }
 
     /// Normal with mean 0 and standard deviation 1 (Box and Muller).
-    pub(super) fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         if let Some(value) = self.spare.take() {
             return value;
         }

@@ -49,6 +49,7 @@ impl Pen {
 }
 
 /// Paper to draw on; positions in pixels from the upper left corner, y downwards.
+#[derive(Clone)]
 pub(super) struct Canvas {
     pixmap: Pixmap,
 }
@@ -64,6 +65,11 @@ fn paint(color: [u8; 3], opacity: f32) -> Paint<'static> {
 
 impl Canvas {
     pub(super) fn new(width: u32, height: u32) -> Result<Self> {
+        Self::of_color(width, height, PAPER)
+    }
+
+    /// Paper of another colour than white.
+    pub(super) fn of_color(width: u32, height: u32, [r, g, b]: [u8; 3]) -> Result<Self> {
         let mut pixmap = Pixmap::new(width, height).ok_or_else(|| {
             Error::setting(
                 "picture size",
@@ -71,7 +77,6 @@ impl Canvas {
                 "choose fewer slices or a smaller picture",
             )
         })?;
-        let [r, g, b] = PAPER;
         pixmap.fill(Color::from_rgba8(r, g, b, 255));
         Ok(Self { pixmap })
     }

@@ -96,7 +96,7 @@ pub fn label_color(label: u32) -> [u8; 3] {
 }
 
 /// Lightness 0 to 1, chroma, hue in degrees (B. Ottosson's Oklab) to sRGB, clipped to what screens show.
-fn oklch(lightness: f64, chroma: f64, hue_deg: f64) -> [u8; 3] {
+pub(super) fn oklch(lightness: f64, chroma: f64, hue_deg: f64) -> [u8; 3] {
     let (sin, cos) = hue_deg.to_radians().sin_cos();
     let (a, b) = (chroma * cos, chroma * sin);
     let l = (lightness + 0.396_337_777_4 * a + 0.215_803_757_3 * b).powi(3);

@@ -1,4 +1,5 @@
-//! Pictures of maps and curves, as PNG, fit for a paper (feature `render`).
+//! Pictures of maps and curves, as PNG, fit for a paper, and cines of series as GIF, animated or numbered PNG (feature
+//! `render`).
 //!
 //! ```
 //! use ndarray::Array3;
@@ -14,15 +15,24 @@
 //! Glyphs come from a part of Noto Sans that is packaged with the crate under the SIL Open Font License
 //! (`src/render/font/`): no fonts of the system are used. The same input gives the same bytes.
 
+mod bar;
 mod canvas;
+mod cine;
 mod colormap;
+mod contours;
 mod curve_plot;
 mod montage;
-mod picture;
+pub(crate) mod picture;
+mod planes;
+mod sections;
 mod text;
-mod ticks;
+pub(crate) mod ticks;
+mod tile;
 
+pub use cine::{Anatomy, Cine, Film, Isochrones};
 pub use colormap::{Colormap, label_color};
 pub use curve_plot::CurvePlot;
 pub use montage::{Montage, Range, Slices};
 pub use picture::Picture;
+pub use planes::{Plane, View};
+pub use sections::Sections;

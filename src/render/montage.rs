@@ -2,11 +2,13 @@
 
 use ndarray::ArrayView3;
 
+use super::bar::{Bar, TRIANGLE};
 use super::canvas::{Align, Canvas, FAINT_INK, INK, PAPER, Pen};
 use super::colormap::{Colormap, label_color};
 use super::picture::Picture;
 use super::text::{Line, Weight};
 use super::ticks::{self, Ticks};
+use super::tile::{Sampling, border, direction, percentile, underlay_window};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::maps::{Map, MapData};
@@ -23,6 +25,48 @@ pub enum Range {
     Symmetric,
     /// These values, in the map's unit.
     Fixed(f64, f64),
+}
+
+impl Range {
+    /// The ends for these finite values, which are reordered. They are never equal: a constant map, or none at all, still
+    /// needs a range to stand in.
+    pub(super) fn resolve(self, finite: &mut [f32]) -> Result<(f64, f64)> {
+        let (low, high) = match self {
+            Range::Fixed(low, high)
+                if low.is_finite() && high.is_finite() && low < high && (high - low).is_finite() =>
+            {
+                (low, high)
+            }
+            Range::Fixed(low, high) => {
+                return Err(Error::setting(
+                    "range",
+                    format!("{low} to {high}"),
+                    "give two finite numbers, the lower one first",
+                ));
+            }
+            Range::Percentiles(low, high) => {
+                if !(0.0 <= low && low < high && high <= 100.0) {
+                    let mend = "give two percentiles from 0 to 100, the lower one first";
+                    return Err(Error::setting("range", format!("{low} to {high} %"), mend));
+                }
+                (percentile(finite, low), percentile(finite, high))
+            }
+            Range::Symmetric => {
+                let largest = percentile(finite, 2.0).abs().max(percentile(finite, 98.0).abs());
+                (-largest, largest)
+            }
+        };
+        let least = (1e-6 * low.abs().max(high.abs())).max(f64::from(f32::MIN_POSITIVE));
+        Ok(match (low, high) {
+            _ if finite.is_empty() && !matches!(self, Range::Fixed(..)) => (0.0, 1.0),
+            (low, high) if high - low >= least => (low, high),
+            (low, high) => {
+                let middle = 0.5 * (low + high);
+                let half = if middle == 0.0 { 0.5 } else { 0.05 * middle.abs().max(least) };
+                if self == Range::Symmetric { (-half, half) } else { (middle - half, middle + half) }
+            }
+        })
+    }
 }
 
 /// Which slices (of constant z) are shown.
@@ -320,42 +364,7 @@ impl<'a> Montage<'a> {
         let extreme = finite.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
             (low.min(f64::from(*v)), high.max(f64::from(*v)))
         });
-        let (low, high) = match self.range {
-            Range::Fixed(low, high)
-                if low.is_finite() && high.is_finite() && low < high && (high - low).is_finite() =>
-            {
-                (low, high)
-            }
-            Range::Fixed(low, high) => {
-                return Err(Error::setting(
-                    "range",
-                    format!("{low} to {high}"),
-                    "give two finite numbers, the lower one first",
-                ));
-            }
-            Range::Percentiles(low, high) => {
-                if !(0.0 <= low && low < high && high <= 100.0) {
-                    let mend = "give two percentiles from 0 to 100, the lower one first";
-                    return Err(Error::setting("range", format!("{low} to {high} %"), mend));
-                }
-                (percentile(&mut finite, low), percentile(&mut finite, high))
-            }
-            Range::Symmetric => {
-                let largest = percentile(&mut finite, 2.0).abs().max(percentile(&mut finite, 98.0).abs());
-                (-largest, largest)
-            }
-        };
-        // A constant map, or none at all, still needs a range to stand in.
-        let least = (1e-6 * low.abs().max(high.abs())).max(f64::from(f32::MIN_POSITIVE));
-        let (low, high) = match (low, high) {
-            _ if voxels == 0 && !matches!(self.range, Range::Fixed(..)) => (0.0, 1.0),
-            (low, high) if high - low >= least => (low, high),
-            (low, high) => {
-                let middle = 0.5 * (low + high);
-                let half = if middle == 0.0 { 0.5 } else { 0.05 * middle.abs().max(least) };
-                if self.range == Range::Symmetric { (-half, half) } else { (middle - half, middle + half) }
-            }
-        };
+        let (low, high) = self.range.resolve(&mut finite)?;
         let missing = voxels < values.len();
         Ok(Scale { low, high, voxels, missing, below: extreme.0 < low, above: extreme.1 > high })
     }
@@ -408,7 +417,7 @@ impl<'a> Montage<'a> {
     fn tiles(&self, canvas: &mut Canvas, grid: &Grid, origin: (f32, f32), slices: &[usize], scale: Option<&Scale>) {
         let [nx, ny, _] = self.layer.shape();
         let grey = self.underlay.map(|values| (values, underlay_window(values)));
-        let (columns, rows) = (Sampling::new(nx, grid.tile.0, false), Sampling::new(ny, grid.tile.1, true));
+        let (columns, rows) = (Sampling::new(0..nx, grid.tile.0, false), Sampling::new(0..ny, grid.tile.1, true));
         for (i, z) in slices.iter().enumerate() {
             let (x0, y0) = grid.tile_origin(i, origin);
             let caption = Line::plain("z = ", 16.0, Weight::Regular).with_plain(&z.to_string());
@@ -430,7 +439,8 @@ impl<'a> Montage<'a> {
                 }
             }
             if let Some(mask) = self.outline {
-                let pieces = border(mask.labels(), *z, grid.tile, (x0, y0));
+                let labels = mask.labels();
+                let pieces = border([nx, ny], [false, true], grid.tile, (x0, y0), |x, y| labels[[x, y, *z]] != 0);
                 canvas.pieces(&pieces, Pen::new(INK, 3.4).opacity(0.55));
                 canvas.pieces(&pieces, Pen::new(PAPER, 1.6));
             }
@@ -488,7 +498,7 @@ fn voxels(count: usize) -> String {
 }
 
 /// What a quantity is called in a title.
-fn plain_name(quantity: &Quantity) -> String {
+pub(super) fn plain_name(quantity: &Quantity) -> String {
     if let Some(id) = quantity.id.strip_suffix("_se") {
         let of = plain_name(&Quantity::new(id.to_string(), None, "", Unit::Dimensionless, ""));
         let mut letters = of.chars();
@@ -524,38 +534,6 @@ fn plain_name(quantity: &Quantity) -> String {
             letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default() + letters.as_str()
         }
     }
-}
-
-/// The letters at the low and the high end of a voxel axis, if it runs along an axis of the patient within 30 degrees.
-fn direction(geometry: &Geometry, axis: usize) -> Option<(char, char)> {
-    if geometry.sform_code <= 0 && geometry.qform_code <= 0 {
-        return None;
-    }
-    let affine = geometry.affine();
-    let column = [affine[0][axis], affine[1][axis], affine[2][axis]];
-    let length = column.iter().map(|c| c * c).sum::<f64>().sqrt();
-    let world = (0..3).find(|row| column[*row].abs() > 0.866 * length)?;
-    let (minus, plus) = [('L', 'R'), ('P', 'A'), ('I', 'S')][world];
-    Some(if column[world] < 0.0 { (plus, minus) } else { (minus, plus) })
-}
-
-/// Linear interpolation between the nearest ranks; reorders the values. 0 if there are none.
-fn percentile(values: &mut [f32], percent: f64) -> f64 {
-    if values.is_empty() {
-        return 0.0;
-    }
-    let rank = percent / 100.0 * (values.len() - 1) as f64;
-    let low = (rank.floor() as usize).min(values.len() - 1);
-    let (_, at, above) = values.select_nth_unstable_by(low, f32::total_cmp);
-    let at = f64::from(*at);
-    let next = above.iter().copied().min_by(f32::total_cmp).map_or(at, f64::from);
-    at + (rank - low as f64) * (next - at)
-}
-
-fn underlay_window(values: ArrayView3<'_, f32>) -> (f32, f32) {
-    let mut finite: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
-    let (low, high) = (percentile(&mut finite, 1.0) as f32, percentile(&mut finite, 99.5) as f32);
-    if high > low { (low, high) } else { (low, low + low.abs().max(1.0)) }
 }
 
 /// The display range.
@@ -658,58 +636,6 @@ impl Grid {
     }
 }
 
-/// Which voxels a pixel shows: the nearest one, or several where the image is reduced.
-struct Sampling {
-    voxels: usize,
-    pixels: usize,
-    /// Samples per pixel.
-    samples: usize,
-    flipped: bool,
-}
-
-impl Sampling {
-    fn new(voxels: usize, pixels: u32, flipped: bool) -> Self {
-        let pixels = pixels as usize;
-        Self { voxels, pixels, samples: voxels.div_ceil(pixels).min(8), flipped }
-    }
-
-    fn of(&self, pixel: u32) -> impl Iterator<Item = usize> + '_ {
-        (0..self.samples).map(move |s| {
-            let position = (pixel as usize * self.samples + s) as f64 + 0.5;
-            let voxel = (position * self.voxels as f64 / (self.samples * self.pixels) as f64) as usize;
-            let voxel = voxel.min(self.voxels - 1);
-            if self.flipped { self.voxels - 1 - voxel } else { voxel }
-        })
-    }
-}
-
-/// The edges between voxels inside and outside of a mask, in one slice.
-fn border(labels: ArrayView3<'_, u32>, z: usize, tile: (u32, u32), origin: (f32, f32)) -> Vec<[(f32, f32); 2]> {
-    let (nx, ny, _) = labels.dim();
-    let inside = |x: Option<usize>, y: Option<usize>| match (x, y) {
-        (Some(x), Some(y)) if x < nx && y < ny => labels[[x, y, z]] != 0,
-        _ => false,
-    };
-    // The corner between voxels x - 1 and x, y - 1 and y.
-    let corner = |x: usize, y: usize| {
-        let u = x as f32 * tile.0 as f32 / nx as f32;
-        let v = (ny - y) as f32 * tile.1 as f32 / ny as f32;
-        (origin.0 + u, origin.1 + v)
-    };
-    let mut pieces = Vec::new();
-    for y in 0..=ny {
-        for x in 0..=nx {
-            if y < ny && inside(x.checked_sub(1), Some(y)) != inside(Some(x), Some(y)) {
-                pieces.push([corner(x, y), corner(x, y + 1)]);
-            }
-            if x < nx && inside(Some(x), y.checked_sub(1)) != inside(Some(x), Some(y)) {
-                pieces.push([corner(x, y), corner(x + 1, y)]);
-            }
-        }
-    }
-    pieces
-}
-
 /// What stands to the right of the tiles.
 #[derive(Default)]
 struct Side {
@@ -729,7 +655,6 @@ enum Swatch {
 
 const BAR_WIDTH: f32 = 28.0;
 const BAR_HEIGHT: f32 = 340.0;
-const TRIANGLE: f32 = 16.0;
 const SWATCH: f32 = 22.0;
 const ENTRY: f32 = 32.0;
 const HEAD: f32 = 40.0;
@@ -806,36 +731,17 @@ impl Side {
         let x = x.round();
         if self.bar {
             y += TRIANGLE;
-            for row in 0..BAR_HEIGHT as u32 {
-                let fraction = 1.0 - f64::from(row) / f64::from(BAR_HEIGHT as u32 - 1);
-                for column in 0..BAR_WIDTH as u32 {
-                    canvas.pixel(x as u32 + column, y as u32 + row, montage.colormap.color(fraction));
-                }
-            }
-            let (left, right, middle) = (x, x + BAR_WIDTH, x + 0.5 * BAR_WIDTH);
-            let mut outline = vec![(left - 0.5, y - 0.5)];
-            if self.triangles.1 {
-                outline.push((middle, y - TRIANGLE - 0.5));
-            }
-            outline.extend([(right + 0.5, y - 0.5), (right + 0.5, y + BAR_HEIGHT + 0.5)]);
-            if self.triangles.0 {
-                outline.push((middle, y + BAR_HEIGHT + TRIANGLE + 0.5));
-            }
-            outline.extend([(left - 0.5, y + BAR_HEIGHT + 0.5), (left - 0.5, y - 0.5)]);
-            if self.triangles.1 {
-                canvas.polygon(&[(left, y), (right, y), (middle, y - TRIANGLE)], montage.colormap.color(1.0));
-            }
-            let foot = y + BAR_HEIGHT;
-            if self.triangles.0 {
-                canvas.polygon(&[(left, foot), (right, foot), (middle, foot + TRIANGLE)], montage.colormap.color(0.0));
-            }
-            canvas.line(&outline, Pen::new(FAINT_INK, 1.0));
-            for (fraction, label) in &self.ticks {
-                let at = foot - fraction * BAR_HEIGHT;
-                canvas.line(&[(right, at), (right + 6.0, at)], Pen::new(INK, 1.4));
-                canvas.text(label, right + 12.0, at + 6.5, Align::Start, INK);
-            }
-            y = foot + TRIANGLE + 14.0;
+            let bar = Bar {
+                colormap: montage.colormap,
+                width: BAR_WIDTH,
+                height: BAR_HEIGHT,
+                ticks: &self.ticks,
+                triangles: self.triangles,
+                ink: INK,
+                faint_ink: FAINT_INK,
+            };
+            bar.draw(canvas, x, y);
+            y += BAR_HEIGHT + TRIANGLE + 14.0;
         }
         for (swatch, text) in &self.entries {
             match swatch {

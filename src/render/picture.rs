@@ -75,22 +75,26 @@ impl Picture {
     /// [`Error::Io`] if the file can't be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let bytes = self.encode(path)?;
-        let temporary = temporary_beside(path);
-        let written = std::fs::File::create_new(&temporary).and_then(|mut file| {
-            file.write_all(&bytes)?;
-            file.sync_all()
-        });
-        let finished = match written {
-            Ok(()) => std::fs::rename(&temporary, path).map_err(|source| Error::io("rename", path, source)),
-            Err(source) => Err(Error::io("write", path, source)),
-        };
-        if finished.is_err() {
-            // Whatever went wrong first is what the caller should hear.
-            let _ = std::fs::remove_file(&temporary);
-        }
-        finished
+        write_whole(path, &self.encode(path)?)
     }
+}
+
+/// Writes a file that appears whole or not at all: a temporary file in the same folder is renamed.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = temporary_beside(path);
+    let written = std::fs::File::create_new(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    let finished = match written {
+        Ok(()) => std::fs::rename(&temporary, path).map_err(|source| Error::io("rename", path, source)),
+        Err(source) => Err(Error::io("write", path, source)),
+    };
+    if finished.is_err() {
+        // Whatever went wrong first is what the caller should hear.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    finished
 }
 
 /// A name in the same folder that no other thread or process uses.

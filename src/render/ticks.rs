@@ -1,16 +1,16 @@
 //! Round numbers on axes, and numbers in words.
 
 /// Positions and texts of an axis.
-pub(super) struct Ticks {
-    pub(super) values: Vec<f64>,
-    pub(super) labels: Vec<String>,
+pub(crate) struct Ticks {
+    pub(crate) values: Vec<f64>,
+    pub(crate) labels: Vec<String>,
     /// The power of ten that the labels leave out; 0 for none.
-    pub(super) exponent: i32,
+    pub(crate) exponent: i32,
 }
 
 impl Ticks {
     /// Round numbers within a range, about `wanted` of them.
-    pub(super) fn new(low: f64, high: f64, wanted: usize) -> Self {
+    pub(crate) fn new(low: f64, high: f64, wanted: usize) -> Self {
         let span = high - low;
         if !(span.is_finite() && span > 0.0) {
             return Self { values: Vec::new(), labels: Vec::new(), exponent: 0 };
@@ -35,9 +35,57 @@ impl Ticks {
         Self { values, labels, exponent }
     }
 
+    /// The same for times: steps that a clock has, and `m:ss` where the range reaches two minutes.
+    pub(crate) fn seconds(low: f64, high: f64, wanted: usize) -> Self {
+        let span = high - low;
+        if !(span.is_finite() && span > 0.0) || clock_style(high) == ClockStyle::Seconds {
+            return Self::new(low, high, wanted);
+        }
+        let raw = span / wanted.max(2) as f64;
+        let steps = [5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0, 14400.0];
+        let step = *steps.iter().min_by(|a, b| (*a / raw).ln().abs().total_cmp(&(*b / raw).ln().abs())).unwrap_or(&raw);
+        if !(2.5..=20000.0).contains(&raw) {
+            return Self::new(low, high, wanted);
+        }
+        let (first, last) = ((low / step - 1e-6).ceil(), (high / step + 1e-6).floor());
+        let values: Vec<f64> = (0..=(last - first).max(-1.0) as i64).map(|i| (first + i as f64) * step).collect();
+        let labels = values.iter().map(|v| clock(*v, ClockStyle::Minutes, 0)).collect();
+        Self { values, labels, exponent: 0 }
+    }
+
     /// `×10⁵`, or nothing.
-    pub(super) fn factor(&self) -> Option<String> {
+    pub(crate) fn factor(&self) -> Option<String> {
         (self.exponent != 0).then(|| format!("×10{}", raised(self.exponent)))
+    }
+}
+
+/// How times are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClockStyle {
+    /// `95 s`.
+    Seconds,
+    /// `1:35`.
+    Minutes,
+}
+
+/// Seconds up to two minutes, then minutes and seconds.
+pub(crate) fn clock_style(longest_s: f64) -> ClockStyle {
+    if longest_s < 120.0 { ClockStyle::Seconds } else { ClockStyle::Minutes }
+}
+
+/// A time in a style, with so many decimals, without a unit.
+pub(crate) fn clock(seconds: f64, style: ClockStyle, decimals: usize) -> String {
+    match style {
+        ClockStyle::Seconds => minus(&format!("{seconds:.decimals$}")),
+        ClockStyle::Minutes => {
+            // Rounded before it is split, so that 59.9 becomes 1:00 and never 0:60.
+            let unit = 10f64.powi(decimals as i32);
+            let size = (seconds.abs() * unit).round() / unit;
+            let (minutes, rest) = ((size / 60.0).floor(), size % 60.0);
+            let width = if decimals > 0 { decimals + 3 } else { 2 };
+            let sign = if seconds < 0.0 && size > 0.0 { "\u{2212}" } else { "" };
+            format!("{sign}{minutes:.0}:{rest:0width$.decimals$}")
+        }
     }
 }
 
@@ -56,7 +104,7 @@ fn raised(number: i32) -> String {
 }
 
 /// A number with about three significant digits, for sentences and legends.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if !value.is_finite() {
         return "none".into();
     }
@@ -74,7 +122,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// A count with thin groups of three digits: `12 345`.
-pub(super) fn count(value: usize) -> String {
+pub(crate) fn count(value: usize) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (i, c) in digits.chars().enumerate() {
@@ -87,7 +135,7 @@ pub(super) fn count(value: usize) -> String {
 }
 
 /// A unit as printed: `a.u./s^2` with a raised 2, nothing for pure numbers.
-pub(super) fn unit(text: &str) -> String {
+pub(crate) fn unit(text: &str) -> String {
     if text == "1" || text == "label" {
         return String::new();
     }
@@ -115,6 +163,22 @@ mod tests {
             assert!((2..9).contains(&ticks.values.len()), "{low} {high}: {:?}", ticks.values);
             assert!(ticks.labels.windows(2).all(|w| w[0] != w[1]), "{:?}", ticks.labels);
         }
+    }
+
+    #[test]
+    fn times_read_like_a_clock() {
+        let minutes = |seconds, decimals| clock(seconds, ClockStyle::Minutes, decimals);
+        let texts = [minutes(95.0, 0), minutes(59.9, 0), minutes(59.94, 1), minutes(-30.2, 0), minutes(3599.96, 1)];
+        assert_eq!(texts, ["1:35", "1:00", "0:59.9", "\u{2212}0:30", "60:00.0"]);
+        assert_eq!(clock(95.04, ClockStyle::Seconds, 1), "95.0");
+        assert_eq!(Ticks::seconds(0.0, 240.0, 5).labels, ["0:00", "1:00", "2:00", "3:00", "4:00"]);
+        assert_eq!(Ticks::seconds(3.0, 60.0, 3).labels, ["20", "40", "60"]);
+        for (low, high) in [(0.0, 370.0), (100.0, 130.0), (5000.0, 5001.0), (0.0, 1e6), (-100.0, 300.0)] {
+            let ticks = Ticks::seconds(low, high, 5);
+            assert!((2..=9).contains(&ticks.values.len()), "{low} {high}: {:?}", ticks.labels);
+            assert!(ticks.values.iter().all(|v| (low - 1e-3..=high + 1e-3).contains(v)));
+        }
+        assert!(Ticks::seconds(2.0, 2.0, 5).values.is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Shared by the tests of the semi-quantitative maps.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses a part of it")]
 
+pub mod filling;
 pub mod oracle;
 pub mod pharmacokinetic_oracle;
 pub mod random;

@@ -193,7 +193,34 @@ fn compartments(model: Model, p: &[f64]) -> Compartments {
 }
 
 /// The model's curve at the sample times; parameters in their order, the delay last.
+///
+/// A tiny volume that is exchanged a million times a second would cost the slow rate its digits. Curves depend smoothly on
+/// it, so from there down to 0 they are taken as linear in it.
 pub fn forward(model: Model, parameters: &[f64], aif: &Knots, times_s: &[f64], curve: &mut [f64]) {
+    let tiny = match model {
+        Model::TwoCompartmentExchange => vec![(3, parameters[1]), (2, parameters[0] + parameters[1])],
+        Model::TwoCompartmentUptake => vec![(2, parameters[0] + parameters[1])],
+        _ => Vec::new(),
+    };
+    for (index, flow) in tiny {
+        let (volume, smallest) = (parameters[index], flow * FLOW * 1e-6);
+        if volume > 0.0 && volume < smallest * 0.999 {
+            let mut moved = parameters.to_vec();
+            moved[index] = smallest;
+            let mut above = vec![0.0; curve.len()];
+            forward(model, &moved, aif, times_s, &mut above);
+            moved[index] = 0.0;
+            forward(model, &moved, aif, times_s, curve);
+            for (below, above) in curve.iter_mut().zip(above) {
+                *below += volume / smallest * (above - *below);
+            }
+            return;
+        }
+    }
+    solve(model, parameters, aif, times_s, curve);
+}
+
+fn solve(model: Model, parameters: &[f64], aif: &Knots, times_s: &[f64], curve: &mut [f64]) {
     let delay = parameters[parameters.len() - 1];
     let system = compartments(model, parameters);
     if model == Model::Brix {

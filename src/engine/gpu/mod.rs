@@ -216,7 +216,7 @@ impl Gpu {
         } else if size_of_val(&*program.tables) as u64 > self.context.info.limits.storage_binding_bytes {
             format!("{} bytes of tables are too many", size_of_val(&*program.tables))
         } else {
-            return Ok(());
+            return self.check_loops(program);
         };
         Err(self.context.error(Fault::Device(format!("kernel {}: {problem}", program.name))))
     }

@@ -70,7 +70,7 @@ impl Pipelines {
         let mut constants = program.constants.clone();
         constants.push(("SAMPLE_TYPE", f64::from(sample_type)));
         let mut pipelines = Vec::with_capacity(program.entry_points.len());
-        for entry_point in program.entry_points {
+        for entry_point in program.entry_points.iter().copied() {
             let key = Key {
                 sources: program.sources,
                 entry_point,
@@ -178,6 +178,18 @@ pub(crate) mod text {
         panic!("no struct {name}");
     }
 
+    /// Asserts that a shader's struct has all of these fields of a Rust struct, in this order at the same offsets, and its
+    /// size.
+    macro_rules! assert_same_layout {
+        ($module:expr, $name:literal, $rust:ty: $($field:ident)*) => {{
+            let (fields, size) = $crate::engine::gpu::text::layout($module, $name);
+            let of_rust = vec![$((stringify!($field).to_string(), std::mem::offset_of!($rust, $field) as u32)),*];
+            assert_eq!(fields, of_rust);
+            assert_eq!(size as usize, size_of::<$rust>());
+        }};
+    }
+    pub(crate) use assert_same_layout;
+
     /// The bindings of group 0 in order, with their names.
     pub(crate) fn bindings(module: &naga::Module) -> Vec<(u32, String)> {
         let mut found: Vec<(u32, String)> = module
@@ -212,8 +224,6 @@ pub(crate) mod text {
 
 #[cfg(test)]
 mod tests {
-    use std::mem::offset_of;
-
     use super::super::slabs::Slab;
     use super::text;
 
@@ -221,17 +231,12 @@ mod tests {
 
     #[test]
     fn slab_is_the_same_in_both_texts() {
-        macro_rules! fields {
-            ($($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!(Slab, $field) as u32)),*] };
-        }
-        let (fields, size) = text::layout(&text::kernel(TEST_KERNEL), "Slab");
-        let expected = fields![
+        text::assert_same_layout!(
+            &text::kernel(TEST_KERNEL), "Slab", Slab:
             voxels frames frame_stride_words output_stride extra_stride state_stride voxels_per_row nan_bits
             reserved_a reserved_b
-        ];
-        assert_eq!(fields, expected);
-        assert_eq!(size as usize, size_of::<Slab>());
-        assert_eq!(size % 16, 0);
+        );
+        assert_eq!(size_of::<Slab>() % 16, 0);
     }
 
     #[test]

@@ -7,10 +7,14 @@ use wgpu::BufferUsages as Usage;
 use super::Gpu;
 use super::context::{Context, Fault};
 use crate::engine::Cancel;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::kernel::Program;
 
 /// The probe's WGSL.
 const SOURCE: &str = include_str!("../../../shaders/probe.wgsl");
+
+/// Turns of loops that every driver takes.
+const FEW_TURNS: usize = 65_000;
 
 /// Copies that are timed together.
 const COPIES: u32 = 8;
@@ -20,16 +24,34 @@ impl Gpu {
     /// (software Vulkan of Mesa 22.3.6 after 65,535), and kernels must not loop longer there.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) if the device fails.
+    /// [`Error::Device`] if the device fails.
     pub fn loop_turns_kept(&self, turns: u32) -> Result<u32> {
         loop_turns_kept(&self.context, turns).map_err(|fault| self.context.error(fault))
+    }
+
+    /// Refuses a driver that would stop this kernel's loops before their end.
+    pub(super) fn check_loops(&self, program: &Program) -> Result<()> {
+        if program.loop_turns <= FEW_TURNS {
+            return Ok(());
+        }
+        let turns = u32::try_from(program.loop_turns).unwrap_or(u32::MAX);
+        let kept = self.loop_turns_kept(turns)?;
+        if kept == turns {
+            return Ok(());
+        }
+        let mend = format!(
+            "its driver stops loops after {kept} turns, and {} takes up to {turns} with so many frames, or knots of the input \
+             function: use the CPU engine",
+            program.name
+        );
+        Err(Error::setting("device", &self.context.info.name, mend))
     }
 
     /// Bytes per second, read plus written, of a plain copy between two buffers of the device: what a kernel that only
     /// moved data could reach. At most `bytes` are copied, less where a buffer can't be so large.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) or [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the device fails.
+    /// [`Error::Device`] or [`Error::OutOfMemory`] if the device fails.
     pub fn copy_bandwidth(&self, bytes: u64) -> Result<f64> {
         copy_bandwidth(&self.context, bytes).map_err(|fault| self.context.error(fault))
     }

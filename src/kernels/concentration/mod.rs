@@ -375,12 +375,13 @@ impl PreparedKernel for PreparedConcentration {
         Program {
             name: "concentration",
             sources: SOURCES,
-            entry_points: &["concentration"],
+            entry_points: std::borrow::Cow::Borrowed(&["concentration"]),
             workgroup_size: 64,
             constants: Vec::new(),
             settings: bytemuck::bytes_of(&settings).to_vec(),
             tables: Cow::Borrowed(&[]),
             state_words: 0,
+            loop_turns: 0,
         }
     }
 
@@ -399,7 +400,7 @@ impl PreparedKernel for PreparedConcentration {
 }
 
 const SOURCES: &[&str] =
-    &[include_str!("../../../shaders/relaxation.wgsl"), include_str!("../../../shaders/concentration.wgsl")];
+    &[include_str!("../../../shaders/arithmetic.wgsl"), include_str!("../../../shaders/concentration.wgsl")];
 
 /// The kernel's part of the uniform buffer, as `struct Settings` in the shader.
 #[repr(C)]
@@ -425,23 +426,18 @@ struct ShaderSettings {
 
 #[cfg(all(test, feature = "gpu"))]
 mod tests {
-    use std::mem::offset_of;
-
     use super::*;
     use crate::engine::gpu::text;
     use crate::status;
 
     #[test]
     fn both_texts_have_the_same_settings_and_constants() {
-        macro_rules! fields {
-            ($($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!(ShaderSettings, $field) as u32)),*] };
-        }
         let module = text::kernel(SOURCES);
-        let expected = fields![
+        text::assert_same_layout!(
+            &module, "Settings", ShaderSettings:
             law baseline_start baseline_end has_t10 has_b1 b1_layer inv_baseline offset sign tr t10 shortest_t10 largest_b1
             half_angle versine factor
-        ];
-        assert_eq!(text::layout(&module, "Settings"), (expected, size_of::<ShaderSettings>() as u32));
+        );
         assert_eq!(text::entry_points(&module), [("concentration", [64, 1, 1])]);
         let constants = text::constants(&module);
         for (name, value) in [

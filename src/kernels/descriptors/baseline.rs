@@ -55,7 +55,7 @@ pub(super) fn frames(baseline: &Baseline, input: &Input<'_>, direction: f64) -> 
 /// A constant, then a line from a continuous break point, least squares over the samples up to the half-rise frame; the
 /// frames before the break point, minus one for safety, at least 2. The half-rise frame needs the constant, so both are
 /// found in turn until they agree.
-pub(super) fn automatic(times: &[f64], curve: &[f64]) -> usize {
+pub(crate) fn automatic(times: &[f64], curve: &[f64]) -> usize {
     let mut constant = (curve[0] + curve[1]) / 2.0;
     let mut frames = FEWEST;
     for _ in 0..10 {

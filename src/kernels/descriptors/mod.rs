@@ -1,14 +1,17 @@
 //! Semi-quantitative maps: baseline, enhancement, onset, times, slopes, areas and their standard errors, in one pass.
 //!
 //! The definitions are those of [`Quantity`]; this file holds the settings, `tables.rs` what is decided once for all voxels,
-//! `reference.rs` the definition in code, `onset.rs` the onset methods, `shaders/descriptors.wgsl` the same for GPUs.
+//! `reference.rs` the definition in code, `onset.rs` the onset methods, `areas.rs` the integrals, `scan.rs` a shortcut for
+//! 16-bit samples, `shaders/descriptors.wgsl` the same for GPUs.
 //!
 //! Beside the common status bits ([`crate::status`]) these maps have their own: [`status_bit`].
 
+mod areas;
 mod baseline;
 mod onset;
 mod outputs;
 mod reference;
+mod scan;
 mod tables;
 
 use std::ops::Range;
@@ -16,11 +19,13 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::kernel::lanes::Lanes;
+use crate::kernel::short::{ShortCurve, ShortLanes};
 use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
 use crate::maps::SettingValue;
 use crate::quantity::{Quantity, SignalKind};
 use crate::series::VoxelMap;
 
+pub(crate) use baseline::automatic as automatic_baseline;
 pub use outputs::MapSelection;
 pub use tables::Tables;
 
@@ -501,7 +506,17 @@ impl PreparedKernel for PreparedDescriptors {
     }
 
     fn scratch(&self) -> usize {
-        self.tables.frames()
+        // The enhancement, and the two primitives of its integrals.
+        3 * self.tables.frames()
+    }
+
+    fn scanned(&self) -> usize {
+        if scan::applies(&self.tables) { scan::found::COUNT } else { 0 }
+    }
+
+    #[inline(always)]
+    fn scan<L: ShortLanes>(&self, lanes: L, curve: ShortCurve<'_>, found: &mut [L::F]) {
+        scan::scan(&self.tables, lanes, curve, found);
     }
 
     #[inline(always)]

@@ -62,11 +62,8 @@ fn piecewise_linear<L: Lanes>(t: &Tables, l: L, e: &[L::F], half_rise: &HalfRise
     let (mut sx, mut sxx, mut sy, mut sxy) = (zero, zero, zero, zero);
     // The best break point so far, as the zero crossing of intercept + slope * x.
     let (mut best_gain, mut best_intercept, mut best_slope) = (zero, zero, -one);
-    for k in (t.b - 1..t.n - 1).rev() {
+    for k in (t.b - 1..l.largest(half_rise.frame, enhancing)).rev() {
         let inside = enhancing & half_rise.frame.ge(t.index.at(l, k + 1));
-        if !inside.any() {
-            continue;
-        }
         let x = half_rise.time - t.u.at(l, k + 1);
         let y = l.select(inside, e[k + 1], zero);
         let x_in = l.select(inside, x, zero);
@@ -109,15 +106,17 @@ pub(super) fn piecewise_linear_error<L: Lanes>(
     e: &[L::F],
     half_rise: &HalfRise<L>,
     onset: L::F,
+    usable: L::M,
 ) -> (L::F, L::M) {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let (mut count, mut sx, mut sxx, mut sxy) = (zero, zero, zero, zero);
-    for i in t.b..t.n {
+    if !usable.any() {
+        return (zero, usable);
+    }
+    let end = l.largest(half_rise.frame, usable) + 1;
+    for i in t.b..end {
         let inside = half_rise.frame.ge(t.index.at(l, i));
-        if !inside.any() {
-            break;
-        }
         let x = t.u.at(l, i) - onset;
         let after = inside & x.gt(zero);
         count = count + l.select(after, one, zero);
@@ -128,11 +127,8 @@ pub(super) fn piecewise_linear_error<L: Lanes>(
     let usable = sxx.gt(zero) & sxy.gt(zero);
     let slope = sxy / l.select(usable, sxx, one);
     let mut squares = zero;
-    for i in t.a..t.n {
+    for i in t.a..end {
         let inside = half_rise.frame.ge(t.index.at(l, i));
-        if !inside.any() {
-            break;
-        }
         let line = (slope * (t.u.at(l, i) - onset)).max(zero);
         let residual = e[i] - l.select(l.mask(i >= t.b), line, zero);
         squares = squares + l.select(inside, residual * residual, zero);

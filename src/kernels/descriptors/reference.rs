@@ -10,7 +10,9 @@ use crate::kernel::{Curve, Rows};
 use crate::quantity::SignalKind;
 use crate::status;
 
-use super::outputs::{FRACTIONS, HALF, MAX_WINDOWS, slot};
+use super::areas::{areas, standard_error};
+use super::outputs::{FRACTIONS, HALF, slot};
+use super::scan::found;
 use super::tables::{NoiseFrom, Tables};
 use super::{onset, status_bit};
 
@@ -59,11 +61,25 @@ pub(super) struct SteepestRise<L: Lanes> {
     pub(super) e: L::F,
 }
 
-/// An integral as a weighted sum of samples.
-struct Integral<L: Lanes> {
-    value: L::F,
-    weights: L::F,
-    squared_weights: L::F,
+/// A voxel's curve with what every step needs of it.
+pub(super) struct Voxel<'a, L: Lanes> {
+    pub(super) curve: &'a Curve<'a, L>,
+    /// The baseline, as a height.
+    pub(super) level: L::F,
+}
+
+impl<L: Lanes> Voxel<'_, L> {
+    /// A sample as signed difference from the first one: exact for integers.
+    #[inline(always)]
+    pub(super) fn height(&self, t: &Tables, l: L, frame: usize) -> L::F {
+        self.curve.difference(frame) * l.splat(t.sign)
+    }
+
+    /// The signed enhancement of a frame.
+    #[inline(always)]
+    fn enhancement(&self, t: &Tables, l: L, frame: usize) -> L::F {
+        self.height(t, l, frame) - self.level
+    }
 }
 
 #[inline(always)]
@@ -72,12 +88,13 @@ pub(super) fn evaluate<L: Lanes>(
     status_row: usize,
     l: L,
     curve: &Curve<'_, L>,
-    e: &mut [L::F],
+    scratch: &mut [L::F],
     rows: &mut Rows<'_, L>,
 ) {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let scale = l.splat(t.scale);
+    let (e, primitives) = scratch.split_at_mut(t.n);
     let valid = curve.finite;
     let last = t.n - 1;
     let u_last = t.u.at(l, last);
@@ -108,10 +125,15 @@ pub(super) fn evaluate<L: Lanes>(
         bits = bits | l.bits(valid, status::NOISE_NOT_FROM_BASELINE);
     }
 
-    // Signed enhancement, and its peak.
-    let e = &mut e[..t.n];
-    let peak = find_peak(t, l, curve, mean, sigma, e);
-    let e = &*e;
+    // Peak; signed enhancement, of all frames only if a map needs it.
+    let voxel = Voxel { curve, level: mean * l.splat(t.sign) };
+    let peak = find_peak(t, l, &voxel, sigma, valid);
+    if t.needs_samples {
+        for i in 0..t.n {
+            e[i] = voxel.enhancement(t, l, i);
+        }
+    }
+    let e_last = voxel.enhancement(t, l, last);
     let enhancing = peak.enhancing & valid;
     let at_last = same(peak.frame, l.count(last)) & valid;
     bits = bits | l.bits(valid & !enhancing, status::NOT_ENHANCING) | l.bits(at_last, status::PEAK_AT_LAST_FRAME);
@@ -119,12 +141,13 @@ pub(super) fn evaluate<L: Lanes>(
 
     // Half-rise frame, steepest rise, onset.
     let half_rise = if t.needs_half_rise {
-        find_half_rise(t, l, e, &peak)
+        find_half_rise(t, l, &voxel, e, &peak, enhancing)
     } else {
         HalfRise { frame: peak.frame, time: peak.time }
     };
+    let e = &*e;
     let steepest = if t.needs_slope {
-        find_steepest_rise(t, l, e, &peak)
+        find_steepest_rise(t, l, &voxel, &peak, enhancing)
     } else {
         SteepestRise { slope: zero, time: zero, e: zero }
     };
@@ -137,7 +160,7 @@ pub(super) fn evaluate<L: Lanes>(
         bits = bits | l.bits(valid & !usable & onset_known, status::GLOBAL_ONSET_USED);
         onset_known = onset_known | usable;
         if let Some(row) = t.row(slot::ONSET_SE) {
-            let (error, known) = onset::piecewise_linear_error(t, l, e, &half_rise, own);
+            let (error, known) = onset::piecewise_linear_error(t, l, e, &half_rise, own, usable);
             rows.set(row, error, known & usable);
             bits = bits | l.bits(usable & !known, status::NOT_IDENTIFIABLE);
         }
@@ -211,7 +234,7 @@ pub(super) fn evaluate<L: Lanes>(
     if let Some(row) = t.row(slot::WASH_OUT_SLOPE) {
         let known = enhancing & !at_last;
         let span = l.select(known, peak_time - u_last, one);
-        rows.set(row, (e_max - e[last]) * scale / span, known);
+        rows.set(row, (e_max - e_last) * scale / span, known);
     }
     if let Some(row) = t.row(slot::CONTRAST_TO_NOISE) {
         let known = valid & sigma.gt(zero);
@@ -219,7 +242,7 @@ pub(super) fn evaluate<L: Lanes>(
         without_divisor = without_divisor | (valid & !known);
     }
     if let Some(row) = t.row(slot::FINAL_ENHANCEMENT) {
-        rows.set(row, e[last] * scale, valid);
+        rows.set(row, e_last * scale, valid);
     }
     if let Some(row) = t.row(slot::FINAL_ENHANCEMENT_SE) {
         rows.set(row, sigma * scale * l.splat((1.0 + t.inv_baseline).sqrt()), valid);
@@ -250,11 +273,7 @@ pub(super) fn evaluate<L: Lanes>(
     let started = onset_known & onset_time.ge(t.u.at(l, 0)) & onset_time.le(u_last);
     past_end = past_end | (onset_known & !started & l.mask(t.needs_area));
     if t.needs_area || !t.windows.is_empty() {
-        let (area, beyond) = if t.needs_weights {
-            areas::<L, true>(t, l, e, onset_time, started, sigma, rows)
-        } else {
-            areas::<L, false>(t, l, e, onset_time, started, sigma, rows)
-        };
+        let (area, moment, beyond) = areas(t, l, &voxel, primitives, onset_time, started, sigma, rows);
         past_end = past_end | (onset_known & beyond);
         if let Some(row) = t.row(slot::AUC) {
             rows.set(row, area.value * scale, started);
@@ -263,7 +282,6 @@ pub(super) fn evaluate<L: Lanes>(
             rows.set(row, standard_error(t, l, &area, sigma) * scale, started);
         }
         if t.needs_moment {
-            let moment = moment(t, l, e, onset_time);
             if let Some(row) = t.row(slot::AUMC) {
                 rows.set(row, moment.value * scale, started);
             }
@@ -280,8 +298,8 @@ pub(super) fn evaluate<L: Lanes>(
 
     // Ratios of early and late samples.
     if let Some(row) = t.row(slot::SIGNAL_ENHANCEMENT_RATIO) {
-        let (early, early_inside) = value_at(t, l, e, onset_time + l.splat(t.ratio_times.0));
-        let (late, late_inside) = value_at(t, l, e, onset_time + l.splat(t.ratio_times.1));
+        let (early, early_inside) = value_at(t, l, e, onset_time + l.splat(t.ratio_times.0), timed);
+        let (late, late_inside) = value_at(t, l, e, onset_time + l.splat(t.ratio_times.1), timed);
         let divisible = late.abs().gt(zero);
         let inside = early_inside & late_inside;
         past_end = past_end | (timed & !inside);
@@ -300,35 +318,38 @@ pub(super) fn evaluate<L: Lanes>(
     rows.set_bits(status_row, bits);
 }
 
-/// Fills in the signed enhancement and finds its peak. Samples are compared as differences from the first one, which are
-/// exact for integers.
+/// Finds the peak. Samples are compared as differences from the first one, which are exact for integers.
 #[inline(always)]
-fn find_peak<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, mean: L::F, sigma: L::F, e: &mut [L::F]) -> Peak<L> {
-    let sign = l.splat(t.sign);
-    let level = mean * sign;
-    for i in 0..t.b {
-        e[i] = curve.difference(i) * sign - level;
-    }
+fn find_peak<L: Lanes>(t: &Tables, l: L, voxel: &Voxel<'_, L>, sigma: L::F, valid: L::M) -> Peak<L> {
+    let (frame, highest, pair) = match voxel.curve.scanned {
+        Some(found) => (found[found::FRAME], found[found::HIGHEST], found[found::PAIR]),
+        None => highest_sample(t, l, voxel),
+    };
+    let e = highest - voxel.level;
+    let twice = (pair - voxel.level).gt(sigma * l.splat(3.0));
+    let enhancing = e.ge(sigma * l.splat(t.enhancement_threshold)) & twice;
+    // Times are asked for where a voxel enhances, and looking them up takes long.
+    let time = if (enhancing & valid).any() { l.lookup(&t.u, frame) } else { l.splat(0.0) };
+    Peak { frame, e, time, enhancing }
+}
+
+/// Frame and height of the highest sample after the baseline, and the largest lower one of two consecutive heights: both
+/// exceed a level if it does.
+#[inline(always)]
+fn highest_sample<L: Lanes>(t: &Tables, l: L, voxel: &Voxel<'_, L>) -> (L::F, L::F, L::F) {
     let mut frame = t.index.at(l, t.b);
-    let mut highest = curve.difference(t.b) * sign;
-    e[t.b] = highest - level;
-    // The largest lower one of two consecutive samples: both exceed a level if it does.
-    let mut previous = e[t.b];
+    let mut highest = voxel.height(t, l, t.b);
+    let mut previous = highest;
     let mut pair = l.splat(-f64::from(f32::MAX));
     for i in t.b + 1..t.n {
-        let height = curve.difference(i) * sign;
-        let e_here = height - level;
-        e[i] = e_here;
+        let height = voxel.height(t, l, i);
         let higher = height.gt(highest);
         highest = l.select(higher, height, highest);
         frame = l.select(higher, t.index.at(l, i), frame);
-        pair = pair.max(previous.min(e_here));
-        previous = e_here;
+        pair = pair.max(previous.min(height));
+        previous = height;
     }
-    let e_max = highest - level;
-    let twice = pair.gt(sigma * l.splat(3.0));
-    let enhancing = e_max.ge(sigma * l.splat(t.enhancement_threshold)) & twice;
-    Peak { frame, e: e_max, time: l.lookup(&t.u, frame), enhancing }
+    (frame, highest, pair)
 }
 
 /// The vertex of the parabola through the peak and its neighbours, with their real spacing: height and time. A peak at
@@ -353,12 +374,25 @@ fn vertex<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> (L::F, L::F
     (peak.e + slope * shift * l.splat(0.5), peak.time + shift)
 }
 
+/// The half-rise frame of voxels that enhance; fills in the enhancement as far as any of theirs.
 #[inline(always)]
-fn find_half_rise<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> HalfRise<L> {
-    let half = peak.e * l.splat(0.5);
+fn find_half_rise<L: Lanes>(
+    t: &Tables,
+    l: L,
+    voxel: &Voxel<'_, L>,
+    e: &mut [L::F],
+    peak: &Peak<L>,
+    enhancing: L::M,
+) -> HalfRise<L> {
     let mut frame = peak.frame;
-    let mut open = l.mask(true);
+    let mut open = enhancing;
+    if !open.any() {
+        return HalfRise { frame, time: peak.time };
+    }
+    let half = peak.e * l.splat(0.5);
+    e[t.b] = voxel.enhancement(t, l, t.b);
     for i in t.b..t.n - 1 {
+        e[i + 1] = voxel.enhancement(t, l, i + 1);
         let first = open & e[i].min(e[i + 1]).ge(half);
         frame = l.select(first, t.index.at(l, i), frame);
         open = open & !first;
@@ -370,23 +404,35 @@ fn find_half_rise<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> Hal
 }
 
 /// Among all windows from the last baseline frame to the peak, the least-squares line with the largest slope; all samples
-/// where fewer than a window lie there.
+/// where fewer than a window lie there. The time is right where a voxel enhances and it is asked for.
 #[inline(always)]
-fn find_steepest_rise<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> SteepestRise<L> {
+fn find_steepest_rise<L: Lanes>(
+    t: &Tables,
+    l: L,
+    voxel: &Voxel<'_, L>,
+    peak: &Peak<L>,
+    enhancing: L::M,
+) -> SteepestRise<L> {
     let zero = l.splat(0.0);
     let start = t.b - 1;
     let w = t.slope_window;
-    let (mut slope, window) = match w {
-        3 => steepest_window::<L, 3>(t, l, e, peak),
-        _ => steepest_window::<L, 0>(t, l, e, peak),
+    let (slope, window) = match voxel.curve.scanned {
+        _ if t.slope_times.is_empty() => (zero, zero),
+        Some(found) => (found[found::SLOPE], found[found::WINDOW]),
+        None => match w {
+            3 => steepest_window::<L, 3>(t, l, voxel, peak),
+            _ => steepest_window::<L, 0>(t, l, voxel, peak),
+        },
     };
-    let mut time = if t.slope_times.is_empty() { zero } else { l.lookup(&t.slope_times, window) };
+    let mut slope = slope * l.splat(t.slope_unit);
+    let timed = t.needs_slope_window && !t.slope_times.is_empty() && enhancing.any();
+    let mut time = if timed { l.lookup(&t.slope_times, window) } else { zero };
     let mut mean = zero;
     if t.needs_slope_mean {
         for i in 0..t.slope_times.len() {
             let mut sum = zero;
             for j in 0..w {
-                sum = sum + e[start + i + j];
+                sum = sum + voxel.enhancement(t, l, start + i + j);
             }
             mean = l.select(same(window, t.index.at(l, i)), sum * l.splat(1.0 / w as f64), mean);
         }
@@ -400,8 +446,8 @@ fn find_steepest_rise<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) ->
         let mut early_slope = zero;
         let mut sum = zero;
         for j in 0..m {
-            early_slope = early_slope + e[start + j] * t.early_weights.at(l, (m - 2) * w + j);
-            sum = sum + e[start + j];
+            early_slope = early_slope + voxel.height(t, l, start + j) * t.early_weights.at(l, (m - 2) * w + j);
+            sum = sum + voxel.enhancement(t, l, start + j);
         }
         slope = l.select(here, early_slope, slope);
         time = l.select(here, t.early_times.at(l, m - 2), time);
@@ -410,35 +456,36 @@ fn find_steepest_rise<L: Lanes>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) ->
     SteepestRise { slope, time, e: mean }
 }
 
-/// The least-squares slope of one window; `WIDTH` samples wide, or as wide as the settings say if that is 0.
+/// The least-squares slope of one window, in the unit of its weights; `WIDTH` samples wide, or as wide as the settings say
+/// if that is 0.
 #[inline(always)]
-fn window_slope<L: Lanes, const WIDTH: usize>(t: &Tables, l: L, e: &[L::F], window: usize) -> L::F {
+fn window_slope<L: Lanes, const WIDTH: usize>(t: &Tables, l: L, voxel: &Voxel<'_, L>, window: usize) -> L::F {
     let w = if WIDTH == 0 { t.slope_window } else { WIDTH };
-    let samples = &e[t.b - 1 + window..][..w];
-    let mut slope = samples[0] * t.slope_weights.at(l, window * w);
+    let first = t.b - 1 + window;
+    let mut slope = voxel.height(t, l, first) * t.slope_weights.at(l, window * w);
     for j in 1..w {
-        slope = slope + samples[j] * t.slope_weights.at(l, window * w + j);
+        slope = slope + voxel.height(t, l, first + j) * t.slope_weights.at(l, window * w + j);
     }
     slope
 }
 
 /// The slope of the steepest full window and its number, counted from the last baseline frame.
 #[inline(always)]
-fn steepest_window<L: Lanes, const WIDTH: usize>(t: &Tables, l: L, e: &[L::F], peak: &Peak<L>) -> (L::F, L::F) {
-    let zero = l.splat(0.0);
+fn steepest_window<L: Lanes, const WIDTH: usize>(
+    t: &Tables,
+    l: L,
+    voxel: &Voxel<'_, L>,
+    peak: &Peak<L>,
+) -> (L::F, L::F) {
     let (start, w) = (t.b - 1, t.slope_window);
-    let windows = t.slope_times.len();
-    if windows == 0 {
-        return (zero, zero);
-    }
-    let mut steepest = window_slope::<L, WIDTH>(t, l, e, 0);
-    let mut best = zero;
-    for window in 1..windows {
+    let mut steepest = window_slope::<L, WIDTH>(t, l, voxel, 0);
+    let mut best = l.splat(0.0);
+    for window in 1..t.slope_times.len() {
         let within = peak.frame.ge(t.index.at(l, start + window + w - 1));
         if !within.any() {
             break;
         }
-        let slope = window_slope::<L, WIDTH>(t, l, e, window);
+        let slope = window_slope::<L, WIDTH>(t, l, voxel, window);
         let better = within & slope.gt(steepest);
         steepest = l.select(better, slope, steepest);
         best = l.select(better, t.index.at(l, window), best);
@@ -460,18 +507,15 @@ pub(super) fn last_upward_crossings<L: Lanes, const N: usize>(
     let zero = l.splat(0.0);
     let none = l.splat(-1.0);
     let mut frames = [none; N];
-    if wanted.any() {
-        // The last sample at or below a level, of those before the peak.
-        for i in 0..t.n - 1 {
-            let index = t.index.at(l, i);
-            let before_peak = peak.frame.gt(index);
-            if !before_peak.any() {
-                break;
-            }
-            let height = l.select(before_peak, e[i], l.splat(f64::from(f32::MAX)));
-            for (frame, level) in frames.iter_mut().zip(levels) {
-                *frame = l.select(height.le(level), index, *frame);
-            }
+    if !wanted.any() {
+        return [(zero, wanted); N];
+    }
+    // The last sample at or below a level, of those before the peak.
+    for i in 0..l.largest(peak.frame, wanted) {
+        let index = t.index.at(l, i);
+        let height = l.select(peak.frame.gt(index), e[i], l.splat(f64::from(f32::MAX)));
+        for (frame, level) in frames.iter_mut().zip(levels) {
+            *frame = l.select(height.le(level), index, *frame);
         }
     }
     let mut crossings = [(zero, wanted); N];
@@ -482,7 +526,13 @@ pub(super) fn last_upward_crossings<L: Lanes, const N: usize>(
         let rise = l.gather(&e[1..], index) - below;
         let upward = found & rise.gt(zero);
         let part = (level - below) / l.select(upward, rise, l.splat(1.0));
-        *crossing = (l.lookup(&t.u, index) + l.lookup(&t.dt, index) * part, upward);
+        // Looking times up takes long; where frames are even, they follow from the index.
+        let time = if t.even {
+            (index + part) * l.splat(t.spacing)
+        } else {
+            l.lookup(&t.u, index) + l.lookup(&t.dt, index) * part
+        };
+        *crossing = (time, upward);
     }
     crossings
 }
@@ -517,180 +567,16 @@ fn first_downward_crossing<L: Lanes>(
     (time + step * (above - level) / l.select(downward, fall, l.splat(1.0)), downward)
 }
 
-/// The enhancement at a time, linear between samples; not inside after the last frame.
+/// The enhancement at a time, linear between samples, of voxels that are wanted; not inside after the last frame.
 #[inline(always)]
-fn value_at<L: Lanes>(t: &Tables, l: L, e: &[L::F], time: L::F) -> (L::F, L::M) {
+fn value_at<L: Lanes>(t: &Tables, l: L, e: &[L::F], time: L::F, wanted: L::M) -> (L::F, L::M) {
     let mut value = e[0];
-    for i in 0..t.n - 1 {
-        let reached = time.ge(t.u.at(l, i));
-        if !reached.any() {
-            break;
-        }
-        if time.lt(t.u.at(l, i + 1)).any() || i + 2 == t.n {
-            let along = e[i] + (e[i + 1] - e[i]) * ((time - t.u.at(l, i)) * t.inv_dt.at(l, i));
-            value = l.select(reached, along, value);
-        }
+    let span = l.span(&t.u, time, wanted);
+    for i in span.start.min(t.n - 2)..span.end.min(t.n - 1) {
+        let along = e[i] + (e[i + 1] - e[i]) * ((time - t.u.at(l, i)) * t.inv_dt.at(l, i));
+        value = l.select(time.ge(t.u.at(l, i)), along, value);
     }
     (value, time.le(t.u.at(l, t.n - 1)))
-}
-
-/// An integral in the making: its value, the sums of the weights of its samples and of their squares, and what the last
-/// segment gave to the sample that the next one begins with.
-#[derive(Clone, Copy)]
-struct Running<L: Lanes> {
-    value: L::F,
-    weights: L::F,
-    squared_weights: L::F,
-    pending: L::F,
-}
-
-impl<L: Lanes> Running<L> {
-    #[inline(always)]
-    fn new(l: L) -> Self {
-        let zero = l.splat(0.0);
-        Self { value: zero, weights: zero, squared_weights: zero, pending: zero }
-    }
-
-    /// Goes on by a segment whose samples have these weights.
-    #[inline(always)]
-    fn add<const WEIGHTS: bool>(self, left: L::F, right: L::F, e: L::F, e_next: L::F) -> Self {
-        let value = self.value + left * e + right * e_next;
-        if !WEIGHTS {
-            return Self { value, ..self };
-        }
-        let weight = self.pending + left;
-        Self {
-            value,
-            weights: self.weights + weight,
-            squared_weights: self.squared_weights + weight * weight,
-            pending: right,
-        }
-    }
-
-    #[inline(always)]
-    fn finish(self) -> Integral<L> {
-        Integral {
-            value: self.value,
-            weights: self.weights + self.pending,
-            squared_weights: self.squared_weights + self.pending * self.pending,
-        }
-    }
-}
-
-/// Weights of the two samples of a segment in the integral over its part from a to b, in units of the segment.
-#[inline(always)]
-fn segment_weights<L: Lanes>(l: L, dt: L::F, a: L::F, b: L::F) -> (L::F, L::F) {
-    let length = b - a;
-    let right = dt * ((b + a) * length * l.splat(0.5));
-    (dt * length - right, right)
-}
-
-/// Exact integrals of the piecewise-linear enhancement from the onset on: to the last frame, which is returned, and to the
-/// end of each window, which are written. Also says where a window reaches past the last frame.
-#[inline(always)]
-fn areas<L: Lanes, const WEIGHTS: bool>(
-    t: &Tables,
-    l: L,
-    e: &[L::F],
-    onset_time: L::F,
-    started: L::M,
-    sigma: L::F,
-    rows: &mut Rows<'_, L>,
-) -> (Integral<L>, L::M) {
-    let zero = l.splat(0.0);
-    let one = l.splat(1.0);
-    let scale = l.splat(t.scale);
-    let u_last = t.u.at(l, t.n - 1);
-    let mut all = Running::new(l);
-    let mut windows = [Running::new(l); MAX_WINDOWS];
-    for i in t.first_segment..t.n - 1 {
-        let (u, dt, inv_dt) = (t.u.at(l, i), t.dt.at(l, i), t.inv_dt.at(l, i));
-        let u_next = t.u.at(l, i + 1);
-        let begun = u_next.gt(onset_time);
-        if !begun.any() {
-            continue;
-        }
-        // In most segments no voxel's onset lies, and each is counted as a whole or not at all.
-        let cut = begun & onset_time.gt(u);
-        let a = if cut.any() {
-            l.select(begun, clamp::<L>((onset_time - u) * inv_dt, zero, one), one)
-        } else {
-            l.select(begun, zero, one)
-        };
-        // A window that ends in this segment is all that came before and a part of it.
-        for (window, seconds) in windows.iter_mut().zip(&t.windows) {
-            let end = onset_time + l.splat(*seconds);
-            let ends = end.gt(u) & end.le(u_next);
-            if ends.any() {
-                let b = clamp::<L>((end - u) * inv_dt, zero, one);
-                let (left, right) = segment_weights(l, dt, a, b);
-                let part = all.add::<WEIGHTS>(left, right, e[i], e[i + 1]);
-                window.value = l.select(ends, part.value, window.value);
-                if WEIGHTS {
-                    window.weights = l.select(ends, part.weights, window.weights);
-                    window.squared_weights = l.select(ends, part.squared_weights, window.squared_weights);
-                    window.pending = l.select(ends, part.pending, window.pending);
-                }
-            }
-        }
-        let (left, right) = if cut.any() {
-            segment_weights(l, dt, a, one)
-        } else {
-            let weight = l.select(begun, dt * l.splat(0.5), zero);
-            (weight, weight)
-        };
-        all = all.add::<WEIGHTS>(left, right, e[i], e[i + 1]);
-    }
-    let mut beyond = l.mask(false);
-    for (i, seconds) in t.windows.iter().enumerate() {
-        let inside = started & (onset_time + l.splat(*seconds)).le(u_last);
-        beyond = beyond | !inside;
-        let area = windows[i].finish();
-        if let Some(row) = t.row(slot::IAUC + i) {
-            rows.set(row, area.value * scale, inside);
-        }
-        if let Some(row) = t.row(slot::IAUC_SE + i) {
-            rows.set(row, standard_error(t, l, &area, sigma) * scale, inside);
-        }
-    }
-    (all.finish(), beyond)
-}
-
-/// The exact integral of the time since the onset times the piecewise-linear enhancement, from the onset to the last
-/// frame.
-#[inline(always)]
-fn moment<L: Lanes>(t: &Tables, l: L, e: &[L::F], onset_time: L::F) -> Integral<L> {
-    let zero = l.splat(0.0);
-    let one = l.splat(1.0);
-    let (half, third) = (l.splat(0.5), l.splat(1.0 / 3.0));
-    let mut all = Running::new(l);
-    for i in t.first_segment..t.n - 1 {
-        let (u, dt) = (t.u.at(l, i), t.dt.at(l, i));
-        let begun = t.u.at(l, i + 1).gt(onset_time);
-        if !begun.any() {
-            continue;
-        }
-        let cut = begun & onset_time.gt(u);
-        let (length, first_moment, second_moment) = if cut.any() {
-            let a = l.select(begun, clamp::<L>((onset_time - u) * t.inv_dt.at(l, i), zero, one), one);
-            let length = one - a;
-            (length, (one + a) * length * half, (one + a + a * a) * length * third)
-        } else {
-            (l.select(begun, one, zero), l.select(begun, half, zero), l.select(begun, third, zero))
-        };
-        let since = u - onset_time;
-        let right = dt * (since * first_moment + dt * second_moment);
-        let left = dt * (since * length + dt * first_moment) - right;
-        all = all.add::<true>(left, right, e[i], e[i + 1]);
-    }
-    all.finish()
-}
-
-/// sqrt(sigma^2 (sum w^2 + (sum w)^2 / n)), in stored units.
-#[inline(always)]
-fn standard_error<L: Lanes>(t: &Tables, l: L, integral: &Integral<L>, sigma: L::F) -> L::F {
-    let baseline_part = integral.weights * integral.weights * l.splat(t.inv_baseline);
-    sigma * (integral.squared_weights + baseline_part).sqrt()
 }
 
 /// Least-squares slope from the peak (or a time after the onset) to the last frame. Times count back from the last frame
@@ -716,18 +602,28 @@ fn late_slope<L: Lanes>(
         Some(after) => onset_time + l.splat(after),
         None => zero,
     };
+    let from_peak = t.even && t.late_from.is_none();
     for i in t.b..t.n {
         let inside = match t.late_from {
             Some(_) => start.le(t.u.at(l, i)),
             None => peak.frame.le(t.index.at(l, i)),
         };
         let x = t.to_end.at(l, i);
-        let y = e[i] - e[last];
-        count = count + l.select(inside, one, zero);
-        sx = sx + l.select(inside, x, zero);
-        sxx = sxx + l.select(inside, x * x, zero);
-        sy = sy + l.select(inside, y, zero);
-        sxy = sxy + l.select(inside, x * y, zero);
+        let y = l.select(inside, e[i] - e[last], zero);
+        sy = sy + y;
+        sxy = sxy + x * y;
+        if !from_peak {
+            count = count + l.select(inside, one, zero);
+            sx = sx + l.select(inside, x, zero);
+            sxx = sxx + l.select(inside, x * x, zero);
+        }
+    }
+    if from_peak {
+        // Sums of the first whole numbers and of their squares.
+        count = l.count(t.n) - peak.frame;
+        let pairs = count * (count - one);
+        sx = pairs * l.splat(t.spacing / 2.0);
+        sxx = pairs * (count + count - one) * l.splat(t.spacing * t.spacing / 6.0);
     }
     let known = match t.late_from {
         Some(_) => onset_known,
@@ -758,11 +654,17 @@ fn curve_type<L: Lanes>(
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let half_width = l.splat(t.early_half_width);
+    if !known.any() {
+        return (l.bits(known, 0), known);
+    }
     let (mut count, mut sum, mut shared) = (zero, zero, zero);
-    let mut nearest = e[0];
-    let mut distance = (target - t.u.at(l, 0)).abs();
-    let mut nearest_is_late = l.mask(t.late_first == 0);
-    for i in 0..t.n {
+    // From the last frame before the early samples to the first one after them.
+    let start = l.span(&t.u, target - half_width, known).start;
+    let end = (l.span(&t.u, target + half_width, known).end + 1).min(t.n);
+    let mut nearest = e[start];
+    let mut distance = (target - t.u.at(l, start)).abs();
+    let mut nearest_is_late = l.mask(start >= t.late_first);
+    for i in start..end {
         let away = (target - t.u.at(l, i)).abs();
         let inside = away.le(half_width);
         count = count + l.select(inside, one, zero);

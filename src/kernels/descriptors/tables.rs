@@ -53,6 +53,8 @@ pub struct Tables {
     pub(super) index: Table,
     pub(super) dt: Table,
     pub(super) inv_dt: Table,
+    /// Half the durations of the segments before the first frame (0), before the second, …, after the last (0).
+    pub(super) half_steps: Table,
     /// Seconds from each frame to the last.
     pub(super) to_end: Table,
     /// 1 / (u[i + 1] - u[i - 1]); 0 at the ends.
@@ -74,8 +76,14 @@ pub struct Tables {
     pub(super) enhancement_threshold: f64,
     pub(super) subframe: bool,
     pub(super) slope_window: usize,
-    /// Weights of the slope of each window from the last baseline frame on, `slope_window` each.
+    /// Frames lie equally far apart, but for the rounding of their times.
+    pub(super) even: bool,
+    /// The mean distance of frames.
+    pub(super) spacing: f64,
+    /// Weights of the slope of each window from the last baseline frame on, `slope_window` each: whole numbers, to be
+    /// multiplied by the unit, for even frames.
     pub(super) slope_weights: Table,
+    pub(super) slope_unit: f64,
     pub(super) slope_times: Table,
     /// The same for the first m = 2 .. slope_window samples.
     pub(super) early_weights: Table,
@@ -91,6 +99,14 @@ pub struct Tables {
     pub(super) late_first: usize,
     recovery_window: Option<(f64, f64)>,
     pub(super) recovery: Range<usize>,
+    /// What both heights of a segment are weighted with in the integral over it; 1 for even frames.
+    pub(super) pair_weights: Table,
+    pub(super) area_unit: f64,
+    /// Weights of the two heights of a segment in the integral of time times height.
+    pub(super) moment_weights: Table,
+    /// Over the samples from each on, with their weights in the integral over all segments, w, and in that of time times
+    /// height, m: sums of w^2, w m, m^2; up to one sample past the last.
+    pub(super) weight_sums: Table,
     pub(super) taus: Table,
     pub(super) log_tau_first: f64,
     pub(super) log_tau_step: f64,
@@ -101,6 +117,10 @@ pub struct Tables {
     pub(super) needs_own_onset: bool,
     pub(super) needs_half_rise: bool,
     pub(super) needs_slope: bool,
+    /// A map needs the enhancement of all frames.
+    pub(super) needs_samples: bool,
+    /// The steepest window itself is asked for, not only its slope.
+    pub(super) needs_slope_window: bool,
     /// The mean enhancement of the steepest window is asked for.
     pub(super) needs_slope_mean: bool,
     pub(super) needs_weights: bool,
@@ -129,6 +149,7 @@ impl Tables {
         self.index = (0..self.n).map(|i| i as f64).collect();
         let dt: Vec<f64> = u.windows(2).map(|w| w[1] - w[0]).collect();
         self.inv_dt = dt.iter().map(|dt| 1.0 / dt).collect();
+        self.half_steps = [0.0].into_iter().chain(dt.iter().map(|dt| dt / 2.0)).chain([0.0]).collect();
         self.dt = dt.into_iter().collect();
         self.to_end = u.iter().map(|t| u[self.n - 1] - t).collect();
         self.inv_span =
@@ -136,11 +157,18 @@ impl Tables {
         let baseline = frames.len() as f64;
         self.inv_baseline = 1.0 / baseline;
         self.inv_baseline_dof = if frames.len() > 1 { 1.0 / (baseline - 1.0) } else { 0.0 };
+        let last = u[self.n - 1];
+        let spacing = (last - u[0]) / (self.n - 1) as f64;
+        self.even = u.iter().enumerate().all(|(i, t)| (t - u[0] - i as f64 * spacing).abs() <= 1e-13 * last);
+        self.spacing = spacing;
+        self.set_integrals(&u, spacing);
         let (w, start) = (self.slope_window, self.b - 1);
+        let (even_weights, even_unit) = even_slope_weights(w, spacing);
+        self.slope_unit = if self.even { even_unit } else { 1.0 };
         let (mut window_weights, mut window_times) = (Vec::new(), Vec::new());
         for i in start..(self.n + 1).saturating_sub(w).max(start) {
             let (weights, time) = slope_weights(&u[i..i + w]);
-            window_weights.extend(weights);
+            window_weights.extend(if self.even { &even_weights } else { &weights });
             window_times.push(time);
         }
         (self.slope_weights, self.slope_times) =
@@ -154,7 +182,6 @@ impl Tables {
         }
         (self.early_weights, self.early_times) =
             (early_weights.into_iter().collect(), early_times.into_iter().collect());
-        let last = u[self.n - 1];
         self.late_first = u.iter().position(|t| *t >= last - LATE_WINDOW_S).unwrap_or(self.n - 1);
         self.recovery = match self.recovery_window {
             None => self.late_first..self.n,
@@ -172,6 +199,26 @@ impl Tables {
         self.log_tau_step = (longest - first) / (TAUS - 1) as f64;
         self.taus = (0..TAUS).map(|j| (first + j as f64 * self.log_tau_step).exp()).collect();
         self.u = u.into_iter().collect();
+    }
+
+    /// Weights of the samples in the integrals over whole segments.
+    fn set_integrals(&mut self, u: &[f64], spacing: f64) {
+        let segments = || u.windows(2).map(|w| (w[0], w[1] - w[0]));
+        self.area_unit = if self.even { spacing / 2.0 } else { 1.0 };
+        self.pair_weights = segments().map(|(_, dt)| if self.even { 1.0 } else { dt / 2.0 }).collect();
+        let moments: Vec<[f64; 2]> =
+            segments().map(|(u, dt)| [dt * (u / 2.0 + dt / 6.0), dt * (u / 2.0 + dt / 3.0)]).collect();
+        let mut sums = vec![[0.0; 3]; self.n + 1];
+        for i in (0..self.n).rev() {
+            let before = i.checked_sub(1);
+            let after = (i + 1 < self.n).then_some(i);
+            let area: f64 = [before, after].into_iter().flatten().map(|j| (u[j + 1] - u[j]) / 2.0).sum();
+            let moment = before.map_or(0.0, |j| moments[j][1]) + after.map_or(0.0, |j| moments[j][0]);
+            let [squares, products, moment_squares] = sums[i + 1];
+            sums[i] = [squares + area * area, products + area * moment, moment_squares + moment * moment];
+        }
+        self.moment_weights = moments.into_iter().flatten().collect();
+        self.weight_sums = sums.into_iter().flatten().collect();
     }
 
     /// The tables for a curve of which only these frames are left.
@@ -193,6 +240,15 @@ fn slope_weights(times: &[f64]) -> (Vec<f64>, f64) {
     let mean = times.iter().sum::<f64>() / times.len() as f64;
     let squares: f64 = times.iter().map(|t| (t - mean).powi(2)).sum();
     (times.iter().map(|t| (t - mean) / squares).collect(), mean)
+}
+
+/// The same for even spacing: the smallest whole numbers that are in proportion, and what to multiply their sum with.
+fn even_slope_weights(samples: usize, spacing: f64) -> (Vec<f64>, f64) {
+    let middle = (samples as f64 - 1.0) / 2.0;
+    let finer = if samples.is_multiple_of(2) { 2.0 } else { 1.0 };
+    let weights: Vec<f64> = (0..samples).map(|j| finer * (j as f64 - middle)).collect();
+    let squares: f64 = weights.iter().map(|w| w * w).sum();
+    (weights, finer / (spacing * squares))
 }
 
 /// Median of sqrt(chi^2_k / k): what the median of the standard deviation of normal samples is, in units of the true one.
@@ -275,6 +331,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         index: Table::default(),
         dt: Table::default(),
         inv_dt: Table::default(),
+        half_steps: Table::default(),
         to_end: Table::default(),
         inv_span: Table::default(),
         inv_baseline: 0.0,
@@ -290,7 +347,10 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         enhancement_threshold: settings.enhancement_threshold,
         subframe: settings.peak_reading == PeakReading::Subframe,
         slope_window: settings.slope_window,
+        even: false,
+        spacing: 0.0,
         slope_weights: Table::default(),
+        slope_unit: 0.0,
         slope_times: Table::default(),
         early_weights: Table::default(),
         early_times: Table::default(),
@@ -304,6 +364,10 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         late_first: 0,
         recovery_window: settings.recovery_window_s,
         recovery: 0..0,
+        pair_weights: Table::default(),
+        area_unit: 0.0,
+        moment_weights: Table::default(),
+        weight_sums: Table::default(),
         taus: Table::default(),
         log_tau_first: 0.0,
         log_tau_step: 0.0,
@@ -314,6 +378,19 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         needs_half_rise: needs_own_onset && settings.onset == Onset::PiecewiseLinear,
         needs_slope: asks(&[slot::MAX_SLOPE, slot::MAX_SLOPE_TIME])
             || (needs_own_onset && settings.onset == Onset::Intersection),
+        needs_slope_window: asks(&[slot::MAX_SLOPE_TIME]) || (needs_own_onset && settings.onset == Onset::Intersection),
+        needs_samples: settings.peak_reading == PeakReading::Subframe
+            || (needs_own_onset && settings.onset != Onset::PiecewiseLinear)
+            || fractions.clone().any(|slot| plan.slots[slot] >= 0)
+            || asks(&[
+                slot::ONSET_SE,
+                slot::FWHM,
+                slot::LATE_SLOPE,
+                slot::LATE_SLOPE_SE,
+                slot::PERCENT_SIGNAL_RECOVERY,
+                slot::SIGNAL_ENHANCEMENT_RATIO,
+                slot::CURVE_TYPE,
+            ]),
         needs_slope_mean: needs_own_onset && settings.onset == Onset::Intersection,
         needs_crossings: fractions.clone().any(|slot| plan.slots[slot] >= 0) || asks(&[slot::FWHM]),
         needs_weights: asks(&[slot::AUC_SE, slot::AUMC_SE])
@@ -334,6 +411,10 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
     }
     let mut extra = Vec::new();
     let mut record = record(settings, &tables, &plan.windows);
+    let needs_mean = needs_onset && !fixed;
+    if needs_mean && matches!(settings.noise, Noise::Baseline) {
+        input.reductions.mean_curve_and_baseline_noise(frames);
+    }
     set_noise(settings, input, &mut tables, &mut extra, &mut record)?;
     if needs_onset {
         tables.global_onset = match settings.onset {
@@ -485,7 +566,7 @@ fn global_onset(tables: &Tables, mean: &[f64]) -> Option<f64> {
         own.noise = NoiseFrom::Value(median / (std::f64::consts::SQRT_2 * 0.674_489_750_196_081_7));
     }
     let differences: Vec<f64> = mean.iter().map(|y| y - mean[0]).collect();
-    let mut scratch = vec![0.0; own.n];
+    let mut scratch = vec![0.0; 3 * own.n];
     let mut words = [0.0; 2];
     let curve = Curve::new(Double, &differences, 1, mean[0], true, &[]);
     reference::evaluate(&own, 1, Double, &curve, &mut scratch, &mut Rows::new(Double, &mut words, 1));
@@ -587,7 +668,11 @@ pub(super) struct ShaderSettings {
     inv_recovery: f32,
     inv_late: f32,
     inv_slope_window: f32,
-    padding: u32,
+    slope_unit: f32,
+    area_unit: f32,
+    even: u32,
+    moment_weights_at: u32,
+    weight_sums_at: u32,
     windows: [f32; MAX_WINDOWS],
     slots: Slots,
 }
@@ -621,6 +706,8 @@ pub(super) fn program(t: &Tables) -> Program {
     let early_times_at = append(&t.early_times);
     let taus_at = append(&t.taus);
     let to_end_at = append(&t.to_end);
+    let moment_weights_at = append(&t.moment_weights);
+    let weight_sums_at = append(&t.weight_sums);
     let (noise_from, noise_value) = match t.noise {
         NoiseFrom::Baseline { floor } => (0, floor),
         NoiseFrom::Value(value) => (1, value),
@@ -700,7 +787,11 @@ pub(super) fn program(t: &Tables) -> Program {
         inv_recovery: (1.0 / t.recovery.len() as f64) as f32,
         inv_late: (1.0 / (t.n - t.late_first) as f64) as f32,
         inv_slope_window: (1.0 / t.slope_window as f64) as f32,
-        padding: 0,
+        slope_unit: t.slope_unit as f32,
+        area_unit: t.area_unit as f32,
+        even: u32::from(t.even),
+        moment_weights_at,
+        weight_sums_at,
         windows,
         slots: t.slots,
     };
@@ -708,15 +799,16 @@ pub(super) fn program(t: &Tables) -> Program {
         name: "descriptors",
         sources: &[include_str!("../../../shaders/descriptors.wgsl")],
         entry_points: if t.needs_own_onset && t.onset == Onset::Saturating {
-            &["saturating_onset", "descriptors"]
+            Cow::Borrowed(&["saturating_onset", "descriptors"])
         } else {
-            &["descriptors"]
+            Cow::Borrowed(&["descriptors"])
         },
         workgroup_size: 64,
         constants: Vec::new(),
         settings: bytemuck::bytes_of(&settings).to_vec(),
         tables: Cow::Owned(values),
         state_words: if t.needs_own_onset && t.onset == Onset::Saturating { 2 } else { 0 },
+        loop_turns: 0,
     }
 }
 
@@ -735,8 +827,6 @@ mod tests {
 
     #[cfg(feature = "gpu")]
     mod shader {
-        use std::mem::offset_of;
-
         use super::super::super::status_bit;
         use super::super::*;
         use crate::engine::gpu::text;
@@ -747,21 +837,17 @@ mod tests {
 
         #[test]
         fn settings_are_the_same_in_both_texts() {
-            macro_rules! fields {
-                ($($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!(ShaderSettings, $field) as u32)),*] };
-            }
-            let (fields, size) = text::layout(&module(), "Settings");
-            let expected = fields![
+            text::assert_same_layout!(
+                &module(), "Settings", ShaderSettings:
                 baseline_start baseline_end slope_window first_segment noise_from noise_elsewhere subframe onset_method
                 global_onset_known late_from_onset kind_is_signal late_first recovery_start recovery_end window_count
                 tau_count needs dt_at inv_dt_at inv_span_at slope_weights_at slope_times_at early_weights_at
                 early_times_at taus_at to_end_at t0 inv_baseline inv_baseline_dof sqrt_inv_baseline final_error_factor slope
                 intercept scale inv_scale direction sign noise_value enhancement_threshold onset_parameter global_onset
                 late_from ratio_time_1 ratio_time_2 early_after_onset early_half_width log_tau_first log_tau_step
-                inv_recovery inv_late inv_slope_window padding windows slots
-            ];
-            assert_eq!(fields, expected);
-            assert_eq!(size as usize, size_of::<ShaderSettings>());
+                inv_recovery inv_late inv_slope_window slope_unit area_unit even moment_weights_at weight_sums_at
+                windows slots
+            );
         }
 
         #[test]

@@ -7,13 +7,19 @@
 //!
 //! Beside the common status bits ([`crate::status`]) fits say which parameter is at which bound: [`status_bit`].
 
+mod agreement;
 mod axis;
+pub mod brix;
 mod convolution;
+mod forward;
 mod goodness;
 mod model;
+pub mod models;
 pub mod one_rate;
 mod outputs;
+mod refinement;
 pub mod status_bit;
+pub mod two_rate;
 
 use crate::error::{Error, Result};
 use crate::input_function::{Fluid, InputFunction};
@@ -249,7 +255,7 @@ impl PharmacokineticFit {
 
 impl VoxelKernel for PharmacokineticFit {
     fn name(&self) -> &'static str {
-        "one_rate_fit"
+        if self.model == Model::TwoCompartmentExchange { "two_rate_fit" } else { "one_rate_fit" }
     }
 
     fn kind(&self) -> SignalKind {
@@ -257,6 +263,9 @@ impl VoxelKernel for PharmacokineticFit {
     }
 
     fn prepare(&self, input: &Input<'_>) -> Result<Box<dyn Runnable>> {
-        Ok(Box::new(one_rate::prepare(self, input)?))
+        match self.model {
+            Model::TwoCompartmentExchange => Ok(Box::new(two_rate::prepare(self, input)?)),
+            _ => Ok(Box::new(one_rate::prepare(self, input)?)),
+        }
     }
 }

@@ -21,15 +21,19 @@ pub enum Model {
     /// Two-compartment uptake (CAPLEX M.IC1.007; Sourbron and Buckley 2012): C = c_p (*) [(F_p - E F_p) exp(-t / T_p) +
     /// E F_p], T_p = v_p / (F_p + PS), E = PS / (F_p + PS).
     TwoCompartmentUptake,
+    /// Two-compartment exchange (CAPLEX M.IC1.009; Sourbron and Buckley 2012): C = v_p c + v_e c_e, v_p dc/dt = F_p (c_p - c) +
+    /// PS (c_e - c), v_e dc_e/dt = PS (c - c_e).
+    TwoCompartmentExchange,
 }
 
-/// Names of the models that are fitted by one rate constant.
+/// Names of the models.
 const NAMES: &[(Model, &str)] = &[
     (Model::Tofts, "tofts"),
     (Model::ExtendedTofts, "extended_tofts"),
     (Model::Patlak, "patlak"),
     (Model::OneCompartment, "one_compartment"),
     (Model::TwoCompartmentUptake, "two_compartment_uptake"),
+    (Model::TwoCompartmentExchange, "two_compartment_exchange"),
 ];
 
 impl Model {
@@ -47,6 +51,7 @@ impl Model {
             Model::Patlak => &[PlasmaVolume, ExchangeFlow],
             Model::OneCompartment => &[PlasmaFlow, Volume],
             Model::TwoCompartmentUptake => &[PlasmaFlow, ExchangeFlow, PlasmaVolume],
+            Model::TwoCompartmentExchange => &[PlasmaFlow, ExchangeFlow, PlasmaVolume, ExtravascularVolume],
         }
     }
 
@@ -54,7 +59,7 @@ impl Model {
     pub fn derived(self) -> &'static [Parameter] {
         match self {
             Model::Tofts | Model::ExtendedTofts => &[Parameter::Kep],
-            Model::TwoCompartmentUptake => &[Parameter::ExtractionFraction],
+            Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => &[Parameter::ExtractionFraction],
             Model::Patlak | Model::OneCompartment => &[],
         }
     }

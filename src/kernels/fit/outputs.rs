@@ -49,11 +49,6 @@ impl Plan {
     pub(in super::super) fn asks(&self, mut slots: impl Iterator<Item = usize>) -> bool {
         slots.any(|slot| self.slots[slot] >= 0)
     }
-
-    /// Whether the covariance is needed by a map.
-    pub(in super::super) fn asks_standard_errors(&self) -> bool {
-        self.asks(slot::STANDARD_ERROR..slot::STANDARD_ERROR + PARAMETERS)
-    }
 }
 
 /// Decides what comes out in which row; curves have `frames` rows.

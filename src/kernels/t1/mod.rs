@@ -20,16 +20,15 @@
 //! Standard errors come from the covariance of the fit, `sigma^2 (J'J)^-1`, by the delta method. `sigma^2` is `SSE / (n - p)`
 //! for n samples and p parameters, or what [`NoiseSd`] says; without degrees of freedom (two flip angles, three inversion
 //! times) there is none unless the noise is given, and a status bit says so. A T1 whose standard error exceeds half of it
-//! is marked as not identifiable and keeps its value.
+//! is marked as not identifiable and keeps its value; one that the other parameters can imitate to within 1e-3 of its effect
+//! has the same bit and no value (inversion times far beyond T1, say).
 //!
 //! Beside the common status bits ([`crate::status`]) these maps have their own: [`status_bit`].
 
 mod inversion_recovery;
-mod recovery_reference;
 mod results;
 mod search;
 mod variable_flip_angle;
-mod vfa_reference;
 
 use crate::error::{Error, Result};
 use crate::kernel::Input;

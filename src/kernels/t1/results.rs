@@ -1,6 +1,7 @@
-//! What all T1 kernels give: rows, their standard errors and the status. `shaders/t1_results.wgsl` has the same names, order
+//! What all T1 kernels give: rows, their standard errors and the status. `shaders/t1/results.wgsl` has the same names, order
 //! and guards.
 
+use crate::kernel::bounded::BoundedWord;
 use crate::kernel::lanes::{Lanes, Numbers};
 use crate::kernel::{Curve, Output, OutputKind, Rows};
 use crate::quantity::Quantity;
@@ -32,6 +33,20 @@ pub(super) fn outputs() -> Vec<Output> {
     outputs
 }
 
+/// Widens the bounds of a T1 that the samples hardly determine: where its minimum is flat to within rounding, devices may
+/// end anywhere in it. Such a voxel is marked as not identifiable; its values agree if they lie within one standard error of
+/// each other, and the standard errors, which only say that they are large, are not compared.
+pub(super) fn widen_vague(words: &mut [BoundedWord]) {
+    let bits = words[8].value as u32;
+    if bits & status::NOT_IDENTIFIABLE == 0 || words[1].value.is_nan() {
+        return;
+    }
+    for row in [0, 2, 4] {
+        words[row].error += words[row + 1].value;
+        words[row + 1].error = f64::MAX;
+    }
+}
+
 /// What a fit found, with the samples divided by `unit` (their largest magnitude, in units of the signal).
 pub(super) struct Estimate<L: Lanes> {
     /// The samples' unit.
@@ -45,7 +60,7 @@ pub(super) struct Estimate<L: Lanes> {
     pub(super) at_shortest: L::M,
     pub(super) at_longest: L::M,
     pub(super) converged: L::M,
-    /// Whether the samples depend on T1 at all.
+    /// Whether the samples tell T1 apart from the other parameters; without, only a bound can be the answer.
     pub(super) informative: L::M,
     pub(super) t1: L::F,
     /// The standard error of T1 for a noise SD of 1 in the samples' unit.
@@ -69,7 +84,9 @@ pub(super) fn write<L: Lanes>(
 ) {
     let (zero, one) = (l.splat(0.0), l.splat(1.0));
     let readable = curve.finite & e.usable;
-    let valid = readable & e.signal & e.found;
+    let at_bound = e.at_shortest | e.at_longest;
+    let fitted = readable & e.signal & e.found;
+    let valid = fitted & (e.informative | at_bound);
     let unit = l.select(e.signal, e.unit, one);
 
     let (sigma, noise_known) = match noise {
@@ -80,7 +97,6 @@ pub(super) fn write<L: Lanes>(
         NoiseFrom::Value(sd) => (l.splat(sd) / unit, l.mask(true)),
         NoiseFrom::Layer(layer) => (curve.extra[layer] / unit, curve.extra[layer].gt(zero)),
     };
-    let at_bound = e.at_shortest | e.at_longest;
     let t1 = l.select(valid, e.t1, one);
     let t1_se = e.t1_per_sigma * sigma;
     let known = valid & noise_known & e.informative & !at_bound;
@@ -94,7 +110,7 @@ pub(super) fn write<L: Lanes>(
     let varied = e.total.gt(zero);
     rows.set(7, one - e.sse / l.select(varied, e.total, one), valid & varied);
 
-    let vague = (known & t1_se.gt(l.splat(0.5) * t1)) | (valid & !e.informative & !at_bound);
+    let vague = (known & t1_se.gt(l.splat(0.5) * t1)) | (fitted & !valid);
     let no_freedom = match noise {
         NoiseFrom::Residuals => valid & !noise_known,
         _ => l.mask(false),

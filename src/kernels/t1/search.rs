@@ -1,5 +1,5 @@
 //! The search for one rate whose other parameters are linear: a grid, then Newton's method within a bracket.
-//! `shaders/relaxation.wgsl` has the same names, order and guards.
+//! `shaders/t1/search.wgsl` has the same names, order and guards.
 
 use crate::kernel::lanes::{Lanes, Masks, Numbers, Table};
 
@@ -14,6 +14,10 @@ pub(super) const STEPS: usize = 10;
 const MARGIN: f64 = 1e-4;
 /// A last step beyond this share of the rate means that the search has not converged.
 pub(super) const CONVERGED: f64 = 1e-3;
+
+/// Where less than this share of the derivative's square is left when the other parameters have imitated it, 32 bits can't
+/// tell T1.
+pub(super) const LEAST_OWN_SHARE: f64 = 1e-6;
 
 /// The T1 of the grid, from the longest to the shortest, so that rates rise.
 pub(super) fn grid_t1(shortest_s: f64, longest_s: f64) -> impl Iterator<Item = f64> {

@@ -7,7 +7,7 @@ use crate::kernels::fit::Model;
 /// Halvings that find the best point of a curved bound.
 const HALVINGS: usize = 44;
 /// The same while the dictionary is searched.
-const COARSE_HALVINGS: usize = 12;
+const COARSE_HALVINGS: usize = 16;
 
 /// What the linear part depends on: C = a X + b B, X the companion, B the convolution, B' = B - h X orthogonal to X.
 #[derive(Debug, Clone, Copy)]
@@ -123,9 +123,9 @@ fn moves<L: Lanes>(lanes: L, t: &Tables, low: L::M, high: L::M) -> L::F {
     lanes.select(high, lanes.splat(t.bounds.volume.1), lanes.select(low, lanes.splat(t.bounds.volume.0), zero))
 }
 
-/// The uptake model's bounds: a = E F and b = (1 - E) F with E from 0 to 1 and F up to the lowest of the highest flow, PS_max
-/// (1 - E) / E and v_max (1 - E) rate. That region is convex, so its best point is the minimum itself, or lies on the side
-/// E = 0, or where the slope along the outer bound changes its sign.
+/// The uptake model's bounds, on F_p = a + b, PS = a (a + b) / b and v_p = (a + b)^2 / (b rate). For a given a they leave b
+/// an interval, and the least sum of squares in it is a convex function of a (partial minimisation over a convex set), so
+/// halving finds its floor, by the sign of its slope. Along the bounds themselves there may be two floors.
 #[inline(never)]
 fn uptake<L: Lanes>(lanes: L, t: &Tables, n: &Normal<L::F>, coarse: bool) -> Solution<L::F, L::M> {
     lanes.within(
@@ -138,9 +138,11 @@ fn uptake<L: Lanes>(lanes: L, t: &Tables, n: &Normal<L::F>, coarse: bool) -> Sol
 fn uptake_within<L: Lanes>(lanes: L, t: &Tables, n: &Normal<L::F>, coarse: bool) -> Solution<L::F, L::M> {
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
+    let half = lanes.splat(0.5);
     let flow = lanes.splat(t.bounds.flow.1);
     let exchange = lanes.splat(t.bounds.companion.1);
-    let reach = lanes.splat(t.bounds.volume.1) * n.rate;
+    let volume = lanes.splat(t.bounds.volume.1);
+    let reach = volume * n.rate;
     let tiny = lanes.splat(1e-30);
     let best_a = n.alone - n.overlap * n.best;
     let total = best_a + n.best;
@@ -149,56 +151,106 @@ fn uptake_within<L: Lanes>(lanes: L, t: &Tables, n: &Normal<L::F>, coarse: bool)
         & total.lt(flow)
         & (best_a * total).lt(exchange * n.best)
         & (total * total).lt(reach * n.best);
-    // On the side a = 0: the slope by a must not point inwards.
-    let whole = n.squares + n.companion_squares * n.overlap * n.overlap;
-    let along = n.best + best_a * n.overlap * n.companion_squares / lanes.select(whole.gt(zero), whole, one);
-    let top = flow.min(reach);
-    let side_b = along.max(zero).min(top);
-    let side_slope = n.companion_squares * (n.overlap * side_b - n.alone);
-    let on_side = !inside & side_slope.ge(zero) & (side_b.lt(top) | top.le(zero));
+    // The side a = 0 is it where the slope by a doesn't fall inwards.
+    let side = interval(lanes, n, zero, flow, exchange, reach);
+    let on_side = !inside & side.slope.ge(zero);
     let mut a = lanes.select(inside, best_a, zero);
-    let mut b = lanes.select(inside, n.best, side_b);
+    let mut b = lanes.select(inside, n.best, side.b);
+    let mut b_free = inside | (on_side & side.free);
     let mut a_moves = zero;
-    let mut b_moves = zero;
+    let mut b_moves = lanes.select(on_side & side.by_volume, volume, zero);
     let outside = !inside & !on_side;
     if outside.any() {
+        // a = scale z^4: it may be very small beside its bound.
+        let scale = flow.min(exchange).min(lanes.splat(0.25) * reach);
         let (mut low, mut high) = (zero, one);
         for _ in 0..if coarse { COARSE_HALVINGS } else { HALVINGS } {
-            let e = lanes.splat(0.5) * (low + high);
-            let rest = one - e;
-            let by_exchange = exchange * rest / e;
-            let by_volume = reach * rest;
-            let f = flow.min(by_exchange).min(by_volume);
-            // The derivative of F by E along the bound that is lowest.
-            let f_moves =
-                lanes.select(f.ge(flow), zero, lanes.select(by_exchange.lt(by_volume), -(exchange / (e * e)), -reach));
-            let (a, b) = (e * f, rest * f);
-            let (da, db) = (f + e * f_moves, rest * f_moves - f);
-            let off = a - (n.alone - n.overlap * b);
-            let by_a = n.companion_squares * off;
-            let by_b = n.squares * (b - n.best) + n.overlap * by_a;
-            let rising = (by_a * da + by_b * db).gt(zero);
-            high = lanes.select(rising, e, high);
-            low = lanes.select(rising, low, e);
+            let z = half * (low + high);
+            let here = interval(lanes, n, scale * (z * z) * (z * z), flow, exchange, reach);
+            let rising = here.empty | here.slope.gt(zero);
+            high = lanes.select(rising, z, high);
+            low = lanes.select(rising, low, z);
         }
-        let e = lanes.splat(0.5) * (low + high);
-        let rest = one - e;
-        let by_exchange = exchange * rest / e.max(tiny);
-        let by_volume = reach * rest;
-        let f = flow.min(by_exchange).min(by_volume);
-        a = lanes.select(outside, e * f, a);
-        b = lanes.select(outside, rest * f, b);
-        // Only the bound on v_p moves with the rate. Where another one holds as well, their meeting point moves.
-        let near = lanes.splat(1e-5);
-        let volume_holds = by_volume.le((one + near) * flow.min(by_exchange));
-        let flow_holds = flow.le((one + near) * by_volume) & flow.le(by_exchange);
-        let exchange_holds = by_exchange.le((one + near) * by_volume) & by_exchange.lt(flow);
+        // The lower end: there the interval is never empty.
+        let found_a = scale * (low * low) * (low * low);
+        let here = interval(lanes, n, found_a, flow, exchange, reach);
+        a = lanes.select(outside, found_a, a);
+        b = lanes.select(outside, here.b, b);
+        b_free = b_free | (outside & here.free);
+        // Only the bound on v_p moves with the rate; where another one meets it, their meeting point moves.
+        let near = lanes.splat((16.0 * L::EPSILON).max(1e-11));
+        let f = here.b + found_a;
+        let volume_holds = (f * f).ge((one - near) * reach * here.b);
+        let flow_holds = f.ge((one - near) * flow);
+        let exchange_holds = (found_a * f).ge((one - near) * exchange * here.b);
         let slower = one / n.rate.max(tiny);
-        let moving_a = lanes.select(flow_holds, b, lanes.select(exchange_holds, reach * e * e, a)) * slower;
-        let moving_b = lanes.select(flow_holds, -b, lanes.select(exchange_holds, reach * rest * (one + e), b)) * slower;
-        a_moves = lanes.select(outside & volume_holds, moving_a, zero);
-        b_moves = lanes.select(outside & volume_holds, moving_b, zero);
+        let bend = lanes.splat(2.0) * f - reach;
+        let bend = lanes.select(bend.abs().gt(near * reach), bend, near * reach);
+        let share = exchange / reach.max(tiny);
+        let meeting_a = lanes.select(exchange_holds, exchange * share * slower, zero);
+        let meeting_b = lanes.select(exchange_holds, volume * (one - share * share), volume * here.b / bend);
+        let moving_a = lanes.select(flow_holds, here.b * slower, meeting_a);
+        let moving_b = lanes.select(flow_holds, -(here.b * slower), meeting_b);
+        a_moves = lanes.select(outside & volume_holds, moving_a, a_moves);
+        b_moves = lanes.select(outside & volume_holds, moving_b, b_moves);
     }
-    // The side's own end, where v_p or F_p holds b and a is 0, is found by the search along the outer bound as E = 0.
-    Solution { a, b, excess: rise::<L>(n, a, b), a_free: inside, b_free: inside | on_side, a_moves, b_moves }
+    Solution { a, b, excess: rise::<L>(n, a, b), a_free: inside, b_free, a_moves, b_moves }
+}
+
+/// The best b for an a of the uptake model.
+struct Interval<F, M> {
+    b: F,
+    /// Whether no b is allowed.
+    empty: M,
+    /// Whether no bound holds b; whether that on v_p does, from above.
+    free: M,
+    by_volume: M,
+    /// Half the derivative of the least sum of squares by a.
+    slope: F,
+}
+
+#[inline(always)]
+fn interval<L: Lanes>(
+    lanes: L,
+    n: &Normal<L::F>,
+    a: L::F,
+    flow: L::F,
+    exchange: L::F,
+    reach: L::F,
+) -> Interval<L::F, L::M> {
+    let zero = lanes.splat(0.0);
+    let one = lanes.splat(1.0);
+    let two = lanes.splat(2.0);
+    let half = lanes.splat(0.5);
+    let tiny = lanes.splat(1e-30);
+    // (a + b)^2 = reach b has two roots, whose product is a^2.
+    let root = (reach * (reach - lanes.splat(4.0) * a)).max(zero).sqrt();
+    let upper_root = half * ((reach - two * a) + root);
+    let lower_root = a * a / upper_root.max(tiny);
+    let rest = (exchange - a).max(tiny);
+    let by_exchange = a * a / rest;
+    let low = by_exchange.max(lower_root);
+    let high = upper_root.min(flow - a);
+    let whole = n.squares + n.companion_squares * n.overlap * n.overlap;
+    let best_a = n.alone - n.overlap * n.best;
+    let pull = (best_a - a) * n.overlap * n.companion_squares / lanes.select(whole.gt(zero), whole, one);
+    let b = (n.best + pull).max(low).min(high);
+    let (at_low, at_high) = (b.le(low), b.ge(high));
+    let turn = reach - two * (a + b);
+    let turn = lanes.select(turn.abs().gt(tiny), turn, tiny);
+    let by_root = two * (a + b) / turn;
+    let volume_from_below = lower_root.gt(by_exchange);
+    let volume_from_above = upper_root.lt(flow - a);
+    let low_moves = lanes.select(volume_from_below, by_root, a * (two * exchange - a) / (rest * rest));
+    let high_moves = lanes.select(volume_from_above, by_root, -one);
+    let moves = lanes.select(at_high, high_moves, lanes.select(at_low, low_moves, zero));
+    let by_a = n.companion_squares * (a - (n.alone - n.overlap * b));
+    let by_b = n.squares * (b - n.best) + n.overlap * by_a;
+    Interval {
+        b,
+        empty: low.gt(high),
+        free: !(at_low | at_high),
+        by_volume: at_high & volume_from_above,
+        slope: by_a + moves * by_b,
+    }
 }

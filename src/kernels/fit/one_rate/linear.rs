@@ -54,7 +54,7 @@ pub(super) fn fit<L: Lanes>(lanes: L, t: &Tables, work: &mut Work<'_, L::F>) -> 
     }
     let (mut coefficient, mut has_rate) = (zero, lanes.mask(true));
     if t.model != Model::Patlak {
-        let (mut cs, mut ss, mut whole) = (zero, zero, zero);
+        let (mut cs, mut ss) = (zero, zero);
         for i in 0..t.n {
             let first = l.first.at(lanes, i);
             let mut c = work.c[i] - first_c * first;
@@ -66,8 +66,9 @@ pub(super) fn fit<L: Lanes>(lanes: L, t: &Tables, work: &mut Work<'_, L::F>) -> 
             }
             cs = cs + c * s;
             ss = ss + s * s;
-            whole = whole + work.b[i] * work.b[i];
         }
+        // What the shared columns explain of the integral, and what they don't.
+        let whole = first_s * first_s + second_s * second_s + ss;
         has_rate = ss.gt(lanes.splat(1e-12) * whole) & ss.gt(tiny);
         coefficient = lanes.select(has_rate, cs / ss.max(tiny), zero);
     }
@@ -78,7 +79,7 @@ pub(super) fn fit<L: Lanes>(lanes: L, t: &Tables, work: &mut Work<'_, L::F>) -> 
     let rate = -coefficient;
     match t.model {
         Model::ExtendedTofts => LinearFit { a: second, b: first - rate * second, rate, has_rate },
-        Model::TwoCompartmentUptake => {
+        Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => {
             let has_rate = has_rate & rate.abs().gt(tiny);
             let a = second / lanes.select(has_rate, rate, one);
             LinearFit { a, b: first - a, rate, has_rate }

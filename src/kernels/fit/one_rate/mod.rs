@@ -1,19 +1,23 @@
 //! Models that are linear given one rate constant: Tofts, extended Tofts, Patlak, one compartment, two-compartment uptake.
 
 mod bounded_linear;
+mod judge;
 mod linear;
+mod program;
 mod reference;
 mod results;
+mod search;
 mod tables;
+mod valleys;
 
 use crate::kernel::bounded::{Bounded, BoundedWord};
-use crate::kernel::lanes::Lanes;
+use crate::kernel::lanes::{Double, Lanes};
 use crate::kernel::{Curve, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
 
 use super::{PharmacokineticFit, status_bit};
 pub use tables::Tables;
-pub(super) use tables::prepare;
+pub(super) use tables::{DelayTables, delay_tables, prepare};
 
 /// A model of one rate with its tables, ready to run.
 #[derive(Debug, Clone)]
@@ -55,14 +59,17 @@ impl PreparedKernel for PreparedOneRate {
         results::evaluate(lanes, &self.tables, &curve, scratch, rows);
     }
 
-    fn evaluate_bounded<'a>(&self, _: Bounded<'a>, curve: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
-        // A search has no bound by rounding: see `comparison`.
-        let _ = curve;
+    fn evaluate_bounded<'a>(&self, _: Bounded<'a>, _: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
+        // A search has no bound by rounding: `judge` compares it.
         words.fill(BoundedWord { value: f64::NAN, error: f64::INFINITY });
     }
 
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>> {
+        Some(judge::judge(&self.tables, curve, engine, definition))
+    }
+
     fn program(&self) -> Program {
-        todo!()
+        program::program(&self.tables)
     }
 
     fn with_frames(&self, frames: &[usize]) -> Option<Self> {

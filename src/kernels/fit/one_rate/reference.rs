@@ -1,4 +1,4 @@
-//! The definition in code, over [`Lanes`]; `shaders/one_rate_fit.wgsl` has the same names, order and guards.
+//! The definition in code, over [`Lanes`]; `shaders/fit/one_rate.wgsl` has the same names, order and guards.
 //!
 //! At a given rate k (and delay d) the curve is a X + b B. The best a and b within the bounds are in closed form
 //! (`bounded_linear.rs`), so the sum of squares is a function of k alone, whose slope needs no derivative of a and b except
@@ -8,18 +8,28 @@
 //! leave nothing of them in 32 bits.
 
 use super::super::convolution::{WEIGHTS, convolve, step_weights};
+use super::super::outputs::slot;
 use super::bounded_linear::{Normal, Solution, solve};
+use super::search::{DelaySearch, RateSearch, RateStep};
 use super::tables::{Companion, Tables};
+use super::valleys::{Valley, choose, floor, valleys};
 use crate::kernel::Curve;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
 use crate::kernels::fit::Model;
 
-/// Exact evaluations in each valley.
-const ITERATIONS: usize = 6;
-/// Exact evaluations in each valley where the delay is fitted, too.
-const DELAYED_ITERATIONS: usize = 16;
-/// A step that lowers the sum of squares by less than this share of it, or of sum C^2, is negligible …
-const NEGLIGIBLE: (f64, f64) = (1e-7, 1e-11);
+/// Most exact evaluations in each valley.
+const ITERATIONS: usize = 40;
+/// The same where the delay is a voxel's own.
+const DELAYED_ITERATIONS: usize = 160;
+/// The rate has followed the delay when its step would gain less than this share of what the delay's would.
+const FOLLOWED: f64 = 0.01;
+/// Evaluations per delay of the dictionary.
+pub(super) const NODE_TURNS: usize = 4;
+/// The deepest valley to both sides, towards it from both sides, another valley to both sides, and the best again.
+const LAST_ROUND: usize = 6;
+/// A step that lowers the sum of squares by less than this share of it, or than this many roundings squared of sum C^2, is
+/// the last one …
+pub(super) const NEGLIGIBLE: (f64, f64) = (1e-8, 4.0);
 /// … and by more than this, the fit has not converged.
 const UNFINISHED: (f64, f64) = (1e-5, 1e-9);
 
@@ -36,6 +46,8 @@ pub(super) struct Work<'a, F> {
     /// X and the derivative of the curve by the delay, where the delay is a voxel's own.
     pub(super) x: &'a mut [F],
     pub(super) by_delay: &'a mut [F],
+    /// What the valleys are found in, by rate, where the delay is shared by all voxels.
+    values: &'a mut [F],
     weights: &'a mut [F],
     knots: &'a mut [F],
     knots_by_rate: &'a mut [F],
@@ -44,7 +56,7 @@ pub(super) struct Work<'a, F> {
 /// Numbers of working memory.
 pub(super) fn scratch(t: &Tables) -> usize {
     let knots = if t.delay.own { t.delay.knot_times.len() } else { 0 };
-    6 * t.n + 2 * knots + WEIGHTS * t.steps.lengths.len()
+    6 * t.n + t.rates.len() + 2 * knots + WEIGHTS * t.steps.lengths.len()
 }
 
 impl<'a, F> Work<'a, F> {
@@ -57,9 +69,10 @@ impl<'a, F> Work<'a, F> {
         let (by_rate, memory) = memory.split_at_mut(t.n);
         let (x, memory) = memory.split_at_mut(t.n);
         let (by_delay, memory) = memory.split_at_mut(t.n);
+        let (values, memory) = memory.split_at_mut(t.rates.len());
         let (knot_values, memory) = memory.split_at_mut(knots);
         let (knots_by_rate, weights) = memory.split_at_mut(knots);
-        Self { c, rest, b, by_rate, x, by_delay, weights, knots: knot_values, knots_by_rate }
+        Self { c, rest, b, by_rate, x, by_delay, values, weights, knots: knot_values, knots_by_rate }
     }
 }
 
@@ -76,6 +89,12 @@ pub(super) fn read<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, work: &
     let zero = lanes.splat(0.0);
     let slope = lanes.splat(t.slope);
     let first = slope * curve.first + lanes.splat(t.intercept);
+    if !t.needs_sums {
+        for i in 0..t.n {
+            work.c[i] = first + slope * curve.difference(i);
+        }
+        return Samples { squares: zero, squares_about_mean: zero };
+    }
     let (mut squares, mut differences) = (zero, zero);
     for i in 0..t.n {
         let difference = slope * curve.difference(i);
@@ -85,11 +104,13 @@ pub(super) fn read<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, work: &
         squares = squares + c * c;
         differences = differences + difference;
     }
-    let mean = differences / lanes.count(t.n);
     let mut squares_about_mean = zero;
-    for i in 0..t.n {
-        let off = slope * curve.difference(i) - mean;
-        squares_about_mean = squares_about_mean + off * off;
+    if t.plan.row(slot::R_SQUARED).is_some() {
+        let mean = differences / lanes.count(t.n);
+        for i in 0..t.n {
+            let off = slope * curve.difference(i) - mean;
+            squares_about_mean = squares_about_mean + off * off;
+        }
     }
     Samples { squares, squares_about_mean }
 }
@@ -104,13 +125,13 @@ pub(super) struct Point<F, M> {
     /// Sum of squared residuals.
     pub(super) sse: F,
     /// The derivative of half of it by the rate, and a measure of its second one.
-    slope: F,
-    curvature: F,
+    pub(super) slope: F,
+    pub(super) curvature: F,
     /// The same by the delay, the rate following.
-    delay_slope: F,
-    delay_curvature: F,
+    pub(super) delay_slope: F,
+    pub(super) delay_curvature: F,
     /// How the rate follows the delay.
-    rate_by_delay: F,
+    pub(super) rate_by_delay: F,
     /// The upper triangle of the curve's derivatives by a, b, rate and delay.
     pub(super) triangle: [[F; 4]; 4],
 }
@@ -183,7 +204,11 @@ fn basis<L: Lanes, const OWN: bool>(
             high = lanes.select(below, middle, high);
             low = lanes.select(reached, middle, low);
         }
-        let since = time - lanes.lookup(&d.knot_times, low);
+        // The difference of two times that lie close is exact in 32 bits; that of a time and a delay isn't.
+        let mut since = (t.frame_times.at(lanes, i) - lanes.lookup(&d.knot_times, low)) - delay;
+        if L::WIDTH > 1 {
+            since = since + (d.frame_rest.at(lanes, i) - lanes.lookup(&d.knot_rest, low));
+        }
         let arrived = lanes.lookup(&d.knot_times, zero).le(looked_up);
         let length = since.max(zero);
         let begin = lanes.lookup(&d.knot_values, low);
@@ -383,17 +408,6 @@ fn point_at<L: Lanes, const OWN: bool>(
     Point { solution, alone, surplus, sse, slope, curvature, delay_slope, delay_curvature, rate_by_delay, triangle }
 }
 
-/// A valley of the dictionary.
-#[derive(Clone, Copy)]
-struct Valley<F> {
-    /// Minus the sum of squares that its best entry explains.
-    value: F,
-    /// How much deeper the floor may lie than the entry.
-    depth: F,
-    rate: F,
-    delay: F,
-}
-
 /// What a voxel's fit comes to.
 pub(super) struct Fit<F, M> {
     pub(super) rate: F,
@@ -403,91 +417,6 @@ pub(super) struct Fit<F, M> {
     pub(super) point: Point<F, M>,
     pub(super) iterations: F,
     pub(super) not_converged: M,
-}
-
-/// The two deepest valleys among the dictionary's rates, for one delay.
-#[inline(never)]
-fn valleys<L: Lanes>(lanes: L, t: &Tables, which: usize, alone: L::F, samples: &[L::F], best: &mut [Valley<L::F>; 2]) {
-    lanes.within(
-        #[inline(always)]
-        || valleys_of(lanes, t, which, alone, samples, best),
-    );
-}
-
-#[inline(always)]
-fn valleys_of<L: Lanes>(
-    lanes: L,
-    t: &Tables,
-    which: usize,
-    alone: L::F,
-    samples: &[L::F],
-    best: &mut [Valley<L::F>; 2],
-) {
-    let zero = lanes.splat(0.0);
-    let one = lanes.splat(1.0);
-    let dictionary = &t.dictionaries[which];
-    let delay = lanes.splat(t.delay.nodes.get(which).copied().unwrap_or(0.0));
-    let far = lanes.splat(f64::from(f32::MAX) / 8.0);
-    let xx = lanes.splat(dictionary.companion_squares);
-    // The entry before, and the one before that.
-    let (mut before, mut before_that) = (far, far);
-    let (mut rate_before, mut share_before) = (zero, zero);
-    for k in 0..=t.rates.len() {
-        let (mut value, mut rate, mut share) = (far, zero, zero);
-        if k < t.rates.len() {
-            let vector = &dictionary.vectors;
-            let (mut even, mut odd) = (zero, zero);
-            let pairs = t.n / 2;
-            for i in 0..pairs {
-                even = even + samples[2 * i] * vector.at(lanes, k * t.n + 2 * i);
-                odd = odd + samples[2 * i + 1] * vector.at(lanes, k * t.n + 2 * i + 1);
-            }
-            if t.n % 2 == 1 {
-                even = even + samples[t.n - 1] * vector.at(lanes, k * t.n + t.n - 1);
-            }
-            let projection = even + odd;
-            let length = dictionary.length[k];
-            rate = t.rates.at(lanes, k);
-            let inverse = if length > 0.0 { 1.0 / length } else { 0.0 };
-            let normal = Normal {
-                rate,
-                alone,
-                best: projection * lanes.splat(inverse),
-                overlap: dictionary.overlap.at(lanes, k),
-                squares: lanes.splat(length * length),
-                companion_squares: xx,
-            };
-            value = solve(lanes, t, &normal, true).excess - projection * projection;
-            if t.delay.own {
-                // Delays differ in what the companion explains.
-                value = value - alone * alone * xx;
-            }
-            share = one;
-        }
-        // The entry before is a valley if neither neighbour lies lower.
-        let valley = before.le(value) & before.lt(before_that) & share_before.gt(zero);
-        let quarter = lanes.splat(0.25);
-        let rise = lanes.select(value.lt(far), value - before, zero);
-        let fall = lanes.select(before_that.lt(far), before_that - before, zero);
-        let depth = quarter * (rise + fall);
-        let first = valley & before.lt(best[0].value);
-        let second = valley & !first & before.lt(best[1].value);
-        let displaced = best[0];
-        best[1] = Valley {
-            value: lanes.select(first, displaced.value, lanes.select(second, before, best[1].value)),
-            depth: lanes.select(first, displaced.depth, lanes.select(second, depth, best[1].depth)),
-            rate: lanes.select(first, displaced.rate, lanes.select(second, rate_before, best[1].rate)),
-            delay: lanes.select(first, displaced.delay, lanes.select(second, delay, best[1].delay)),
-        };
-        best[0] = Valley {
-            value: lanes.select(first, before, best[0].value),
-            depth: lanes.select(first, depth, best[0].depth),
-            rate: lanes.select(first, rate_before, best[0].rate),
-            delay: lanes.select(first, delay, best[0].delay),
-        };
-        (before_that, before) = (before, value);
-        (rate_before, share_before) = (rate, share);
-    }
 }
 
 /// The nonlinear fit.
@@ -503,9 +432,8 @@ pub(super) fn fit<L: Lanes>(
     let own = t.delay.own;
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
-    let half = lanes.splat(0.5);
     let far = lanes.splat(f64::from(f32::MAX) / 4.0);
-    let blank = Valley { value: far, depth: zero, rate: t.rates.at(lanes, 0), delay: zero };
+    let blank = Valley { value: far, depth: zero, rate: t.rates.at(lanes, 0), delay: zero, place: zero };
     let mut best = [blank; 2];
     let mut alone = zero;
     if !own {
@@ -520,7 +448,8 @@ pub(super) fn fit<L: Lanes>(
                 work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
             }
         }
-        valleys(lanes, t, 0, alone, work.rest, &mut best);
+        valleys(lanes, t, 0, alone, work.rest, work.values, &mut best);
+        best = best.map(|valley| floor(lanes, t, work.values, &valley));
     } else {
         // Between delays, the deepest valley of each is what counts; neighbours in delay are one valley.
         let mut deepest = [blank; 2];
@@ -537,8 +466,19 @@ pub(super) fn fit<L: Lanes>(
                 }
                 let mut at_delay = [blank; 2];
                 let alone = xc * lanes.splat(dictionary.inverse_squares);
-                valleys(lanes, t, j, alone, work.c, &mut at_delay);
+                valleys(lanes, t, j, alone, work.c, work.values, &mut at_delay);
                 here = at_delay[0];
+                // Delays may differ by less than neighbouring rates do: some steps of the rate tell.
+                let mut rates = RateSearch::new(lanes, t);
+                let mut rate = here.rate;
+                here.value = far;
+                for turn in 0..NODE_TURNS {
+                    let p = evaluate_point::<L, true>(lanes, t, rate, here.delay, zero, alone, None, work);
+                    let better = p.sse.lt(here.value);
+                    here.value = lanes.select(better, p.sse, here.value);
+                    here.rate = lanes.select(better, rate, here.rate);
+                    rate = rates.next(lanes, t, samples, rate, turn, &p).rate;
+                }
             }
             let node = lanes.splat(t.delay.nodes.get(j.max(1) - 1).copied().unwrap_or(0.0));
             let near = (node - given_delay).abs().le(lanes.splat(t.delay.reach)) & lanes.mask(j > 0);
@@ -555,35 +495,58 @@ pub(super) fn fit<L: Lanes>(
             valley.delay = lanes.select(delay_free, valley.delay, given_delay);
         }
     }
+    let swapped = best[1].value.lt(best[0].value);
+    best = [choose(lanes, swapped, &best[1], &best[0]), choose(lanes, swapped, &best[0], &best[1])];
     // Whether the second valley may be the deeper one.
     let noise = lanes.splat(1e-6) * best[0].value.abs();
-    let rival = best[1].value.lt(far) & (best[1].value - best[1].depth - noise).lt(best[0].value);
+    let close = (best[1].value - best[1].depth - noise).lt(best[0].value) | lanes.mask(own);
+    let rival = best[1].value.lt(far) & close;
     let starts = [best[0], choose(lanes, rival, &best[1], &best[0])];
 
     let (lowest, highest) = (t.rates.at(lanes, 0), t.rates.at(lanes, t.rates.len() - 1));
-    let negligible = lanes.splat(NEGLIGIBLE.1) * samples.squares;
+    let negligible = lanes.splat(NEGLIGIBLE.1 * L::EPSILON * L::EPSILON) * samples.squares;
     let mut chosen = starts[0];
     let mut iterations = zero;
-    let mut found: Option<(Valley<L::F>, L::F)> = None;
+    let mut least = lanes.splat(f64::from(f32::MAX));
     let mut outcome = Point::blank(lanes);
     let mut drop = zero;
-    for round in 0..3 {
-        if round > 0 && !rival.any() {
-            break;
+    // Each valley to both sides of its delay, then what was best once more. The sum of squares has kinks between two delays
+    // of the dictionary, and may have a valley there that is not seen from the deeper one of them.
+    for round in 0..=LAST_ROUND {
+        let (valley, left, aside) = match round {
+            0 | 1 => (0, round == 0, 0.0),
+            2 => (0, false, -t.delay.reach),
+            3 => (0, true, t.delay.reach),
+            _ => (1, round == 4, 0.0),
+        };
+        let again = round == LAST_ROUND;
+        let needed = match round {
+            0 => true,
+            1..=3 => own && delay_free.any(),
+            4 => rival.any(),
+            5 => own && delay_free.any() && rival.any(),
+            _ => own || rival.any(),
+        };
+        if !needed {
+            continue;
         }
-        let turns = match round {
-            2 => 1,
+        let turns = match t.model {
+            _ if again => 1,
             _ if own => DELAYED_ITERATIONS,
-            _ if t.model == Model::Patlak => 1,
+            Model::Patlak => 1,
             _ => ITERATIONS,
         };
-        let start = if round == 2 { chosen } else { starts[round] };
+        let start = if again { chosen } else { starts[valley] };
         let (mut rate, mut delay) = (start.rate, start.delay);
-        let (mut low, mut high) = (lowest, highest);
-        let (mut previous_rate, mut previous_slope) = (zero, zero);
+        if own && aside != 0.0 {
+            let moved = delay + lanes.splat(aside);
+            let moved = moved.max(lanes.splat(t.delay.bounds.0)).min(lanes.splat(t.delay.bounds.1));
+            delay = lanes.select(delay_free, moved, delay);
+        }
+        let mut rates = RateSearch::new(lanes, t);
         let mut settled = lanes.mask(false);
         let mut count = zero;
-        let mut search = DelaySearch::<L>::new(lanes, t, delay);
+        let mut search = DelaySearch::<L>::new(lanes, t, delay, left);
         for turn in 0..turns {
             let side = if own { search.side } else { zero };
             let p = if own {
@@ -591,66 +554,53 @@ pub(super) fn fit<L: Lanes>(
             } else {
                 evaluate_point::<L, false>(lanes, t, rate, delay, side, alone, None, work)
             };
-            count = lanes.select(settled, count, count + one);
+            outcome = p;
             drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
-            settled = settled | drop.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
-            if turn + 1 < turns {
-                let mut next_rate = rate;
-                if t.model != Model::Patlak {
-                    let falling = p.slope.lt(zero);
-                    low = lanes.select(falling, low.max(rate), low);
-                    high = lanes.select(falling, high, high.min(rate));
-                    // The second derivative from two slopes, if it makes sense beside that of Gauss and Newton.
-                    let apart = rate - previous_rate;
-                    let moved = apart.abs().gt(zero) & lanes.mask(turn > 0);
-                    let secant = (p.slope - previous_slope) / lanes.select(moved, apart, one);
-                    let sensible =
-                        moved & secant.gt(lanes.splat(0.1) * p.curvature) & secant.lt(lanes.splat(10.0) * p.curvature);
-                    let second = lanes.select(sensible, secant, p.curvature);
-                    let step = -(p.slope / lanes.select(second.gt(zero), second, one));
-                    let step = lanes.select(second.gt(zero), step, zero);
-                    let tried = (rate + step).max(lanes.splat(0.3) * rate).min(lanes.splat(3.0) * rate);
-                    let tried = tried.max(lowest).min(highest);
-                    let corner = lanes.splat(t.corner);
-                    let crosses = (rate.lt(corner) & corner.lt(tried)) | (tried.lt(corner) & corner.lt(rate));
-                    let holds = p.solution.b_free;
-                    let tried = lanes.select(crosses & !holds, corner, tried);
-                    let out = tried.lt(low) | tried.gt(high);
-                    next_rate = lanes.select(out, (low * high).sqrt(), tried);
-                    (previous_rate, previous_slope) = (rate, p.slope);
-                }
-                if own {
-                    let next_delay = search.next(lanes, t, delay, delay_free, &p);
-                    let follow = p.rate_by_delay * (next_delay - delay);
-                    let followed = next_rate + follow;
-                    let fair = followed.gt(half * next_rate) & followed.lt(next_rate + next_rate);
-                    let moves = (next_delay - delay).abs().gt(zero);
-                    next_rate = lanes.select(fair, followed, next_rate).max(lowest).min(highest);
-                    // Another delay has other slopes.
-                    low = lanes.select(moves, lowest, low);
-                    high = lanes.select(moves, highest, high);
-                    previous_rate = lanes.select(moves, next_rate, previous_rate);
-                    delay = next_delay;
-                }
-                rate = next_rate;
+            count = lanes.select(settled, count, count + one);
+            // Voxels that have settled stay where they are, however long their neighbours take.
+            let moving = !settled;
+            if turn + 1 == turns {
+                break;
+            }
+            let step = rates.next(lanes, t, samples, rate, turn, &p);
+            let RateStep { small, stuck, .. } = step;
+            let mut next_rate = step.rate;
+            if own {
+                // The delay's slope tells only where the rate has followed: until then the rate moves alone.
+                let level = p.delay_slope * p.delay_slope / p.delay_curvature.max(lanes.splat(1e-30));
+                let flat = level.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
+                let followed =
+                    small | stuck | (p.rate_by_delay.abs().gt(zero) & drop.le(lanes.splat(FOLLOWED) * level));
+                let next_delay = search.next(lanes, rate, delay, moving & delay_free & followed, &p);
+                let moves = (next_delay - delay).abs().gt(zero);
+                let relative = search.rate_by_delay * (next_delay - delay) / rate.max(lanes.splat(1e-30));
+                let factor = one / (one - relative.max(lanes.splat(-1.0)).min(lanes.splat(0.5)));
+                next_rate = lanes.select(moves, next_rate * factor, next_rate).max(lowest).min(highest);
+                // Another delay has other slopes.
+                rates.forget(lanes, t, moves, next_rate);
+                settled = settled | (moving & (small | stuck) & (!delay_free | flat | search.stuck));
+                delay = lanes.select(settled, delay, next_delay);
             } else {
-                outcome = p;
+                settled = settled | small | stuck;
             }
+            if !(!settled).any() {
+                break;
+            }
+            rate = lanes.select(settled, rate, next_rate);
         }
-        let here = Valley { value: zero, depth: zero, rate, delay };
-        let sse = outcome.sse;
-        match found {
-            Some((before, before_sse)) if round == 1 => {
-                let better = sse.lt(before_sse);
-                chosen = choose(lanes, better, &here, &before);
-                iterations = iterations + lanes.select(rival, count, zero);
-            }
-            None => {
-                found = Some((here, sse));
-                chosen = here;
-                iterations = count;
-            }
-            _ => {}
+        let here = Valley { value: zero, depth: zero, rate, delay, place: zero };
+        let better = outcome.sse.lt(least);
+        if !again {
+            chosen = choose(lanes, better, &here, &chosen);
+            least = lanes.select(better, outcome.sse, least);
+            // Only the voxel's own rounds count.
+            let counts = match round {
+                0 => lanes.mask(true),
+                1..=3 => delay_free,
+                4 => rival,
+                _ => rival & delay_free,
+            };
+            iterations = iterations + lanes.select(counts, count, zero);
         }
     }
     let limit = lanes.splat(UNFINISHED.0) * outcome.sse + lanes.splat(UNFINISHED.1) * samples.squares;
@@ -658,97 +608,4 @@ pub(super) fn fit<L: Lanes>(
         (chosen.rate.le(lowest) & outcome.slope.gt(zero)) | (chosen.rate.ge(highest) & outcome.slope.lt(zero));
     let not_converged = drop.gt(limit) & !outwards;
     Fit { rate: chosen.rate, delay: chosen.delay, delay_free, point: outcome, iterations, not_converged }
-}
-
-#[inline(always)]
-fn choose<L: Lanes>(lanes: L, mask: L::M, a: &Valley<L::F>, b: &Valley<L::F>) -> Valley<L::F> {
-    Valley {
-        value: lanes.select(mask, a.value, b.value),
-        depth: lanes.select(mask, a.depth, b.depth),
-        rate: lanes.select(mask, a.rate, b.rate),
-        delay: lanes.select(mask, a.delay, b.delay),
-    }
-}
-
-/// The search for a delay from an entry of the dictionary on: first to which side of it the sum of squares falls (it may
-/// have a kink there), then between delays of falling and rising slope.
-struct DelaySearch<L: Lanes> {
-    low: L::F,
-    high: L::F,
-    /// To which side of a knot the input function is looked up.
-    side: L::F,
-    left_slope: L::F,
-    previous_delay: L::F,
-    previous_slope: L::F,
-    turn: usize,
-    /// Whether the kink is the minimum.
-    kink: L::M,
-}
-
-impl<L: Lanes> DelaySearch<L> {
-    #[inline(always)]
-    fn new(lanes: L, t: &Tables, delay: L::F) -> Self {
-        let zero = lanes.splat(0.0);
-        let (lower, upper) = t.delay.bounds;
-        let reach = lanes.splat(t.delay.reach);
-        Self {
-            low: (delay - reach).max(lanes.splat(lower)),
-            high: (delay + reach).min(lanes.splat(upper)),
-            side: lanes.splat(t.delay.aside),
-            left_slope: zero,
-            previous_delay: delay,
-            previous_slope: zero,
-            turn: 0,
-            kink: lanes.mask(false),
-        }
-    }
-
-    /// The next delay, from the slope at this one.
-    #[inline(always)]
-    fn next(&mut self, lanes: L, t: &Tables, delay: L::F, free: L::M, p: &Point<L::F, L::M>) -> L::F {
-        let zero = lanes.splat(0.0);
-        let one = lanes.splat(1.0);
-        let aside = lanes.splat(t.delay.aside);
-        self.turn += 1;
-        // The rate settles first, then both sides of the start are looked at: a later time is an earlier delay.
-        match self.turn {
-            1 | 2 => return delay,
-            3 => {
-                self.left_slope = p.delay_slope;
-                self.side = -aside;
-                return delay;
-            }
-            4 => {
-                let right_slope = p.delay_slope;
-                let falls_left = self.left_slope.gt(zero);
-                let falls_right = right_slope.lt(zero);
-                self.kink = !falls_left & !falls_right;
-                self.side = lanes.select(falls_left, aside, -aside);
-                self.high = lanes.select(falls_left, delay, self.high);
-                self.low = lanes.select(falls_left, self.low, delay);
-                self.previous_slope = lanes.select(falls_left, self.left_slope, right_slope);
-            }
-            _ => {
-                let falling = p.delay_slope.lt(zero);
-                self.low = lanes.select(falling, self.low.max(delay), self.low);
-                self.high = lanes.select(falling, self.high, self.high.min(delay));
-            }
-        }
-        let slope = if self.turn == 4 { self.previous_slope } else { p.delay_slope };
-        let apart = delay - self.previous_delay;
-        let moved = apart.abs().gt(zero);
-        let secant = (slope - self.previous_slope) / lanes.select(moved, apart, one);
-        let sensible =
-            moved & secant.gt(lanes.splat(0.2) * p.delay_curvature) & secant.lt(lanes.splat(20.0) * p.delay_curvature);
-        let second = lanes.select(sensible, secant, p.delay_curvature);
-        let step = -(slope / lanes.select(second.gt(zero), second, one));
-        let tried = delay + lanes.select(second.gt(zero), step, zero);
-        let tried = tried.max(lanes.splat(t.delay.bounds.0)).min(lanes.splat(t.delay.bounds.1));
-        let out = tried.lt(self.low) | tried.gt(self.high);
-        let middle = lanes.splat(0.5) * (self.low + self.high);
-        let next = lanes.select(out, middle, tried);
-        self.previous_delay = delay;
-        self.previous_slope = slope;
-        lanes.select(free & !self.kink, next, delay)
-    }
 }

@@ -13,6 +13,12 @@ use crate::status;
 /// A value within this share of a bound is at it.
 const AT_BOUND: f64 = 2e-6;
 
+/// At or below the first a parameter is at its lower bound, at or above the second at its upper one.
+pub(super) fn thresholds(t: &Tables, parameter: Parameter) -> (f64, f64) {
+    let (lower, upper) = t.parameter_bounds[parameter.index()];
+    (lower * (1.0 + AT_BOUND), upper * (1.0 - AT_BOUND))
+}
+
 /// The coefficients that were found.
 struct Found<F, M> {
     a: F,
@@ -130,7 +136,7 @@ fn values<L: Lanes>(lanes: L, t: &Tables, f: &Found<L::F, L::M>) -> [Option<Valu
             None,
             None,
         ],
-        Model::TwoCompartmentUptake => {
+        Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => {
             let flow = a + b;
             let parted = turning & b.abs().gt(zero);
             let safe_b = lanes.select(parted, b, one);
@@ -263,9 +269,9 @@ fn write_within<L: Lanes>(
         }
         let own = t.model.parameters().contains(&parameter);
         if own && bounded {
-            let (lower, upper) = t.parameter_bounds[parameter.index()];
-            let low = value.value.le(lanes.splat(lower * (1.0 + AT_BOUND)));
-            let high = value.value.ge(lanes.splat(upper * (1.0 - AT_BOUND)));
+            let (lower, upper) = thresholds(t, parameter);
+            let low = value.value.le(lanes.splat(lower));
+            let high = value.value.ge(lanes.splat(upper));
             bits = bits
                 | lanes.bits(valid & low, status::AT_LOWER_BOUND | status_bit::at_lower_bound(parameter))
                 | lanes.bits(valid & high, status::AT_UPPER_BOUND | status_bit::at_upper_bound(parameter));

@@ -2,7 +2,7 @@
 
 use super::super::axis::{Knots, Steps};
 use super::super::convolution::{WEIGHTS, convolve};
-use super::super::outputs::{Plan, plan};
+use super::super::outputs::{Plan, plan, slot};
 use super::super::{Delay, Method, Model, Parameter, PharmacokineticFit};
 use super::PreparedOneRate;
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::kernel::lanes::{Double, Table};
 use crate::maps::SettingValue;
 
 /// Neighbouring rates of the dictionary, as a ratio: between them the sum of squares is close to a parabola.
-const RATIO: f64 = 1.6;
+const RATIO: f64 = 1.45;
 /// The same beyond the rates that shape a curve, where only the bounds still change anything.
 const OUTER_RATIO: f64 = 5.0;
 /// Rates below this share of 1 / duration shape no curve any more.
@@ -21,9 +21,9 @@ const FASTEST_SHARE: f64 = 30.0;
 /// The rates that are searched: 1/s.
 const LOWEST_RATE: f64 = 1e-7;
 const HIGHEST_RATE: f64 = 1e5;
-/// Delays of the dictionary are as far apart as half a frame, but within these: s.
-const FINEST_DELAY: f64 = 0.5;
-const COARSEST_DELAY: f64 = 2.0;
+/// Delays of the dictionary are a frame or a whole part of one apart, within these: s.
+const FINEST_DELAY: f64 = 0.25;
+const COARSEST_DELAY: f64 = 0.5;
 
 /// What a model has beside c_p (*) exp(-rate t).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,6 @@ pub struct Tables {
     pub(super) n: usize,
     /// Row of each frame in a curve: not all frames are left where samples are skipped.
     pub(super) row_of_frame: Vec<usize>,
-    pub(super) all_frames: usize,
     pub(super) slope: f64,
     pub(super) intercept: f64,
     pub(super) bounds: Bounds,
@@ -79,6 +78,12 @@ pub struct Tables {
     /// The rate at which both upper bounds meet.
     pub(super) corner: f64,
     pub(super) rates: Table,
+    /// Logarithms of the ratios of neighbouring rates.
+    pub(super) log_steps: Vec<f64>,
+    /// The logarithm of the ratio inside the dictionary, and 1 for the rates that have two neighbours so far apart to both
+    /// sides.
+    pub(super) even_step: f64,
+    pub(super) even_steps: Table,
     /// One per delay that is searched; the first is that of a delay that isn't.
     pub(super) dictionaries: Vec<Dictionary>,
     /// From the first knot to the last frame; from knot to knot where the delay is a voxel's own.
@@ -88,6 +93,8 @@ pub struct Tables {
     pub(super) frame_times: Table,
     pub(super) linear: LinearTables,
     pub(super) delay: DelayTables,
+    /// Whether sums over the samples are needed: not by the linear method's parameters alone.
+    pub(super) needs_sums: bool,
     pub(super) plan: Plan,
 }
 
@@ -105,30 +112,33 @@ pub(super) struct LinearTables {
     pub(super) second_on_first: f64,
 }
 
-/// What a voxel's own delay needs.
+/// What a voxel's own delay needs; shaders walk along the knots in any case.
 #[derive(Debug, Clone, Default)]
-pub(super) struct DelayTables {
+pub(in super::super) struct DelayTables {
     /// Whether voxels have their own delay.
-    pub(super) own: bool,
+    pub(in super::super) own: bool,
     /// Whether it comes from the first extra layer, where that isn't NaN.
-    pub(super) layer: bool,
+    pub(in super::super) layer: bool,
     /// Whether it is fitted in some voxels.
-    pub(super) fitted: bool,
+    pub(in super::super) fitted: bool,
     /// Its bounds in s.
-    pub(super) bounds: (f64, f64),
+    pub(in super::super) bounds: (f64, f64),
     /// Searched, ascending, in s; and the largest distance between two of them.
-    pub(super) nodes: Table,
-    pub(super) reach: f64,
-    pub(super) knot_times: Table,
-    pub(super) knot_values: Table,
+    pub(in super::super) nodes: Table,
+    pub(in super::super) reach: f64,
+    pub(in super::super) knot_times: Table,
+    /// What 32 bits lack of the knots' and the frames' times: s.
+    pub(in super::super) knot_rest: Table,
+    pub(in super::super) frame_rest: Table,
+    pub(in super::super) knot_values: Table,
     /// Slope after each knot; 0 after the last.
-    pub(super) knot_slopes: Table,
+    pub(in super::super) knot_slopes: Table,
     /// Integral up to each knot.
-    pub(super) knot_integrals: Table,
+    pub(in super::super) knot_integrals: Table,
     /// Halvings that find a knot.
-    pub(super) halvings: usize,
-    /// A fraction of a step, for looking to either side of a kink.
-    pub(super) aside: f64,
+    pub(in super::super) halvings: usize,
+    /// The longest time there is: its rounding is what a knot's time may be off by.
+    pub(in super::super) span: f64,
 }
 
 /// Decides everything that is shared by all voxels.
@@ -169,7 +179,7 @@ pub(super) fn build(
     let companion = match model {
         Model::Tofts | Model::OneCompartment => Companion::None,
         Model::ExtendedTofts | Model::Patlak => Companion::Input,
-        Model::TwoCompartmentUptake => Companion::Integral,
+        Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => Companion::Integral,
     };
     let bounds = bounds(settings)?;
     let own = matches!(settings.delay, Delay::Free | Delay::PerVoxel(_));
@@ -183,12 +193,14 @@ pub(super) fn build(
         return Err(Error::setting("input function", format!("from {} s on", settings.input.times_s()[0]), mend));
     }
     let rates = rates(model, &t, &bounds);
+    let log_steps: Vec<f64> = rates.windows(2).map(|w| (w[1] / w[0]).ln()).collect();
     let delay = delay_tables(settings, &t, knots, own);
     let dictionary = |delay: f64| dictionary(&t, knots, delay, companion, &rates, model);
     let dictionaries: Vec<Dictionary> =
         if own { delay.nodes.iter().map(|delay| dictionary(*delay)).collect() } else { vec![dictionary(fixed)] };
     let steps = if own { Steps::new(&knot_times, knots, 0.0) } else { Steps::new(&t, knots, fixed) };
     let shifted: Vec<f64> = t.iter().map(|t| t - fixed).collect();
+    let plan = plan(settings, times.len())?;
     let linear = linear_tables(settings, &t, &shifted, knots);
     Ok(Tables {
         linear,
@@ -199,18 +211,21 @@ pub(super) fn build(
         companion,
         n: t.len(),
         row_of_frame: frames.to_vec(),
-        all_frames: times.len(),
         slope,
         intercept,
         corner: if model == Model::Patlak { -1.0 } else { bounds.flow.1 / bounds.volume.1 },
         bounds,
+        even_step: RATIO.ln(),
+        even_steps: even_steps(&log_steps),
+        log_steps,
         rates: rates.into_iter().collect(),
         dictionaries,
         steps,
         integral: knots.integral(&shifted).into_iter().collect(),
         frame_times: t.into_iter().collect(),
         delay,
-        plan: plan(settings, times.len())?,
+        needs_sums: settings.method == Method::Nonlinear || plan.asks(slot::STANDARD_ERROR..slot::COUNT),
+        plan,
     })
 }
 
@@ -233,7 +248,7 @@ fn bounds(settings: &PharmacokineticFit) -> Result<Bounds> {
         Model::Patlak => {
             Bounds { companion: of(Parameter::PlasmaVolume), flow: of(Parameter::ExchangeFlow), volume: (0.0, 1.0) }
         }
-        Model::TwoCompartmentUptake => Bounds {
+        Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => Bounds {
             companion: of(Parameter::ExchangeFlow),
             flow: of(Parameter::PlasmaFlow),
             volume: of(Parameter::PlasmaVolume),
@@ -278,6 +293,14 @@ fn rates(model: Model, t: &[f64], bounds: &Bounds) -> Vec<f64> {
         rates.push(rate);
     }
     rates
+}
+
+/// 1 for the rates with two neighbours to both sides that are as far apart as inside the dictionary.
+fn even_steps(log_steps: &[f64]) -> Table {
+    let even = |k: usize| {
+        k >= 2 && k + 2 <= log_steps.len() && log_steps[k - 2..k + 2].iter().all(|s| (s - RATIO.ln()).abs() < 1e-9)
+    };
+    (0..=log_steps.len()).map(|k| if even(k) { 1.0 } else { 0.0 }).collect()
 }
 
 /// The companion at the frames, and the dictionary's unit vectors.
@@ -334,10 +357,12 @@ fn dictionary(
 }
 
 /// Tables for delays of the voxels' own.
-fn delay_tables(settings: &PharmacokineticFit, t: &[f64], knots: Knots<'_>, own: bool) -> DelayTables {
-    if !own {
-        return DelayTables::default();
-    }
+pub(in super::super) fn delay_tables(
+    settings: &PharmacokineticFit,
+    t: &[f64],
+    knots: Knots<'_>,
+    own: bool,
+) -> DelayTables {
     let fitted = settings.delay.is_fitted();
     let (lower, upper) = settings.internal_bounds(Parameter::Delay);
     let shortest = |times: &[f64]| times.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
@@ -354,15 +379,15 @@ fn delay_tables(settings: &PharmacokineticFit, t: &[f64], knots: Knots<'_>, own:
     if first > last {
         (first, last) = (0.0, 0.0);
     }
-    let mut nodes = vec![first];
+    let mut nodes = if own { vec![first] } else { Vec::new() };
     let mut multiple = (first / step).floor() + 1.0;
-    while multiple * step < last {
+    while own && multiple * step < last {
         if multiple * step > first + 1e-6 * step {
             nodes.push(multiple * step);
         }
         multiple += 1.0;
     }
-    if last > first {
+    if own && last > first {
         nodes.push(last);
     }
     let count = knots.times.len();
@@ -384,9 +409,16 @@ fn delay_tables(settings: &PharmacokineticFit, t: &[f64], knots: Knots<'_>, own:
         knot_integrals: knots.integral(knots.times).into_iter().collect(),
         knot_values: knots.values.iter().copied().collect(),
         halvings: count.next_power_of_two().trailing_zeros() as usize + 1,
-        aside: 1e-3 * shortest(knots.times),
+        span: knots.times[count - 1].abs().max(knots.times[0].abs()).max(t[t.len() - 1]) + lower.abs().max(upper.abs()),
         knot_times: knots.times.iter().copied().collect(),
+        knot_rest: rest(knots.times),
+        frame_rest: rest(t),
     }
+}
+
+/// What 32 bits lack of these.
+fn rest(times: &[f64]) -> Table {
+    times.iter().map(|t| t - f64::from(*t as f32)).collect()
 }
 
 /// The columns that the linear method shares: the integral of c_p, and c_p itself or the integral's integral.
@@ -398,7 +430,7 @@ fn linear_tables(settings: &PharmacokineticFit, t: &[f64], shifted: &[f64], knot
     let second: Vec<f64> = match settings.model {
         Model::Tofts | Model::OneCompartment => vec![0.0; t.len()],
         Model::ExtendedTofts | Model::Patlak => shifted.iter().map(|t| knots.at(*t)).collect(),
-        Model::TwoCompartmentUptake => knots.double_integral(shifted),
+        Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => knots.double_integral(shifted),
     };
     let length = |column: &[f64]| column.iter().map(|x| x * x).sum::<f64>().sqrt();
     let unit = |column: Vec<f64>, length: f64| -> Table {

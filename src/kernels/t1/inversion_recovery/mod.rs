@@ -1,11 +1,14 @@
 //! T1 from images at several times after an inversion: settings, tables and the shader's settings.
 
+mod reference;
+
 use std::borrow::Cow;
 use std::str::FromStr;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
+use crate::kernel::bounded::{Bounded, BoundedWord};
 use crate::kernel::lanes::{Lanes, Table};
 use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
 use crate::maps::SettingValue;
@@ -14,8 +17,8 @@ use crate::units::{Seconds, check_inversion_times};
 
 use super::search::{self, GRID};
 use super::{
-    DEFAULT_T1_BOUNDS, NoiseFrom, NoiseSd, check_bounds, check_samples, noise_from, numbers, record_common,
-    recovery_reference, results, status_bit,
+    DEFAULT_T1_BOUNDS, NoiseFrom, NoiseSd, check_bounds, check_samples, noise_from, numbers, record_common, results,
+    status_bit,
 };
 
 /// Fewest and most inversion times.
@@ -296,7 +299,13 @@ impl PreparedKernel for PreparedRecovery {
     }
 
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
-        recovery_reference::evaluate(&self.tables, lanes, &curve, scratch, rows);
+        reference::evaluate(&self.tables, lanes, &curve, scratch, rows);
+    }
+
+    fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
+        let mut scratch = vec![lanes.splat(0.0); self.scratch()];
+        self.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, words, 1));
+        results::widen_vague(words);
     }
 
     fn program(&self) -> Program {
@@ -328,12 +337,13 @@ impl PreparedKernel for PreparedRecovery {
         Program {
             name: "t1_recovery",
             sources: SOURCES,
-            entry_points: &["t1_recovery"],
+            entry_points: std::borrow::Cow::Borrowed(&["t1_recovery"]),
             workgroup_size: 64,
             constants: Vec::new(),
             settings: bytemuck::bytes_of(&settings).to_vec(),
             tables: Cow::Owned(values),
             state_words: 3 * t.n + 2 * t.places,
+            loop_turns: 0,
         }
     }
 
@@ -350,9 +360,9 @@ impl PreparedKernel for PreparedRecovery {
 }
 
 const SOURCES: &[&str] = &[
-    include_str!("../../../shaders/relaxation.wgsl"),
-    include_str!("../../../shaders/t1_results.wgsl"),
-    include_str!("../../../shaders/t1_recovery.wgsl"),
+    include_str!("../../../../shaders/t1/search.wgsl"),
+    include_str!("../../../../shaders/t1/results.wgsl"),
+    include_str!("../../../../shaders/t1/inversion_recovery.wgsl"),
 ];
 
 /// The kernel's part of the uniform buffer, as `struct Settings` in the shader.
@@ -379,22 +389,17 @@ struct ShaderSettings {
 
 #[cfg(all(test, feature = "gpu"))]
 mod tests {
-    use std::mem::offset_of;
-
     use super::*;
     use crate::engine::gpu::text;
 
     #[test]
     fn both_texts_have_the_same_settings() {
-        macro_rules! fields {
-            ($($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!(ShaderSettings, $field) as u32)),*] };
-        }
         let module = text::kernel(SOURCES);
-        let expected = fields![
+        text::assert_same_layout!(
+            &module, "Settings", ShaderSettings:
             look_locker places noise_from noise_layer grid steps noise_value offset sign scale shortest_t1 longest_t1
             per_sample inv_freedom has_freedom padding
-        ];
-        assert_eq!(text::layout(&module, "Settings"), (expected, size_of::<ShaderSettings>() as u32));
+        );
         assert_eq!(text::entry_points(&module), [("t1_recovery", [64, 1, 1])]);
     }
 

@@ -1,4 +1,4 @@
-// T1 from spoiled gradient echoes with several flip angles. The Rust text (src/kernels/t1/vfa_reference.rs) has the same
+// T1 from spoiled gradient echoes with several flip angles. The Rust text (src/kernels/t1/variable_flip_angle/reference.rs) has the same
 // names, order and guards. With q = exp(TR / T1) - 1 and v = 1 - cos(a), the signal is M0 sin(a) q / (q + v).
 //
 // Loop turns of an invocation: at most (grid + 4 steps + 12) times the number of angles.
@@ -50,6 +50,7 @@ struct Fit {
     model: f32,
     derivative: f32,
     share: f32,
+    whole: f32,
 }
 
 fn fit_at(voxel: u32, q: f32) -> Fit {
@@ -57,6 +58,7 @@ fn fit_at(voxel: u32, q: f32) -> Fit {
     var yf = 0.0;
     var ff = 0.0;
     var fg = 0.0;
+    var whole = 0.0;
     for (var i = 0u; i < n; i++) {
         let versine = versine_of(voxel, i);
         let inverse = 1.0 / (q + versine);
@@ -65,6 +67,7 @@ fn fit_at(voxel: u32, q: f32) -> Fit {
         yf = yf + sample(voxel, i) * f;
         ff = ff + f * f;
         fg = fg + f * g;
+        whole = whole + g * g;
     }
     let m0 = yf / ff;
     let share = fg / ff;
@@ -84,7 +87,7 @@ fn fit_at(voxel: u32, q: f32) -> Fit {
         bend = bend + r * g * q * inverse;
         sse = sse + r * r;
     }
-    return Fit(m0, slope, m0 * derivative + bend + bend, sse, ff, derivative, share);
+    return Fit(m0, slope, m0 * derivative + bend + bend, sse, ff, derivative, share, whole);
 }
 
 fn best_of_grid(voxel: u32) -> Peak {
@@ -146,7 +149,7 @@ fn nonlinear(voxel: u32) -> Found {
     let at_longest = at == 0u && bracket.high <= bracket.low;
     let at_shortest = at == last && bracket.low >= bracket.high;
     let found = peak.height > 0.0;
-    let informative = fit.derivative > 0.0 && fit.m0 > 0.0;
+    let informative = fit.derivative > LEAST_OWN_SHARE * fit.whole && fit.m0 > 0.0;
     let derivative = select(1.0, fit.derivative, informative);
     return Found(
         bracket.x,

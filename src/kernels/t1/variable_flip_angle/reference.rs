@@ -1,4 +1,4 @@
-//! The definition of the variable flip angle fits in code. `shaders/t1_vfa.wgsl` has the same names, order and guards.
+//! The definition of the variable flip angle fits in code. `shaders/t1/variable_flip_angle.wgsl` has the same names, order and guards.
 //!
 //! With q = exp(TR / T1) - 1 and v = 1 - cos(a), the spoiled gradient echo's signal is M0 sin(a) q / (q + v): no difference
 //! of almost equal numbers for short TR, and one scale for the amplitude at all q.
@@ -9,10 +9,9 @@ use crate::kernel::lanes::{Lanes, Numbers};
 use crate::kernel::{Curve, Rows};
 use crate::kernels::arithmetic::{ln_1p, sine_and_versine};
 
-use super::VfaMethod;
-use super::results::{self, Estimate};
-use super::search::{Bracket, GRID, Peak, Peaks, STEPS};
-use super::variable_flip_angle::Tables;
+use super::super::results::{self, Estimate};
+use super::super::search::{Bracket, GRID, LEAST_OWN_SHARE, Peak, Peaks, STEPS};
+use super::{Tables, VfaMethod};
 
 /// A voxel's samples, and the sines and versines of the angles that it had.
 struct Voxel<'a, F> {
@@ -31,12 +30,14 @@ struct Fit<F> {
     model: F,
     derivative: F,
     share: F,
+    /// Squares of the whole derivative.
+    whole: F,
 }
 
 #[inline(always)]
 fn fit_at<L: Lanes>(l: L, voxel: &Voxel<'_, L::F>, q: L::F) -> Fit<L::F> {
     let (zero, one) = (l.splat(0.0), l.splat(1.0));
-    let (mut yf, mut ff, mut fg) = (zero, zero, zero);
+    let (mut yf, mut ff, mut fg, mut whole) = (zero, zero, zero, zero);
     for i in 0..voxel.y.len() {
         let inverse = one / (q + voxel.versine[i]);
         let f = voxel.sine[i] * q * inverse;
@@ -44,6 +45,7 @@ fn fit_at<L: Lanes>(l: L, voxel: &Voxel<'_, L::F>, q: L::F) -> Fit<L::F> {
         yf = yf + voxel.y[i] * f;
         ff = ff + f * f;
         fg = fg + f * g;
+        whole = whole + g * g;
     }
     let (m0, share) = (yf / ff, fg / ff);
     let (mut slope, mut derivative, mut bend, mut sse) = (zero, zero, zero, zero);
@@ -58,7 +60,7 @@ fn fit_at<L: Lanes>(l: L, voxel: &Voxel<'_, L::F>, q: L::F) -> Fit<L::F> {
         bend = bend + r * g * q * inverse;
         sse = sse + r * r;
     }
-    Fit { m0, slope, curvature: m0 * derivative + bend + bend, sse, model: ff, derivative, share }
+    Fit { m0, slope, curvature: m0 * derivative + bend + bend, sse, model: ff, derivative, share, whole }
 }
 
 /// The highest peak of what the model explains of the samples, over the grid.
@@ -117,7 +119,7 @@ fn nonlinear<L: Lanes>(t: &Tables, l: L, voxel: &Voxel<'_, L::F>) -> Found<L> {
     let fit = fit_at(l, voxel, bracket.x);
     let (at_longest, at_shortest) = bracket.at_bounds();
     let found = peak.height.gt(zero);
-    let informative = fit.derivative.gt(zero) & fit.m0.gt(zero);
+    let informative = fit.derivative.gt(l.splat(LEAST_OWN_SHARE) * fit.whole) & fit.m0.gt(zero);
     let derivative = l.select(informative, fit.derivative, one);
     Found {
         q: bracket.x,

@@ -1,4 +1,4 @@
-// T1 from images at several times after an inversion. The Rust text (src/kernels/t1/recovery_reference.rs) has the same
+// T1 from images at several times after an inversion. The Rust text (src/kernels/t1/inversion_recovery/reference.rs) has the same
 // names, order and guards. The signal is a - b exp(-R TI), or its magnitude: then every place for the curve's zero is tried.
 //
 // Loop turns of an invocation: at most (grid + 1) (2 times + 2), 4 for each of (grid times) / 2 peaks, 4 (3 (steps + 1) + 1)
@@ -77,6 +77,7 @@ struct Fit {
     mean_e: f32,
     spread: f32,
     derivative: f32,
+    whole: f32,
     b_share: f32,
     a_share: f32,
 }
@@ -96,6 +97,7 @@ fn fit_at(voxel: u32, mean_y: f32, rate: f32) -> Fit {
     var spread = 0.0;
     var covariance = 0.0;
     var shared_part = 0.0;
+    var whole = 0.0;
     for (var i = 0u; i < n; i++) {
         let e = remaining(voxel, i);
         let own = e - mean_e;
@@ -103,6 +105,7 @@ fn fit_at(voxel: u32, mean_y: f32, rate: f32) -> Fit {
         spread = spread + own * own;
         covariance = covariance + (signed_sample(voxel, i) - mean_y) * own;
         shared_part = shared_part + (g - mean_g) * own;
+        whole = whole + (g - mean_g) * (g - mean_g);
     }
     let b = -covariance / spread;
     let b_share = shared_part / spread;
@@ -131,6 +134,7 @@ fn fit_at(voxel: u32, mean_y: f32, rate: f32) -> Fit {
         mean_e,
         spread,
         derivative,
+        whole,
         b_share,
         b_share * mean_e - mean_g,
     );
@@ -294,7 +298,7 @@ fn t1_recovery(@builtin(global_invocation_id) id: vec3<u32>) {
         m0_b = 1.0;
     }
     let t1_rate = -t1;
-    let informative = fit.derivative > 0.0 && found;
+    let informative = fit.derivative > LEAST_OWN_SHARE * fit.whole && found;
     let derivative = select(1.0, fit.derivative, informative);
     let inv_spread = 1.0 / fit.spread;
     let along_t1 = t1_a * fit.a_share + t1_b * fit.b_share + t1_rate / b;

@@ -1,4 +1,4 @@
-//! The definition of the recovery fits in code. `shaders/t1_recovery.wgsl` has the same names, order and guards.
+//! The definition of the recovery fits in code. `shaders/t1/inversion_recovery.wgsl` has the same names, order and guards.
 //!
 //! The signal is a - b exp(-R TI), or its magnitude: then the samples before the curve's zero are taken as negative, and
 //! every place for the zero is tried. Of all signs the best ones are those that the fitted curve has, so the least sum over
@@ -9,10 +9,9 @@
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
 use crate::kernel::{Curve, Rows};
 
-use super::Readout;
-use super::inversion_recovery::Tables;
-use super::results::{self, Estimate};
-use super::search::{Bracket, GRID, Peak, Peaks, STEPS};
+use super::super::results::{self, Estimate};
+use super::super::search::{Bracket, GRID, LEAST_OWN_SHARE, Peak, Peaks, STEPS};
+use super::{Readout, Tables};
 
 /// Peaks of the grid that are followed to their end: a sample near the curve's zero makes two places almost alike, and short
 /// recoveries have minima in several.
@@ -29,6 +28,8 @@ struct Fit<F> {
     /// Squares of exp(-R TI) about its mean; of the derivative, less what a and b explain of it, over b.
     spread: F,
     derivative: F,
+    /// Squares of the whole derivative about its mean, over b.
+    whole: F,
     /// How a derivative's share moves b and a, over b.
     b_share: F,
     a_share: F,
@@ -45,13 +46,14 @@ fn fit_at<L: Lanes>(t: &Tables, l: L, y: &[L::F], e: &mut [L::F], mean_y: L::F, 
         mean_e = mean_e + e[i] * per_sample;
         mean_g = mean_g + e[i] * turned * per_sample;
     }
-    let (mut spread, mut covariance, mut shared) = (zero, zero, zero);
+    let (mut spread, mut covariance, mut shared, mut whole) = (zero, zero, zero, zero);
     for i in 0..t.n {
         let own = e[i] - mean_e;
         let g = e[i] * (rate * t.times.at(l, i));
         spread = spread + own * own;
         covariance = covariance + (y[i] - mean_y) * own;
         shared = shared + (g - mean_g) * own;
+        whole = whole + (g - mean_g) * (g - mean_g);
     }
     let b = -covariance / spread;
     let b_share = shared / spread;
@@ -76,6 +78,7 @@ fn fit_at<L: Lanes>(t: &Tables, l: L, y: &[L::F], e: &mut [L::F], mean_y: L::F, 
         mean_e,
         spread,
         derivative,
+        whole,
         b_share,
         a_share: b_share * mean_e - mean_g,
     }
@@ -152,6 +155,7 @@ impl<L: Lanes> Followed<L> {
                 mean_e: l.select(better, new.mean_e, own.mean_e),
                 spread: l.select(better, new.spread, own.spread),
                 derivative: l.select(better, new.derivative, own.derivative),
+                whole: l.select(better, new.whole, own.whole),
                 b_share: l.select(better, new.b_share, own.b_share),
                 a_share: l.select(better, new.a_share, own.a_share),
             },
@@ -245,7 +249,7 @@ pub(super) fn evaluate<L: Lanes>(t: &Tables, l: L, curve: &Curve<'_, L>, scratch
         }
     };
     let t1_rate = -t1;
-    let informative = fit.derivative.gt(zero) & found;
+    let informative = fit.derivative.gt(l.splat(LEAST_OWN_SHARE) * fit.whole) & found;
     let derivative = l.select(informative, fit.derivative, one);
     let inv_spread = one / fit.spread;
     let along_t1 = t1_a * fit.a_share + t1_b * fit.b_share + t1_rate / b;

@@ -1,11 +1,14 @@
 //! T1 from spoiled gradient echoes with several flip angles: settings, tables and the shader's settings.
 
+mod reference;
+
 use std::borrow::Cow;
 use std::str::FromStr;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
+use crate::kernel::bounded::{Bounded, BoundedWord};
 use crate::kernel::lanes::{Lanes, Table};
 use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
 use crate::maps::SettingValue;
@@ -16,7 +19,7 @@ use crate::units::{FlipAngle, Seconds, check_flip_angles, check_repetition_time}
 use super::search::{self, GRID};
 use super::{
     DEFAULT_T1_BOUNDS, NoiseFrom, NoiseSd, check_bounds, check_samples, layer, map_name, noise_from, numbers,
-    record_common, results, status_bit, vfa_reference,
+    record_common, results, status_bit,
 };
 
 /// How T1 is found from several flip angles.
@@ -259,7 +262,13 @@ impl PreparedKernel for PreparedVariableFlipAngle {
     }
 
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
-        vfa_reference::evaluate(&self.tables, lanes, &curve, scratch, rows);
+        reference::evaluate(&self.tables, lanes, &curve, scratch, rows);
+    }
+
+    fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
+        let mut scratch = vec![lanes.splat(0.0); self.scratch()];
+        self.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, words, 1));
+        results::widen_vague(words);
     }
 
     fn program(&self) -> Program {
@@ -293,12 +302,13 @@ impl PreparedKernel for PreparedVariableFlipAngle {
         Program {
             name: "t1_vfa",
             sources: SOURCES,
-            entry_points: &["t1_vfa"],
+            entry_points: std::borrow::Cow::Borrowed(&["t1_vfa"]),
             workgroup_size: 64,
             constants: Vec::new(),
             settings: bytemuck::bytes_of(&settings).to_vec(),
             tables: Cow::Owned(values),
             state_words: 3 * t.n,
+            loop_turns: 0,
         }
     }
 
@@ -315,9 +325,10 @@ impl PreparedKernel for PreparedVariableFlipAngle {
 }
 
 const SOURCES: &[&str] = &[
-    include_str!("../../../shaders/relaxation.wgsl"),
-    include_str!("../../../shaders/t1_results.wgsl"),
-    include_str!("../../../shaders/t1_vfa.wgsl"),
+    include_str!("../../../../shaders/arithmetic.wgsl"),
+    include_str!("../../../../shaders/t1/search.wgsl"),
+    include_str!("../../../../shaders/t1/results.wgsl"),
+    include_str!("../../../../shaders/t1/variable_flip_angle.wgsl"),
 ];
 
 /// The kernel's part of the uniform buffer, as `struct Settings` in the shader.
@@ -344,23 +355,18 @@ struct ShaderSettings {
 
 #[cfg(all(test, feature = "gpu"))]
 mod tests {
-    use std::mem::offset_of;
-
     use super::*;
     use crate::engine::gpu::text;
     use crate::status;
 
     #[test]
     fn both_texts_have_the_same_settings_and_constants() {
-        macro_rules! fields {
-            ($($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!(ShaderSettings, $field) as u32)),*] };
-        }
         let module = text::kernel(SOURCES);
-        let expected = fields![
+        text::assert_same_layout!(
+            &module, "Settings", ShaderSettings:
             method has_b1 noise_from noise_layer grid steps noise_value tr inv_tr largest_b1 offset sign scale per_sample
             inv_freedom has_freedom
-        ];
-        assert_eq!(text::layout(&module, "Settings"), (expected, size_of::<ShaderSettings>() as u32));
+        );
         assert_eq!(text::entry_points(&module), [("t1_vfa", [64, 1, 1])]);
         let constants = text::constants(&module);
         for (name, value) in [

@@ -45,7 +45,9 @@ fn when(condition: bool, bits: u32) -> u32 {
 // Writes the rows and the status.
 fn write_results(voxel: u32, finite: bool, e: Estimate) {
     let readable = finite && e.usable;
-    let valid = readable && e.signal && e.found;
+    let at_bound = e.at_shortest || e.at_longest;
+    let fitted = readable && e.signal && e.found;
+    let valid = fitted && (e.informative || at_bound);
     let unit = select(1.0, e.unit, e.signal);
 
     var sigma = sqrt(e.sse * uniforms.settings.inv_freedom);
@@ -58,7 +60,6 @@ fn write_results(voxel: u32, finite: bool, e: Estimate) {
         sigma = value / unit;
         noise_known = value > 0.0;
     }
-    let at_bound = e.at_shortest || e.at_longest;
     let t1 = select(1.0, e.t1, valid);
     let t1_se = e.t1_per_sigma * sigma;
     let known = valid && noise_known && e.informative && !at_bound;
@@ -72,7 +73,7 @@ fn write_results(voxel: u32, finite: bool, e: Estimate) {
     let varied = e.total > 0.0;
     write_number(7u, voxel, 1.0 - e.sse / select(1.0, e.total, varied), valid && varied);
 
-    let vague = (known && t1_se > 0.5 * t1) || (valid && !e.informative && !at_bound);
+    let vague = (known && t1_se > 0.5 * t1) || (fitted && !valid);
     let no_freedom = uniforms.settings.noise_from == 0u && valid && !noise_known;
     let unusable = finite && !(e.usable && (noise_known || uniforms.settings.noise_from != 2u));
     let bits = when(!finite, NON_FINITE_SAMPLE)

@@ -1,0 +1,506 @@
+// Brix's model of the relative signal, fitted. src/kernels/fit/brix/ is the definition: the same names, order and guards.
+// Times are in seconds after the first frame, rates in 1/s.
+//
+// Entry points, in this order: `search` as often as the onsets need it, `refine` once per start and then on from the best
+// place so far, `finish`.
+
+struct Settings {
+    cells: u32,
+    onsets: u32,
+    onsets_per_search: u32,
+    baseline_start: u32,
+    baseline_end: u32,
+    onset_fixed: u32,
+    layer: u32,
+    curves_at: u32,
+    squares_at: u32,
+    cells_at: u32,
+    times_at: u32,
+    nodes_at: u32,
+    slope: f32,
+    intercept: f32,
+    onset: f32,
+    reach: f32,
+    spacing: f32,
+    inverse_baseline: f32,
+    padding_a: u32,
+    padding_b: u32,
+    low: vec4<f32>,
+    high: vec4<f32>,
+    slots: array<vec4<i32>, 4>,
+}
+
+struct Uniforms {
+    slab: Slab,
+    settings: Settings,
+}
+
+@group(0) @binding(0) var<uniform> uniforms: Uniforms;
+
+const PARAMETERS: u32 = 4u;
+alias Vector = array<f32, 4>;
+alias Triangle = array<Vector, 4>;
+alias Flags = array<bool, 4>;
+const RATES: u32 = 16u;
+const STARTS: u32 = 3u;
+const TURNS: u32 = 8u;
+const NUMBERS_PER_CELL: u32 = 6u;
+const AT_BOUND: f32 = 2e-6;
+
+// Words of state.
+const STATE_BEST: u32 = 0u;
+const STATE_REFINED: u32 = 4u;
+const STATE_SSE: u32 = 24u;
+const STATE_DAMPING: u32 = 25u;
+const STATE_TURNS: u32 = 26u;
+const STATE_CONVERGED: u32 = 27u;
+const STATE_SQUARES: u32 = 28u;
+const STATE_FINITE: u32 = 29u;
+const STATE_SEARCHES: u32 = 30u;
+const STATE_ROUND: u32 = 31u;
+const STATE_MEAN: u32 = 32u;
+const STATE_SCALE: u32 = 33u;
+const STATE_BASELINE: u32 = 34u;
+
+const SLOT_STANDARD_ERROR: u32 = 4u;
+const SLOT_BASELINE: u32 = 8u;
+const SLOT_SSE: u32 = 9u;
+const SLOT_R_SQUARED: u32 = 10u;
+const SLOT_AIC: u32 = 11u;
+const SLOT_ITERATIONS: u32 = 12u;
+const SLOT_FITTED_CURVE: u32 = 13u;
+const SLOT_RESIDUAL: u32 = 14u;
+
+const STATUS_NON_FINITE_SAMPLE: u32 = 2u;
+const STATUS_BASELINE_NOT_POSITIVE: u32 = 4u;
+const STATUS_NOT_ENHANCING: u32 = 8u;
+const STATUS_AT_LOWER_BOUND: u32 = 1024u;
+const STATUS_AT_UPPER_BOUND: u32 = 2048u;
+const STATUS_NOT_CONVERGED: u32 = 4096u;
+const STATUS_NOT_IDENTIFIABLE: u32 = 8192u;
+const FIRST_BOUND: u32 = 15u;
+
+// The mean of the baseline's differences, and the factor that makes S / S_BL of a difference; of the voxel in hand.
+var<private> baseline_mean: f32;
+var<private> relative_scale: f32;
+
+fn scales() -> Vector {
+    return Vector(0.5, 0.05, 0.002, 1.0);
+}
+
+fn row_of(slot: u32) -> i32 {
+    return uniforms.settings.slots[slot >> 2u][slot & 3u];
+}
+
+// S / S_BL - 1.
+fn relative(voxel: u32, frame: u32) -> f32 {
+    return relative_scale * (difference(voxel, frame) - baseline_mean);
+}
+
+fn recall(voxel: u32) {
+    baseline_mean = kept(STATE_MEAN, voxel);
+    relative_scale = kept(STATE_SCALE, voxel);
+}
+
+// The integrals of exp(-x v) and v exp(-x v) over v from 0 to 1, x not below 0.
+fn moments(x: f32) -> vec2<f32> {
+    let small = x < 1.0;
+    let near = min(x, 1.0);
+    // Fifteen terms in Rust's text; beyond eleven none counts in 32 bits.
+    var sum = 1.0 / 13.0;
+    sum = 1.0 / 12.0 - near * (1.0 / 11.0) * sum;
+    sum = 1.0 / 11.0 - near * (1.0 / 10.0) * sum;
+    sum = 1.0 / 10.0 - near * (1.0 / 9.0) * sum;
+    sum = 1.0 / 9.0 - near * (1.0 / 8.0) * sum;
+    sum = 1.0 / 8.0 - near * (1.0 / 7.0) * sum;
+    sum = 1.0 / 7.0 - near * (1.0 / 6.0) * sum;
+    sum = 1.0 / 6.0 - near * (1.0 / 5.0) * sum;
+    sum = 1.0 / 5.0 - near * (1.0 / 4.0) * sum;
+    sum = 1.0 / 4.0 - near * (1.0 / 3.0) * sum;
+    sum = 1.0 / 3.0 - near * (1.0 / 2.0) * sum;
+    sum = 1.0 / 2.0 - near * sum;
+    let decay = exp_negative(min(x, 80.0));
+    let near_0 = near * sum + decay;
+    let far = max(x, 1.0);
+    let inverse = 1.0 / far;
+    let far_0 = (1.0 - decay) * inverse;
+    let far_1 = (far_0 - decay) * inverse;
+    return select(vec2<f32>(far_0, far_1), vec2<f32>(near_0, sum), small);
+}
+
+// One pass over the samples; with `curves`, the fitted curve is written.
+fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bool) {
+    let amplitude = parameters[0];
+    let kep = parameters[1];
+    let kel = parameters[2];
+    let fast = max(kep, kel);
+    let slow = min(kep, kel);
+    let apart = fast - slow;
+    let swapped = kep < kel;
+    let scale = amplitude * kep;
+    var sse = 0.0;
+    var gram = mat4x4<f32>();
+    var rhs = vec4<f32>();
+    for (var i = 0u; i < uniforms.slab.frames; i++) {
+        let since = tables[uniforms.settings.times_at + i] - parameters[3];
+        let begun = since > 0.0;
+        let u = select(0.0, since, begun);
+        let m = moments(apart * u);
+        let decay = exp_negative(min(slow * u, 80.0));
+        let s = u * decay * m.x;
+        let square = u * u * decay;
+        let by_fast = -(square * m.y);
+        let by_slow = -(square * (m.x - m.y));
+        let by_kep = select(by_fast, by_slow, swapped);
+        let by_kel = select(by_slow, by_fast, swapped);
+        let fitted = scale * s;
+        let kel_decay = exp_negative(min(kel * u, 80.0));
+        let by_onset = select(0.0, -(scale * (kel_decay - kep * s)), begun);
+        let y = relative(voxel, i);
+        let residual = y - fitted;
+        if curves {
+            if row_of(SLOT_FITTED_CURVE) >= 0 {
+                write_number(u32(row_of(SLOT_FITTED_CURVE)) + i, voxel, 1.0 + fitted, valid);
+            }
+            if row_of(SLOT_RESIDUAL) >= 0 {
+                write_number(u32(row_of(SLOT_RESIDUAL)) + i, voxel, residual, valid);
+            }
+        }
+        let q0 = kep * s / triangle[0][0];
+        let q1 = (amplitude * (s + kep * by_kep) - q0 * triangle[0][1]) / triangle[1][1];
+        let q2 = (scale * by_kel - q0 * triangle[0][2] - q1 * triangle[1][2]) / triangle[2][2];
+        let q3 = (by_onset - q0 * triangle[0][3] - q1 * triangle[1][3] - q2 * triangle[2][3]) / triangle[3][3];
+        let q = vec4<f32>(q0, q1, q2, q3);
+        sse = sse + residual * residual;
+        rhs = rhs + q * residual;
+        gram = gram + mat4x4<f32>(q * q.x, q * q.y, q * q.z, q * q.w);
+    }
+    pass_sse = sse;
+    for (var i = 0u; i < 4u; i++) {
+        pass_rhs[i] = rhs[i];
+        for (var j = i; j < 4u; j++) {
+            pass_gram[i][j] = gram[i][j];
+        }
+    }
+}
+
+fn variables_at(parameters: Vector) -> Variables {
+    let low = uniforms.settings.low;
+    let high = uniforms.settings.high;
+    return Variables(parameters, Vector(low.x, low.y, low.z, low.w), Vector(high.x, high.y, high.z, high.w));
+}
+
+fn moved(parameters: Vector, step: Vector) -> Vector {
+    var next: Vector;
+    var scale = scales();
+    for (var j = 0u; j < 4u; j++) {
+        let tried = min(max(parameters[j] + step[j], uniforms.settings.low[j]), uniforms.settings.high[j]);
+        next[j] = select(parameters[j], tried, abs(step[j]) > 0.0);
+        if j < 2u {
+            let far = parameters[j] * 10.0 + 0.01 * scale[j];
+            next[j] = min(max(next[j], parameters[j] * 0.1), far);
+        }
+    }
+    return next;
+}
+
+// The onset that isn't fitted, and whether it is.
+fn given_onset(voxel: u32) -> vec2<f32> {
+    if uniforms.settings.onset_fixed != 0u {
+        return vec2<f32>(uniforms.settings.onset, 0.0);
+    }
+    if uniforms.settings.layer != 0u {
+        let word = bitcast<u32>(extra_value(0u, voxel));
+        if is_finite_word(word) {
+            return vec2<f32>(bitcast<f32>(word), 0.0);
+        }
+    }
+    return vec2<f32>(0.0, 1.0);
+}
+
+@compute @workgroup_size(64)
+fn search(@builtin(global_invocation_id) id: vec3<u32>) {
+    let voxel = voxel_of(id);
+    if is_outside(voxel) {
+        return;
+    }
+    let given = given_onset(voxel);
+    let n = uniforms.slab.frames;
+    let begun = read_state(STATE_SEARCHES, voxel) == 0x5eedu;
+    let done = select(0u, read_state(STATE_ROUND, voxel), begun);
+    if !begun {
+        let finite = all_finite(voxel);
+        var sum = 0.0;
+        for (var i = uniforms.settings.baseline_start; i < uniforms.settings.baseline_end; i++) {
+            sum = sum + difference(voxel, i);
+        }
+        let mean = sum * uniforms.settings.inverse_baseline;
+        let baseline = uniforms.settings.slope * (first_sample(voxel) + mean) + uniforms.settings.intercept;
+        let positive = baseline > 0.0 && finite;
+        let scale = select(0.0, uniforms.settings.slope / select(1.0, baseline, positive), positive);
+        keep(STATE_MEAN, voxel, mean);
+        keep(STATE_SCALE, voxel, scale);
+        keep(STATE_BASELINE, voxel, baseline);
+        write_state(STATE_FINITE, voxel, select(0u, 1u, finite) + select(0u, 2u, positive));
+        recall(voxel);
+        var squares = 0.0;
+        for (var i = 0u; i < n; i++) {
+            let y = relative(voxel, i);
+            squares = squares + y * y;
+        }
+        keep(STATE_SQUARES, voxel, squares);
+        for (var k = 0u; k < 3u; k++) {
+            keep(STATE_BEST + k, voxel, 0.0);
+        }
+        keep(STATE_BEST + 3u, voxel, given.x);
+        write_state(STATE_SEARCHES, voxel, 0x5eedu);
+    }
+    recall(voxel);
+    var best_gain = kept(STATE_BEST, voxel);
+    var best_cell = u32(kept(STATE_BEST + 1u, voxel));
+    var best_scale = kept(STATE_BEST + 2u, voxel);
+    var best_onset = kept(STATE_BEST + 3u, voxel);
+    let end = min(done + uniforms.settings.onsets_per_search, uniforms.settings.onsets);
+    for (var which = done; which < end; which++) {
+        let node = tables[uniforms.settings.nodes_at + which];
+        if given.y == 0.0 && abs(node - given.x) > uniforms.settings.reach {
+            continue;
+        }
+        var projections: array<f32, 16>;
+        for (var k = 0u; k < RATES; k++) {
+            let at = uniforms.settings.curves_at + (which * RATES + k) * n;
+            var sum = 0.0;
+            var i = 0u;
+            // Four at a time: turns of loops are few.
+            while i + 3u < n {
+                sum = sum + relative(voxel, i) * tables[at + i];
+                sum = sum + relative(voxel, i + 1u) * tables[at + i + 1u];
+                sum = sum + relative(voxel, i + 2u) * tables[at + i + 2u];
+                sum = sum + relative(voxel, i + 3u) * tables[at + i + 3u];
+                i = i + 4u;
+            }
+            while i < n {
+                sum = sum + relative(voxel, i) * tables[at + i];
+                i = i + 1u;
+            }
+            projections[k] = sum;
+        }
+        let squares_at = uniforms.settings.squares_at + 2u * which * uniforms.settings.cells;
+        for (var cell = 0u; cell < uniforms.settings.cells; cell++) {
+            let at = uniforms.settings.cells_at + NUMBERS_PER_CELL * cell;
+            let projection = projections[u32(tables[at + 1u])] - projections[u32(tables[at])];
+            let square = tables[squares_at + 2u * cell];
+            let scale = min(projection * tables[squares_at + 2u * cell + 1u], tables[at + 2u]);
+            let gain = scale * (projection + projection - scale * square);
+            if gain > best_gain && scale > 0.0 {
+                best_gain = gain;
+                best_cell = cell;
+                best_scale = scale;
+                best_onset = node;
+            }
+        }
+    }
+    keep(STATE_BEST, voxel, best_gain);
+    keep(STATE_BEST + 1u, voxel, f32(best_cell));
+    keep(STATE_BEST + 2u, voxel, best_scale);
+    keep(STATE_BEST + 3u, voxel, best_onset);
+    if end == uniforms.settings.onsets {
+        // What follows counts refinements here, and a later slab begins anew.
+        write_state(STATE_SEARCHES, voxel, 0u);
+        write_state(STATE_ROUND, voxel, 0u);
+    } else {
+        write_state(STATE_ROUND, voxel, end);
+    }
+}
+
+@compute @workgroup_size(64)
+fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
+    let voxel = voxel_of(id);
+    if is_outside(voxel) {
+        return;
+    }
+    recall(voxel);
+    let round = read_state(STATE_ROUND, voxel);
+    write_state(STATE_ROUND, voxel, round + 1u);
+    let squares = kept(STATE_SQUARES, voxel);
+    let given = given_onset(voxel);
+    let free = given.y != 0.0;
+    let held = Flags(false, false, false, !free);
+    if round >= STARTS {
+        // On from the best place so far.
+        if read_state(STATE_CONVERGED, voxel) == 1u {
+            return;
+        }
+        var start: Vector;
+        for (var i = 0u; i < PARAMETERS; i++) {
+            start[i] = kept(STATE_REFINED + i, voxel);
+        }
+        let turns = refine_from(voxel, 0.0, start, held, squares, kept(STATE_DAMPING, voxel), TURNS);
+        keep_refined(voxel);
+        write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
+        write_state(STATE_TURNS, voxel, read_state(STATE_TURNS, voxel) + u32(abs(turns)));
+        return;
+    }
+    if round == 0u {
+        let at = uniforms.settings.cells_at + NUMBERS_PER_CELL * u32(kept(STATE_BEST + 1u, voxel));
+        var scale = scales();
+        let start = Vector(
+            max(kept(STATE_BEST + 2u, voxel) * tables[at + 3u], 1e-6 * scale[0]),
+            min(tables[at + 4u], uniforms.settings.high.y),
+            min(tables[at + 5u], uniforms.settings.high.z),
+            select(given.x, kept(STATE_BEST + 3u, voxel), free),
+        );
+        let turns = refine_from(voxel, 0.0, start, held, squares, DAMPING, TURNS);
+        keep_refined(voxel);
+        write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
+        write_state(STATE_TURNS, voxel, u32(abs(turns)));
+        return;
+    }
+    // From the intervals beside it.
+    if !free {
+        return;
+    }
+    var start: Vector;
+    for (var i = 0u; i < PARAMETERS; i++) {
+        start[i] = kept(STATE_REFINED + i, voxel);
+    }
+    let to = select(uniforms.settings.spacing, -uniforms.settings.spacing, round == 1u);
+    start[3] = min(max(start[3] + to, uniforms.settings.low.w), uniforms.settings.high.w);
+    let turns = refine_from(voxel, 0.0, start, held, squares, DAMPING, TURNS);
+    if best_sse < kept(STATE_SSE, voxel) {
+        keep_refined(voxel);
+        write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
+    }
+    write_state(STATE_TURNS, voxel, read_state(STATE_TURNS, voxel) + u32(abs(turns)));
+}
+
+@compute @workgroup_size(64)
+fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
+    let voxel = voxel_of(id);
+    if is_outside(voxel) {
+        return;
+    }
+    recall(voxel);
+    let flags = read_state(STATE_FINITE, voxel);
+    let finite = (flags & 1u) != 0u;
+    let valid = (flags & 2u) != 0u;
+    let given = given_onset(voxel);
+    let free = given.y != 0.0;
+    let squares = kept(STATE_SQUARES, voxel);
+    var converged = read_state(STATE_CONVERGED, voxel) == 1u;
+    var parameters: Vector;
+    for (var i = 0u; i < PARAMETERS; i++) {
+        parameters[i] = kept(STATE_REFINED + i, voxel);
+    }
+    var turn_count = read_state(STATE_TURNS, voxel);
+    // The larger rate is k_ep: the curve is the same.
+    if parameters[1] < parameters[2] {
+        let kep = parameters[1];
+        parameters[0] = parameters[0] * kep / parameters[2];
+        parameters[1] = parameters[2];
+        parameters[2] = kep;
+        let turns = refine_from(voxel, 0.0, parameters, Flags(false, false, false, !free), squares, DAMPING, 2u);
+        keep_refined(voxel);
+        parameters = best_parameters;
+        converged = turns > 0;
+        turn_count = u32(abs(turns));
+    }
+    for (var i = 0u; i < PARAMETERS; i++) {
+        for (var j = 0u; j < PARAMETERS; j++) {
+            triangle[i][j] = select(0.0, kept(STATE_REFINED + PARAMETERS + PARAMETERS * i + j, voxel), j >= i);
+        }
+    }
+    let sse = kept(STATE_SSE, voxel);
+    var bits = select(STATUS_NON_FINITE_SAMPLE, 0u, finite);
+    if finite && !valid {
+        bits = bits | STATUS_BASELINE_NOT_POSITIVE;
+    }
+    if valid && !converged {
+        bits = bits | STATUS_NOT_CONVERGED;
+    }
+
+    // Goodness.
+    let n = f32(uniforms.slab.frames);
+    var whole = 0.0;
+    for (var i = 0u; i < uniforms.slab.frames; i++) {
+        whole = whole + relative(voxel, i);
+    }
+    let middle = whole / n;
+    var about_mean = 0.0;
+    for (var i = 0u; i < uniforms.slab.frames; i++) {
+        let off = relative(voxel, i) - middle;
+        about_mean = about_mean + off * off;
+    }
+    let count = select(3.0, 4.0, free);
+    let varies = about_mean > SMALLEST_SUM;
+    let spare = n - count - 1.0;
+    let left = sse > SMALLEST_SUM;
+    let has_aic = left && spare > 0.0;
+    let penalty = 2.0 * count + 2.0 * count * (count + 1.0) / select(1.0, spare, spare > 0.0);
+    let aic = n * log(select(1.0, sse, left) / n) + penalty;
+    let something = squares > SMALLEST_SUM;
+    let ratio = select(1.0, squares, something) / select(1.0, sse, left);
+    let no_better = n * log(select(1.0, ratio, left)) <= penalty;
+    if valid && (!something || (left && no_better)) {
+        bits = bits | STATUS_NOT_ENHANCING;
+    }
+    let degrees = n - count;
+    let variance = select(0.0, sse / select(1.0, degrees, degrees > 0.0), degrees > 0.0);
+    if row_of(SLOT_BASELINE) >= 0 {
+        write_number(u32(row_of(SLOT_BASELINE)), voxel, kept(STATE_BASELINE, voxel), finite);
+    }
+    if row_of(SLOT_SSE) >= 0 {
+        write_number(u32(row_of(SLOT_SSE)), voxel, sse, valid);
+    }
+    if row_of(SLOT_R_SQUARED) >= 0 {
+        let value = 1.0 - sse / select(1.0, about_mean, varies);
+        write_number(u32(row_of(SLOT_R_SQUARED)), voxel, value, valid && varies);
+    }
+    if row_of(SLOT_AIC) >= 0 {
+        write_number(u32(row_of(SLOT_AIC)), voxel, aic, valid && has_aic);
+    }
+    if row_of(SLOT_ITERATIONS) >= 0 {
+        write_number(u32(row_of(SLOT_ITERATIONS)), voxel, f32(turn_count), valid);
+    }
+    if row_of(SLOT_FITTED_CURVE) >= 0 || row_of(SLOT_RESIDUAL) >= 0 {
+        equations(voxel, 0.0, parameters, true, valid);
+    }
+
+    // The inverse of the triangle; an onset that isn't fitted stands alone.
+    if !free {
+        for (var i = 0u; i < PARAMETERS; i++) {
+            triangle[i][3] = select(0.0, 1.0, i == 3u);
+        }
+    }
+    let regular = invert_triangle();
+    let units = vec4<f32>(1.0, 60.0, 60.0, 1.0);
+    var unclear = false;
+    for (var q = 0u; q < PARAMETERS; q++) {
+        var squared = 0.0;
+        for (var j = q; j < PARAMETERS; j++) {
+            squared = squared + inverse_triangle[q][j] * inverse_triangle[q][j];
+        }
+        let error = sqrt(variance * squared);
+        let fitted = valid && (q < 3u || free);
+        let has_error = fitted && regular;
+        if row_of(q) >= 0 {
+            write_number(u32(row_of(q)), voxel, parameters[q] * units[q], valid);
+        }
+        if row_of(SLOT_STANDARD_ERROR + q) >= 0 {
+            write_number(u32(row_of(SLOT_STANDARD_ERROR + q)), voxel, error * units[q], has_error);
+        }
+        if fitted && parameters[q] <= uniforms.settings.low[q] * (1.0 + AT_BOUND) {
+            bits = bits | STATUS_AT_LOWER_BOUND | (1u << (FIRST_BOUND + 2u * q));
+        }
+        if fitted && parameters[q] >= uniforms.settings.high[q] * (1.0 - AT_BOUND) {
+            bits = bits | STATUS_AT_UPPER_BOUND | (2u << (FIRST_BOUND + 2u * q));
+        }
+        if q < 3u {
+            unclear = unclear || !has_error || error > 0.5 * abs(parameters[q]);
+        }
+    }
+    if valid && unclear {
+        bits = bits | STATUS_NOT_IDENTIFIABLE;
+    }
+    write_status(voxel, bits);
+}

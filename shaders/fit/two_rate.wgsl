@@ -1,0 +1,835 @@
+// The two-compartment exchange model, fitted. src/kernels/fit/refinement.rs and two_rate/ are the definition: the same names,
+// order and guards. Times are in seconds after the first frame, flows in 1/s.
+//
+// Entry points, in this order: `search` as often as the delays need it, `refine` once per start and then on from the best
+// place so far, `finish`. Arrays have a fifth place for the delay; where all voxels share it, that place is held.
+
+struct Settings {
+    rates: u32,
+    cells: u32,
+    delays: u32,
+    delays_per_search: u32,
+    own: u32,
+    layer: u32,
+    before: u32,
+    steps: u32,
+    knots: u32,
+    starts: u32,
+    curves_at: u32,
+    squares_at: u32,
+    cells_at: u32,
+    steps_at: u32,
+    frame_times_at: u32,
+    knots_at: u32,
+    nodes_at: u32,
+    fitted_delay: u32,
+    slope: f32,
+    intercept: f32,
+    fixed_delay: f32,
+    reach: f32,
+    delay_low: f32,
+    delay_high: f32,
+    low: vec4<f32>,
+    high: vec4<f32>,
+    slots: array<vec4<i32>, 6>,
+}
+
+struct Uniforms {
+    slab: Slab,
+    settings: Settings,
+}
+
+@group(0) @binding(0) var<uniform> uniforms: Uniforms;
+
+const PARAMETERS: u32 = 5u;
+alias Vector = array<f32, 5>;
+alias Triangle = array<Vector, 5>;
+alias Flags = array<bool, 5>;
+const KINDS: u32 = 6u;
+const VARIATIONS: u32 = 5u;
+const TURNS: u32 = 8u;
+const NUMBERS_PER_CELL: u32 = 8u;
+const PERFECT: f32 = 1e-11;
+const SMALLEST_VOLUME: f32 = 1e-7;
+const CLOSEST: f32 = 1e-3;
+const SMALLEST_SHARE: f32 = 0.1;
+const NEARLY_NOTHING: f32 = 1e-6;
+const AT_BOUND: f32 = 2e-6;
+const PARAMETER_SCALES: array<f32, 4> = array<f32, 4>(0.01, 0.002, 0.05, 0.2);
+
+// Words of state.
+const STATE_STARTS: u32 = 0u;
+const STATE_REFINED: u32 = 24u;
+const STATE_PARAMETERS: u32 = 24u;
+const STATE_TRIANGLE: u32 = 29u;
+const STATE_SSE: u32 = 54u;
+const STATE_DAMPING: u32 = 55u;
+const STATE_TURNS: u32 = 56u;
+const STATE_CONVERGED: u32 = 57u;
+const STATE_SQUARES: u32 = 58u;
+const STATE_FINITE: u32 = 59u;
+const STATE_SEARCHES: u32 = 60u;
+const STATE_REFINEMENTS: u32 = 61u;
+
+// Slots of the maps; src/kernels/fit/outputs.rs has the same.
+const SLOT_STANDARD_ERROR: u32 = 9u;
+const SLOT_SSE: u32 = 18u;
+const SLOT_R_SQUARED: u32 = 19u;
+const SLOT_AIC: u32 = 20u;
+const SLOT_ITERATIONS: u32 = 21u;
+const SLOT_FITTED_CURVE: u32 = 22u;
+const SLOT_RESIDUAL: u32 = 23u;
+// Places of F_p, PS, v_p, v_e, E and the delay among the parameters of all models.
+const PLACES: array<u32, 6> = array<u32, 6>(4u, 5u, 2u, 1u, 7u, 8u);
+// Bits of the lower bounds of these; the upper bound's is the next one.
+const BOUND_BITS: array<u32, 6> = array<u32, 6>(21u, 23u, 19u, 17u, 0u, 27u);
+
+const STATUS_NON_FINITE_SAMPLE: u32 = 2u;
+const STATUS_NOT_ENHANCING: u32 = 8u;
+const STATUS_AT_LOWER_BOUND: u32 = 1024u;
+const STATUS_AT_UPPER_BOUND: u32 = 2048u;
+const STATUS_NOT_CONVERGED: u32 = 4096u;
+const STATUS_NOT_IDENTIFIABLE: u32 = 8192u;
+
+fn scales() -> Vector {
+    return Vector(100.0, 0.002, 0.05, 0.2, 1.0);
+}
+
+fn row_of(slot: u32) -> i32 {
+    return uniforms.settings.slots[slot >> 2u][slot & 3u];
+}
+
+// The sample as a concentration; `first` is the voxel's first sample.
+fn concentration(voxel: u32, frame: u32, first: f32) -> f32 {
+    return first + uniforms.settings.slope * difference(voxel, frame);
+}
+
+// What a step does to a convolution and to its derivative by the rate; src/kernels/fit/convolution.rs.
+struct StepWeights {
+    decay: f32,
+    begin: f32,
+    end: f32,
+    decay_by_rate: f32,
+    begin_by_rate: f32,
+    end_by_rate: f32,
+}
+
+fn step_weights(rate: f32, length: f32) -> StepWeights {
+    let x = rate * length;
+    let small = x < 1.0;
+    let near = min(x, 1.0);
+    var sum = 1.0;
+    // Fifteen terms in Rust's text; beyond eleven none counts in 32 bits.
+    sum = 1.0 - near * (1.0 / 14.0) * sum;
+    sum = 1.0 - near * (1.0 / 13.0) * sum;
+    sum = 1.0 - near * (1.0 / 12.0) * sum;
+    sum = 1.0 - near * (1.0 / 11.0) * sum;
+    sum = 1.0 - near * (1.0 / 10.0) * sum;
+    sum = 1.0 - near * (1.0 / 9.0) * sum;
+    sum = 1.0 - near * (1.0 / 8.0) * sum;
+    sum = 1.0 - near * (1.0 / 7.0) * sum;
+    sum = 1.0 - near * (1.0 / 6.0) * sum;
+    sum = 1.0 - near * (1.0 / 5.0) * sum;
+    sum = 1.0 - near * (1.0 / 4.0) * sum;
+    let near_3 = sum * (1.0 / 6.0);
+    let near_2 = 0.5 - near * near_3;
+    let near_1 = 1.0 - near * near_2;
+    let far = max(x, 1.0);
+    let inverse = 1.0 / far;
+    let far_decay = exp_negative(min(far, 80.0));
+    let far_1 = (1.0 - far_decay) * inverse;
+    let far_2 = (1.0 - far_1) * inverse;
+    let far_3 = (0.5 - far_2) * inverse;
+    let decay = select(far_decay, 1.0 - near * near_1, small);
+    let phi_1 = select(far_1, near_1, small);
+    let phi_2 = select(far_2, near_2, small);
+    let phi_3 = select(far_3, near_3, small);
+    let square = length * length;
+    return StepWeights(
+        decay,
+        length * (phi_1 - phi_2),
+        length * phi_2,
+        -(length * decay),
+        -(square * (phi_1 - 2.0 * (phi_2 - phi_3))),
+        -(square * (phi_2 - 2.0 * phi_3)),
+    );
+}
+
+// C = a I_1 + b I_2 and its derivatives by F_p, PS, v_p, v_e over I_1, I_2 and their derivatives by the rates.
+struct TwoRates {
+    fast: f32,
+    slow: f32,
+    a: f32,
+    b: f32,
+    by_fp: vec4<f32>,
+    by_ps: vec4<f32>,
+    by_vp: vec4<f32>,
+    by_ve: vec4<f32>,
+}
+
+// apart + middle and apart - middle, whose product is known.
+fn pair(middle: f32, apart: f32, product: f32) -> vec2<f32> {
+    let larger = abs(middle) + apart;
+    let smaller = product / larger;
+    return select(vec2<f32>(smaller, larger), vec2<f32>(larger, smaller), middle >= 0.0);
+}
+
+fn two_rates(fp: f32, ps: f32, vp: f32, ve: f32) -> TwoRates {
+    let inverse_vp = 1.0 / max(vp, SMALLEST_VOLUME);
+    let alpha = fp * inverse_vp;
+    let beta = ps * inverse_vp;
+    let gamma = ps / max(ve, SMALLEST_VOLUME);
+    let sum = alpha + beta + gamma;
+    let n = 0.5 * (alpha + beta - gamma);
+    let root = sqrt(n * n + beta * gamma);
+    let apart = max(max(root, sum * (0.5 * CLOSEST)), 1e-20);
+    let fast = max(0.5 * sum + apart, 1e-20);
+    let slow = alpha * gamma / fast;
+    let z = beta + gamma;
+    let m = 0.5 * (alpha - beta - gamma);
+    let of_z = pair(m, apart, alpha * beta);
+    let of_gamma = pair(n, apart, beta * gamma);
+    let inverse = 0.5 / apart;
+    let w_fast = of_z.x * inverse;
+    let w_slow = of_z.y * inverse;
+    let ratio = alpha * inverse;
+    let square = ratio * ratio;
+    let cube = square * inverse;
+    let mixed = z * sum - 3.0 * alpha * gamma;
+    let squared_inverse = inverse * inverse;
+    let by_fp = vec4<f32>(
+        w_fast * ((mixed + fast * fast) * squared_inverse),
+        w_slow * ((mixed + slow * slow) * squared_inverse),
+        w_fast * w_fast * fast,
+        w_slow * w_slow * slow,
+    );
+    let by_ps = vec4<f32>(-(cube * sum), cube * sum, square * fast, square * slow);
+    let exchange = 2.0 * cube * beta * gamma;
+    let by_vp = vec4<f32>(
+        -exchange,
+        exchange,
+        -(square * of_gamma.x * of_gamma.x),
+        -(square * of_gamma.y * of_gamma.y),
+    );
+    let back = 2.0 * cube * gamma * gamma;
+    let held = -(square * gamma * gamma);
+    let by_ve = vec4<f32>(back, -back, held, held);
+    return TwoRates(fast, slow, fp * w_fast, fp * w_slow, by_fp, by_ps, by_vp, by_ve);
+}
+
+// Sums of a pass: columns J R^-1 over the basis, by basis function, and the delay's column apart.
+var<private> columns: array<vec4<f32>, 5>;
+var<private> delay_columns: Vector;
+var<private> sum_gram: mat4x4<f32>;
+var<private> sum_delay_gram: vec4<f32>;
+var<private> sum_delay_delay: f32;
+var<private> sum_rhs: vec4<f32>;
+var<private> sum_delay_rhs: f32;
+var<private> sum_sse: f32;
+
+fn exchange_held(exchange: f32) -> bool {
+    return exchange >= uniforms.settings.high.y;
+}
+
+// J R^-1 over the basis: J by the variables, from the derivatives by the parameters.
+fn make_columns(parameters: Vector, two: TwoRates) {
+    let flow = parameters[0];
+    let exchange = parameters[1];
+    let held = exchange_held(exchange);
+    let flow_squared = flow * flow;
+    let exchange_squared = select(exchange * exchange, 0.0, held);
+    let ratio = 1.0 + exchange / flow;
+    let by_transfer = select(ratio * ratio, 1.0, held);
+    let by_reciprocal = exchange_squared * two.by_ps - flow_squared * two.by_fp;
+    let by_second = by_transfer * two.by_ps;
+    for (var k = 0u; k < 5u; k++) {
+        var j = Vector(0.0, 0.0, 0.0, 0.0, 0.0);
+        if k < 4u {
+            j[0] = by_reciprocal[k];
+            j[1] = by_second[k];
+            j[2] = two.by_vp[k];
+            j[3] = two.by_ve[k];
+        }
+        if uniforms.settings.own != 0u {
+            if k == 0u {
+                j[4] = two.a * two.fast;
+            }
+            if k == 1u {
+                j[4] = two.b * two.slow;
+            }
+            if k == 4u {
+                j[4] = -flow;
+            }
+        }
+        var row: Vector;
+        for (var i = 0u; i < 5u; i++) {
+            var value = j[i];
+            for (var m = 0u; m < i; m++) {
+                value = value - row[m] * triangle[m][i];
+            }
+            row[i] = value / triangle[i][i];
+        }
+        columns[k] = vec4<f32>(row[0], row[1], row[2], row[3]);
+        delay_columns[k] = row[4];
+    }
+}
+
+// Takes a frame in, and gives its fitted sample.
+fn add(sample: f32, two_a: f32, two_b: f32, basis: vec4<f32>, input: f32) -> f32 {
+    let fitted = two_a * basis.x + two_b * basis.y;
+    let residual = sample - fitted;
+    sum_sse = sum_sse + residual * residual;
+    let q = (columns[0] * basis.x + columns[1] * basis.y) + (columns[2] * basis.z + columns[3] * basis.w)
+        + columns[4] * input;
+    sum_rhs = sum_rhs + q * residual;
+    sum_gram = sum_gram + mat4x4<f32>(q * q.x, q * q.y, q * q.z, q * q.w);
+    if uniforms.settings.own != 0u {
+        let d = (delay_columns[0] * basis.x + delay_columns[1] * basis.y)
+            + (delay_columns[2] * basis.z + delay_columns[3] * basis.w) + delay_columns[4] * input;
+        sum_delay_rhs = sum_delay_rhs + d * residual;
+        sum_delay_gram = sum_delay_gram + q * d;
+        sum_delay_delay = sum_delay_delay + d * d;
+    }
+    return fitted;
+}
+
+fn write_curves(voxel: u32, frame: u32, sample: f32, fitted: f32, valid: bool) {
+    let fitted_row = row_of(SLOT_FITTED_CURVE);
+    if fitted_row >= 0 {
+        write_number(u32(fitted_row) + frame, voxel, fitted, valid);
+    }
+    let residual_row = row_of(SLOT_RESIDUAL);
+    if residual_row >= 0 {
+        write_number(u32(residual_row) + frame, voxel, sample - fitted, valid);
+    }
+}
+
+// One pass over the samples; with `curves`, the fitted curve is written.
+fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bool) {
+    let two = two_rates(parameters[0], parameters[1], parameters[2], parameters[3]);
+    make_columns(parameters, two);
+    sum_sse = 0.0;
+    sum_gram = mat4x4<f32>();
+    sum_delay_gram = vec4<f32>();
+    sum_delay_delay = 0.0;
+    sum_rhs = vec4<f32>();
+    sum_delay_rhs = 0.0;
+    // I_1, I_2 and their derivatives by the rates.
+    var basis = vec4<f32>();
+    var length = -1.0;
+    var fast: StepWeights;
+    var slow: StepWeights;
+    if uniforms.settings.own == 0u {
+        for (var i = 0u; i < uniforms.settings.before; i++) {
+            let sample = concentration(voxel, i, first);
+            let fitted = add(sample, two.a, two.b, basis, 0.0);
+            if curves {
+                write_curves(voxel, i, sample, fitted, valid);
+            }
+        }
+        var begin = tables[uniforms.settings.steps_at];
+        for (var i = 0u; i < uniforms.settings.steps; i++) {
+            let at = uniforms.settings.steps_at + 1u + 3u * i;
+            let end = tables[at];
+            if tables[at + 1u] != length {
+                length = tables[at + 1u];
+                fast = step_weights(two.fast, length);
+                slow = step_weights(two.slow, length);
+            }
+            let derivative_1 = fast.decay * basis.z + fast.decay_by_rate * basis.x
+                + (fast.begin_by_rate * begin + fast.end_by_rate * end);
+            let value_1 = fast.decay * basis.x + (fast.begin * begin + fast.end * end);
+            let derivative_2 = slow.decay * basis.w + slow.decay_by_rate * basis.y
+                + (slow.begin_by_rate * begin + slow.end_by_rate * end);
+            let value_2 = slow.decay * basis.y + (slow.begin * begin + slow.end * end);
+            basis = vec4<f32>(value_1, value_2, derivative_1, derivative_2);
+            begin = end;
+            let frame = tables[at + 2u];
+            if frame >= 0.0 {
+                let sample = concentration(voxel, u32(frame), first);
+                let fitted = add(sample, two.a, two.b, basis, 0.0);
+                if curves {
+                    write_curves(voxel, u32(frame), sample, fitted, valid);
+                }
+            }
+        }
+    } else {
+        // From knot to knot, and from the last knot before a frame to the frame.
+        let delay = parameters[4];
+        let knots_at = uniforms.settings.knots_at;
+        var knot = 0u;
+        for (var i = 0u; i < uniforms.slab.frames; i++) {
+            let time = tables[uniforms.settings.frame_times_at + i] - delay;
+            while knot + 1u < uniforms.settings.knots && tables[knots_at + 3u * (knot + 1u)] <= time {
+                let step = tables[knots_at + 3u * (knot + 1u)] - tables[knots_at + 3u * knot];
+                if abs(step - length) > 1e-6 * step {
+                    length = step;
+                    fast = step_weights(two.fast, length);
+                    slow = step_weights(two.slow, length);
+                }
+                let begin = tables[knots_at + 3u * knot + 1u];
+                let end = tables[knots_at + 3u * (knot + 1u) + 1u];
+                let derivative_1 = fast.decay * basis.z + fast.decay_by_rate * basis.x
+                    + (fast.begin_by_rate * begin + fast.end_by_rate * end);
+                let value_1 = fast.decay * basis.x + (fast.begin * begin + fast.end * end);
+                let derivative_2 = slow.decay * basis.w + slow.decay_by_rate * basis.y
+                    + (slow.begin_by_rate * begin + slow.end_by_rate * end);
+                let value_2 = slow.decay * basis.y + (slow.begin * begin + slow.end * end);
+                basis = vec4<f32>(value_1, value_2, derivative_1, derivative_2);
+                knot = knot + 1u;
+            }
+            // The difference of two times that lie close is exact; that of a time and a delay isn't.
+            let since = (tables[uniforms.settings.frame_times_at + i] - tables[knots_at + 3u * knot]) - delay;
+            let arrived = since >= 0.0;
+            let rest = max(since, 0.0);
+            let begin = tables[knots_at + 3u * knot + 1u];
+            let end = begin + tables[knots_at + 3u * knot + 2u] * rest;
+            let f = step_weights(two.fast, rest);
+            let s = step_weights(two.slow, rest);
+            let here = vec4<f32>(
+                f.decay * basis.x + (f.begin * begin + f.end * end),
+                s.decay * basis.y + (s.begin * begin + s.end * end),
+                f.decay * basis.z + f.decay_by_rate * basis.x + (f.begin_by_rate * begin + f.end_by_rate * end),
+                s.decay * basis.w + s.decay_by_rate * basis.y + (s.begin_by_rate * begin + s.end_by_rate * end),
+            );
+            let sample = concentration(voxel, i, first);
+            let fitted = add(sample, two.a, two.b, select(vec4<f32>(), here, arrived), select(0.0, end, arrived));
+            if curves {
+                write_curves(voxel, i, sample, fitted, valid);
+            }
+        }
+    }
+    pass_sse = sum_sse;
+    for (var i = 0u; i < 4u; i++) {
+        pass_rhs[i] = sum_rhs[i];
+        for (var j = i; j < 4u; j++) {
+            pass_gram[i][j] = sum_gram[i][j];
+        }
+        pass_gram[i][4] = sum_delay_gram[i];
+    }
+    pass_rhs[4] = sum_delay_rhs;
+    // A delay that all voxels share has no column: it stands alone.
+    pass_gram[4][4] = select(sum_delay_delay, 1.0, uniforms.settings.own == 0u);
+}
+
+fn variables_at(parameters: Vector) -> Variables {
+    let low = uniforms.settings.low;
+    let high = uniforms.settings.high;
+    let exchange = parameters[1];
+    let held = exchange_held(exchange);
+    var v: Variables;
+    let reciprocal = 1.0 / parameters[0];
+    let second = select(exchange / (1.0 + exchange * reciprocal), exchange, held);
+    v.at = Vector(reciprocal, second, parameters[2], parameters[3], parameters[4]);
+    let lowest = select(low.y / (1.0 + low.y * reciprocal), low.y, held);
+    v.low = Vector(1.0 / high.x, lowest, low.z, low.w, uniforms.settings.delay_low);
+    v.high =
+        Vector(1.0 / low.x, select(second + high.y, exchange, held), high.z, high.w, uniforms.settings.delay_high);
+    return v;
+}
+
+// The parameters after a step in the variables, within their bounds.
+fn moved(parameters: Vector, step: Vector) -> Vector {
+    let v = variables_at(parameters);
+    var next: Vector;
+    let reciprocal = min(max(v.at[0] + step[0], v.low[0]), v.high[0]);
+    next[0] = 1.0 / reciprocal;
+    let second = v.at[1] + step[1];
+    let rest = 1.0 - second * reciprocal;
+    let exchange = select(uniforms.settings.high.y, second / max(rest, 1e-6), rest > 1e-6);
+    next[1] = select(exchange, second, exchange_held(parameters[1]));
+    next[2] = parameters[2] + step[2];
+    next[3] = parameters[3] + step[3];
+    var scales = PARAMETER_SCALES;
+    for (var j = 0u; j < 4u; j++) {
+        let low = uniforms.settings.low[j];
+        let above = parameters[j] - low;
+        let near = above < scales[j] * NEARLY_NOTHING;
+        next[j] = max(next[j], select(low + above * SMALLEST_SHARE, low, near));
+        if j < 2u {
+            next[j] = min(next[j], parameters[j] * (1.0 / SMALLEST_SHARE) + 0.01 * scales[j]);
+        }
+        next[j] = min(max(next[j], low), uniforms.settings.high[j]);
+    }
+    let delay = parameters[4] + step[4];
+    next[4] = select(parameters[4], min(max(delay, v.low[4]), v.high[4]), abs(step[4]) > 0.0);
+    return next;
+}
+
+// The delay that isn't fitted, and whether it is.
+fn given_delay(voxel: u32) -> vec2<f32> {
+    if uniforms.settings.own == 0u {
+        return vec2<f32>(uniforms.settings.fixed_delay, 0.0);
+    }
+    if uniforms.settings.layer != 0u {
+        let word = bitcast<u32>(extra_value(0u, voxel));
+        if is_finite_word(word) {
+            return vec2<f32>(bitcast<f32>(word), 0.0);
+        }
+    }
+    return vec2<f32>(0.0, 1.0);
+}
+
+@compute @workgroup_size(64)
+fn search(@builtin(global_invocation_id) id: vec3<u32>) {
+    let voxel = voxel_of(id);
+    if is_outside(voxel) {
+        return;
+    }
+    let first = uniforms.settings.slope * first_sample(voxel) + uniforms.settings.intercept;
+    let begun = read_state(STATE_SEARCHES, voxel) == 0x5eedu;
+    var done = select(0u, read_state(STATE_REFINEMENTS, voxel), begun);
+    if !begun {
+        let finite = all_finite(voxel);
+        write_state(STATE_FINITE, voxel, select(0u, 1u, finite));
+        var squares = 0.0;
+        for (var i = 0u; i < uniforms.slab.frames; i++) {
+            let c = concentration(voxel, i, first);
+            squares = squares + c * c;
+        }
+        keep(STATE_SQUARES, voxel, squares);
+        for (var k = 0u; k < 4u * KINDS; k++) {
+            keep(STATE_STARTS + k, voxel, 0.0);
+        }
+        write_state(STATE_SEARCHES, voxel, 0x5eedu);
+    }
+    let n = uniforms.slab.frames;
+    let delay = given_delay(voxel);
+    var gains: array<f32, 6>;
+    var found: array<u32, 6>;
+    var flows: array<f32, 6>;
+    var delays: array<f32, 6>;
+    for (var k = 0u; k < KINDS; k++) {
+        gains[k] = kept(STATE_STARTS + 4u * k, voxel);
+        found[k] = u32(kept(STATE_STARTS + 4u * k + 1u, voxel));
+        flows[k] = kept(STATE_STARTS + 4u * k + 2u, voxel);
+        delays[k] = kept(STATE_STARTS + 4u * k + 3u, voxel);
+    }
+    let end = min(done + uniforms.settings.delays_per_search, uniforms.settings.delays);
+    for (var which = done; which < end; which++) {
+        let node = tables[uniforms.settings.nodes_at + which];
+        if uniforms.settings.own != 0u && delay.y == 0.0 && abs(node - delay.x) > uniforms.settings.reach {
+            continue;
+        }
+        var projections: array<f32, 20>;
+        for (var k = 0u; k < uniforms.settings.rates; k++) {
+            let at = uniforms.settings.curves_at + (which * uniforms.settings.rates + k) * n;
+            var even = 0.0;
+            var odd = 0.0;
+            var i = 0u;
+            // Four at a time: turns of loops are few.
+            while i + 3u < n {
+                even = even + concentration(voxel, i, first) * tables[at + i];
+                odd = odd + concentration(voxel, i + 1u, first) * tables[at + i + 1u];
+                even = even + concentration(voxel, i + 2u, first) * tables[at + i + 2u];
+                odd = odd + concentration(voxel, i + 3u, first) * tables[at + i + 3u];
+                i = i + 4u;
+            }
+            while i < n {
+                even = even + concentration(voxel, i, first) * tables[at + i];
+                i = i + 1u;
+            }
+            projections[k] = even + odd;
+        }
+        let squares_at = uniforms.settings.squares_at + 2u * which * uniforms.settings.cells;
+        for (var cell = 0u; cell < uniforms.settings.cells; cell++) {
+            let at = uniforms.settings.cells_at + NUMBERS_PER_CELL * cell;
+            let fast = projections[u32(tables[at])];
+            let slow = projections[u32(tables[at + 1u])];
+            let kind = u32(tables[at + 2u]);
+            let projection = slow + tables[at + 3u] * (fast - slow);
+            let square = tables[squares_at + 2u * cell];
+            let flow = min(projection * tables[squares_at + 2u * cell + 1u], tables[at + 4u]);
+            let gain = flow * (projection + projection - flow * square);
+            if gain > gains[kind] && flow > 0.0 {
+                gains[kind] = gain;
+                found[kind] = cell;
+                flows[kind] = flow;
+                delays[kind] = select(0.0, node, uniforms.settings.own != 0u);
+            }
+        }
+    }
+    for (var k = 0u; k < KINDS; k++) {
+        keep(STATE_STARTS + 4u * k, voxel, gains[k]);
+        keep(STATE_STARTS + 4u * k + 1u, voxel, f32(found[k]));
+        keep(STATE_STARTS + 4u * k + 2u, voxel, flows[k]);
+        keep(STATE_STARTS + 4u * k + 3u, voxel, delays[k]);
+    }
+    done = end;
+    if done == uniforms.settings.delays {
+        // What follows counts refinements here, and a later slab begins anew.
+        done = 0u;
+        write_state(STATE_SEARCHES, voxel, 0u);
+    }
+    write_state(STATE_REFINEMENTS, voxel, done);
+}
+
+// Another start from where a search ended: curves that are alike have valleys that are far apart. 0: the same transfer by
+// the highest flow through hardly any plasma; 1: by a flow that is extracted almost entirely; 2: a small space beside one
+// compartment; 3: a slow uptake beside it; 4: that compartment alone.
+fn variation(voxel: u32, which: u32) -> Vector {
+    let flow = kept(STATE_PARAMETERS, voxel);
+    let exchange = kept(STATE_PARAMETERS + 1u, voxel);
+    let plasma = kept(STATE_PARAMETERS + 2u, voxel);
+    let space = kept(STATE_PARAMETERS + 3u, voxel);
+    let transfer = flow * exchange / (flow + exchange);
+    // Plasma with almost no exchange is one compartment: its flow is what is transferred.
+    let duration = tables[uniforms.settings.frame_times_at + uniforms.slab.frames - 1u];
+    let alone = exchange < 0.02 * flow && plasma > 0.03 * transfer * duration;
+    let volume = plasma + space;
+    var next = vec4<f32>(flow, exchange, plasma, space);
+    if which == 0u {
+        let most = uniforms.settings.high.x;
+        next = vec4<f32>(most, most * transfer / max(most - transfer, 1e-3 * most), max(plasma * 0.03, 1e-4), volume);
+    } else if which == 1u {
+        let size = select(volume, plasma, alone);
+        let through = select(transfer * 1.1, flow, alone);
+        next = vec4<f32>(through, through * 4.0, size * 0.6, size * 0.4);
+    } else if which == 2u {
+        next = vec4<f32>(flow, flow * 0.01, plasma, plasma * 0.02);
+    } else if which == 3u {
+        next = vec4<f32>(flow, flow * 1e-4, plasma, uniforms.settings.high.w);
+    } else {
+        next = vec4<f32>(select(transfer, flow, alone), 0.0, select(volume, plasma, alone), space);
+    }
+    next = min(max(next, uniforms.settings.low), uniforms.settings.high);
+    return Vector(next.x, next.y, next.z, next.w, kept(STATE_PARAMETERS + 4u, voxel));
+}
+
+@compute @workgroup_size(64)
+fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
+    let voxel = voxel_of(id);
+    if is_outside(voxel) {
+        return;
+    }
+    let round = read_state(STATE_REFINEMENTS, voxel);
+    write_state(STATE_REFINEMENTS, voxel, round + 1u);
+    let first = uniforms.settings.slope * first_sample(voxel) + uniforms.settings.intercept;
+    let squares = kept(STATE_SQUARES, voxel);
+    let delay = given_delay(voxel);
+    let held = Flags(false, false, false, false, delay.y == 0.0);
+    if round >= KINDS && round < KINDS + VARIATIONS {
+        let before = kept(STATE_SSE, voxel);
+        if before <= squares * PERFECT {
+            return;
+        }
+        let turns = refine_from(voxel, first, variation(voxel, round - KINDS), held, squares, DAMPING, TURNS);
+        if best_sse < before {
+            keep_refined(voxel);
+            write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
+        }
+        write_state(STATE_TURNS, voxel, read_state(STATE_TURNS, voxel) + u32(abs(turns)));
+        return;
+    }
+    if round >= KINDS {
+        // On from the best place so far.
+        if read_state(STATE_CONVERGED, voxel) == 1u {
+            return;
+        }
+        var start: Vector;
+        for (var i = 0u; i < PARAMETERS; i++) {
+            start[i] = kept(STATE_PARAMETERS + i, voxel);
+        }
+        let turns = refine_from(voxel, first, start, held, squares, kept(STATE_DAMPING, voxel), TURNS);
+        keep_refined(voxel);
+        write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
+        write_state(STATE_TURNS, voxel, read_state(STATE_TURNS, voxel) + u32(abs(turns)));
+        return;
+    }
+    // The best of the starts that are left.
+    var top = 0u;
+    var gain = kept(STATE_STARTS, voxel);
+    for (var k = 1u; k < KINDS; k++) {
+        let other = kept(STATE_STARTS + 4u * k, voxel);
+        if other > gain {
+            gain = other;
+            top = k;
+        }
+    }
+    let flow_found = kept(STATE_STARTS + 4u * top + 2u, voxel);
+    let cell = u32(kept(STATE_STARTS + 4u * top + 1u, voxel));
+    let start_delay = select(delay.x, kept(STATE_STARTS + 4u * top + 3u, voxel), delay.y != 0.0);
+    for (var k = 0u; k < KINDS; k++) {
+        if kept(STATE_STARTS + 4u * k, voxel) >= gain {
+            keep(STATE_STARTS + 4u * k, voxel, -1.0);
+        }
+    }
+    let before = kept(STATE_SSE, voxel);
+    if round > 0u && !(gain > 0.0 && before > squares * PERFECT) {
+        return;
+    }
+    let at = uniforms.settings.cells_at + NUMBERS_PER_CELL * cell;
+    let raw = vec4<f32>(
+        flow_found,
+        flow_found * tables[at + 5u],
+        flow_found * tables[at + 6u],
+        flow_found * tables[at + 7u],
+    );
+    let inside = min(max(raw, uniforms.settings.low), uniforms.settings.high);
+    let start = Vector(inside.x, inside.y, inside.z, inside.w, start_delay);
+    let turns = refine_from(voxel, first, start, held, squares, DAMPING, TURNS);
+    if round == 0u || best_sse < before {
+        keep_refined(voxel);
+        write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
+    }
+    let counted = select(read_state(STATE_TURNS, voxel), 0u, round == 0u);
+    write_state(STATE_TURNS, voxel, counted + u32(abs(turns)));
+}
+
+// Writes the goodness of the fit; gives the residual's variance, and whether the zero curve is the better model.
+fn write_goodness(voxel: u32, valid: bool, first: f32, squares: f32, sse: f32, free: f32) -> vec2<f32> {
+    let frames = uniforms.slab.frames;
+    let n = f32(frames);
+    var differences = 0.0;
+    for (var i = 0u; i < frames; i++) {
+        differences = differences + uniforms.settings.slope * difference(voxel, i);
+    }
+    let mean = differences / n;
+    var about_mean = 0.0;
+    for (var i = 0u; i < frames; i++) {
+        let off = uniforms.settings.slope * difference(voxel, i) - mean;
+        about_mean = about_mean + off * off;
+    }
+    let varies = about_mean > SMALLEST_SUM;
+    let spare = n - free - 1.0;
+    let left = sse > SMALLEST_SUM;
+    let has_aic = left && spare > 0.0;
+    let penalty = 2.0 * free + 2.0 * free * (free + 1.0) / select(1.0, spare, spare > 0.0);
+    let aic = n * log(select(1.0, sse, left) / n) + penalty;
+    let something = squares > SMALLEST_SUM;
+    let ratio = select(1.0, squares, something) / select(1.0, sse, left);
+    let no_better = n * log(select(1.0, ratio, left)) <= penalty;
+    let not_enhancing = !something || (left && no_better);
+    let degrees = n - free;
+    let variance = select(0.0, sse / select(1.0, degrees, degrees > 0.0), degrees > 0.0);
+    if row_of(SLOT_SSE) >= 0 {
+        write_number(u32(row_of(SLOT_SSE)), voxel, sse, valid);
+    }
+    if row_of(SLOT_R_SQUARED) >= 0 {
+        let value = 1.0 - sse / select(1.0, about_mean, varies);
+        write_number(u32(row_of(SLOT_R_SQUARED)), voxel, value, valid && varies);
+    }
+    if row_of(SLOT_AIC) >= 0 {
+        write_number(u32(row_of(SLOT_AIC)), voxel, aic, valid && has_aic);
+    }
+    return vec2<f32>(variance, select(0.0, 1.0, not_enhancing));
+}
+
+@compute @workgroup_size(64)
+fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
+    let voxel = voxel_of(id);
+    if is_outside(voxel) {
+        return;
+    }
+    let finite = read_state(STATE_FINITE, voxel) == 1u;
+    let first = uniforms.settings.slope * first_sample(voxel) + uniforms.settings.intercept;
+    let sse = kept(STATE_SSE, voxel);
+    let delay_free = given_delay(voxel).y != 0.0;
+    for (var i = 0u; i < PARAMETERS; i++) {
+        best_parameters[i] = kept(STATE_PARAMETERS + i, voxel);
+        for (var j = 0u; j < PARAMETERS; j++) {
+            triangle[i][j] = select(0.0, kept(STATE_TRIANGLE + 5u * i + j, voxel), j >= i);
+        }
+    }
+    var bits = select(STATUS_NON_FINITE_SAMPLE, 0u, finite);
+    if finite && read_state(STATE_CONVERGED, voxel) != 1u {
+        bits = bits | STATUS_NOT_CONVERGED;
+    }
+    let goodness = write_goodness(voxel, finite, first, kept(STATE_SQUARES, voxel), sse, select(4.0, 5.0, delay_free));
+    if finite && goodness.y > 0.0 {
+        bits = bits | STATUS_NOT_ENHANCING;
+    }
+    if row_of(SLOT_FITTED_CURVE) >= 0 || row_of(SLOT_RESIDUAL) >= 0 {
+        equations(voxel, first, best_parameters, true, finite);
+    }
+    if row_of(SLOT_ITERATIONS) >= 0 {
+        write_number(u32(row_of(SLOT_ITERATIONS)), voxel, f32(read_state(STATE_TURNS, voxel)), finite);
+    }
+
+    // The inverse of the triangle; a delay that isn't fitted stands alone.
+    if !delay_free {
+        for (var i = 0u; i < PARAMETERS; i++) {
+            triangle[i][4] = select(0.0, 1.0, i == 4u);
+        }
+    }
+    let regular = invert_triangle();
+    let flow = best_parameters[0];
+    let exchange = best_parameters[1];
+    let held = exchange_held(exchange);
+    let ratio = 1.0 + exchange / flow;
+    let sum = flow + exchange;
+    let values = array<f32, 6>(flow, exchange, best_parameters[2], best_parameters[3], exchange / sum, best_parameters[4]);
+    let flow_unit = 6000.0;
+    let units = array<f32, 6>(flow_unit, flow_unit, 1.0, 1.0, 1.0, 1.0);
+    let by_reciprocal = array<f32, 6>(
+        flow * flow,
+        select(exchange * exchange, 0.0, held),
+        0.0,
+        0.0,
+        select(exchange * flow / sum, exchange / (ratio * ratio), held),
+        0.0,
+    );
+    let by_second = array<f32, 6>(
+        0.0,
+        select(ratio * ratio, 1.0, held),
+        0.0,
+        0.0,
+        select(1.0 / flow, 1.0 / (flow * ratio * ratio), held),
+        0.0,
+    );
+    var value_of = values;
+    var unit_of = units;
+    var first_of = by_reciprocal;
+    var second_of = by_second;
+    var places = PLACES;
+    var bound_bits = BOUND_BITS;
+    var unclear = false;
+    for (var q = 0u; q < 6u; q++) {
+        var gradient = Vector(first_of[q], second_of[q], 0.0, 0.0, 0.0);
+        if q == 2u || q == 3u {
+            gradient[q] = 1.0;
+        }
+        if q == 5u {
+            gradient[4] = 1.0;
+        }
+        var squared = 0.0;
+        for (var j = 0u; j < PARAMETERS; j++) {
+            var element = 0.0;
+            for (var i = 0u; i <= j; i++) {
+                element = element + gradient[i] * inverse_triangle[i][j];
+            }
+            squared = squared + element * element;
+        }
+        let error = sqrt(goodness.x * squared);
+        let value = value_of[q];
+        let has_error = finite && regular && (q < 5u || delay_free);
+        if row_of(places[q]) >= 0 {
+            write_number(u32(row_of(places[q])), voxel, value * unit_of[q], finite);
+        }
+        let error_row = row_of(SLOT_STANDARD_ERROR + places[q]);
+        if error_row >= 0 {
+            write_number(u32(error_row), voxel, error * unit_of[q], has_error);
+        }
+        var low = false;
+        var high = false;
+        if q < 4u {
+            low = value <= uniforms.settings.low[q] * (1.0 + AT_BOUND);
+            high = value >= uniforms.settings.high[q] * (1.0 - AT_BOUND);
+            unclear = unclear || !has_error || error > 0.5 * abs(value);
+        }
+        if q == 5u && delay_free {
+            low = value <= uniforms.settings.delay_low;
+            high = value >= uniforms.settings.delay_high;
+        }
+        if finite && low {
+            bits = bits | STATUS_AT_LOWER_BOUND | (1u << bound_bits[q]);
+        }
+        if finite && high {
+            bits = bits | STATUS_AT_UPPER_BOUND | (2u << bound_bits[q]);
+        }
+    }
+    if finite && unclear {
+        bits = bits | STATUS_NOT_IDENTIFIABLE;
+    }
+    write_status(voxel, bits);
+}

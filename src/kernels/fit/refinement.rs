@@ -1,0 +1,370 @@
+//! Damped steps of Gauss and Newton within a box, from a start to the floor of its valley (Levenberg 1944, Marquardt 1963),
+//! in a form that keeps its digits in 32 bits.
+//!
+//! Normal equations J'J have the condition of J squared: in 32 bits nothing is left of a direction that noise of 1e-4 hides.
+//! So they are formed in columns that are already nearly orthonormal, J R^-1, R being the triangle of the turn before
+//! (Cholesky's factor of the Gram matrix updates it), and the damped step solves a least-squares problem in R by
+//! orthogonalisation. Steps go in variables in which the curve is closer to linear than in the parameters; parameters that
+//! a bound holds leave the step, and those that a step would take beyond one are put on it and the others solved again.
+
+#![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
+
+use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
+
+/// Normal equations of the residual at some parameters, in the columns J R^-1.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Equations<F, const P: usize> {
+    /// Sum of squared residuals.
+    pub(super) sse: F,
+    /// The upper triangle of the columns' products.
+    pub(super) gram: [[F; P]; P],
+    /// Their products with the residual.
+    pub(super) rhs: [F; P],
+}
+
+impl<F: Copy, const P: usize> Equations<F, P> {
+    #[inline(always)]
+    pub(super) fn new(zero: F) -> Self {
+        Self { sse: zero, gram: [[zero; P]; P], rhs: [zero; P] }
+    }
+}
+
+/// The variables that steps are taken in, at some parameters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Variables<F, const P: usize> {
+    pub(super) at: [F; P],
+    pub(super) low: [F; P],
+    pub(super) high: [F; P],
+}
+
+/// A curve that depends on P parameters.
+pub(super) trait Problem<L: Lanes, const P: usize> {
+    /// One pass over the samples; `r` is upper triangular, without zeros on its diagonal.
+    fn equations(&mut self, lanes: L, parameters: &[L::F; P], r: &[[L::F; P]; P]) -> Equations<L::F, P>;
+    /// The variables at these parameters.
+    fn variables(&self, lanes: L, parameters: &[L::F; P]) -> Variables<L::F, P>;
+    /// The parameters after a step in the variables, within their bounds.
+    fn moved(&self, lanes: L, parameters: &[L::F; P], step: &[L::F; P]) -> [L::F; P];
+    /// Lengths of variables that change the curve noticeably: scales, nothing more.
+    fn scales(&self) -> [f64; P];
+}
+
+/// Where a refinement ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refined<F, M, const P: usize> {
+    pub(super) parameters: [F; P],
+    pub(super) sse: F,
+    /// The triangle of J by the variables.
+    pub(super) r: [[F; P]; P],
+    pub(super) turns: F,
+    pub(super) converged: M,
+    /// The damping that it came to, to go on with.
+    pub(super) damping: F,
+}
+
+/// The rounding unit of the numbers.
+pub(super) fn rounding<L: Lanes>() -> f64 {
+    if L::WIDTH == 1 { f64::EPSILON } else { f64::from(f32::EPSILON) }
+}
+
+/// A step that promises to lower the sum of squares by less than this share of it isn't taken.
+const NEGLIGIBLE: f64 = 1e-9;
+/// Nor one that promises less than this share of sum C^2, in 32 bits and in 64.
+const NEGLIGIBLE_OF_ALL: (f64, f64) = (1.4e-15, 1e-28);
+/// A column's part of its own is not taken for less than this, in its variable's scale: something must be divided by.
+const SMALLEST_DIAGONAL: f64 = 1e-12;
+
+/// First damping, as a share of each variable's own curvature, and its factors after good and bad turns.
+pub(super) const DAMPING: f64 = 1e-3;
+const RELAX: f64 = 0.1;
+const TIGHTEN: f64 = 8.0;
+
+/// From the start to the floor of its valley; at most so many turns. Voxels outside `wanted` stay where they are.
+#[expect(clippy::too_many_arguments, reason = "a problem, a start and how to go on from it")]
+#[inline(never)]
+pub(super) fn refine<L: Lanes, const P: usize>(
+    lanes: L,
+    problem: &mut impl Problem<L, P>,
+    start: [L::F; P],
+    held: &[L::M; P],
+    squares: L::F,
+    damping: L::F,
+    wanted: L::M,
+    turns: usize,
+) -> Refined<L::F, L::M, P> {
+    lanes.within(
+        #[inline(always)]
+        || refine_within(lanes, problem, start, held, squares, damping, wanted, turns),
+    )
+}
+
+#[expect(clippy::too_many_arguments, reason = "as above")]
+#[inline(always)]
+fn refine_within<L: Lanes, const P: usize>(
+    lanes: L,
+    problem: &mut impl Problem<L, P>,
+    start: [L::F; P],
+    held: &[L::M; P],
+    squares: L::F,
+    damping: L::F,
+    wanted: L::M,
+    turns: usize,
+) -> Refined<L::F, L::M, P> {
+    let zero = lanes.splat(0.0);
+    let one = lanes.splat(1.0);
+    let unit = rounding::<L>();
+    let negligible = squares * lanes.splat(if L::WIDTH == 1 { NEGLIGIBLE_OF_ALL.1 } else { NEGLIGIBLE_OF_ALL.0 });
+    let share = lanes.splat(NEGLIGIBLE);
+    let scales = problem.scales();
+    let mut r = [[zero; P]; P];
+    for i in 0..P {
+        r[i][i] = lanes.splat(1.0 / scales[i]);
+    }
+    let mut best = Refined {
+        parameters: start,
+        sse: lanes.splat(f64::from(f32::MAX) / 8.0),
+        r,
+        turns: zero,
+        converged: lanes.mask(false),
+        damping,
+    };
+    let mut rhs = [zero; P];
+    let mut trial = start;
+    let mut active = wanted;
+    // Roundings may raise the sum of squares, but not step after step.
+    let mut lowest = best.sse;
+    for turn in 0..turns {
+        let equations = problem.equations(lanes, &trial, &best.r);
+        let first = lanes.mask(turn == 0);
+        let tolerance = lowest * lanes.splat(1.0 + 4.0 * unit) + squares * lanes.splat(0.25 * unit * unit);
+        let better = (equations.sse.le(tolerance) | first) & active;
+        let (factor, reduced) = factor(lanes, &equations);
+        for i in 0..P {
+            best.parameters[i] = lanes.select(better, trial[i], best.parameters[i]);
+            rhs[i] = lanes.select(better, reduced[i], rhs[i]);
+        }
+        // In place: row i needs rows i and below.
+        for i in 0..P {
+            for j in i..P {
+                let mut sum = zero;
+                for k in i..=j {
+                    sum = sum + factor[i][k] * best.r[k][j];
+                }
+                if i == j {
+                    sum = sum.max(lanes.splat(SMALLEST_DIAGONAL / scales[i]));
+                }
+                best.r[i][j] = lanes.select(better, sum, best.r[i][j]);
+            }
+        }
+        best.sse = lanes.select(better, equations.sse, best.sse);
+        lowest = lowest.min(best.sse);
+        best.turns = lanes.select(active, best.turns + one, best.turns);
+        let relaxed = (best.damping * lanes.splat(RELAX)).max(lanes.splat(unit * unit));
+        let tightened = (best.damping * lanes.splat(TIGHTEN)).min(lanes.splat(1e4));
+        if turn > 0 {
+            best.damping = lanes.select(better, relaxed, lanes.select(active, tightened, best.damping));
+        }
+
+        let step = step(lanes, problem, &best, &rhs, held, best.damping);
+        // What the linear model promises.
+        let mut promised = zero;
+        for i in 0..P {
+            let mut sum = zero;
+            for j in i..P {
+                sum = sum + best.r[i][j] * step[j];
+            }
+            promised = promised + sum * (rhs[i] + rhs[i] - sum);
+        }
+        let settled = better & promised.abs().le(best.sse * share + negligible);
+        best.converged = best.converged | settled;
+        active = active & !settled;
+        let next = problem.moved(lanes, &best.parameters, &step);
+        for i in 0..P {
+            trial[i] = lanes.select(active, next[i], best.parameters[i]);
+        }
+        if !active.any() {
+            break;
+        }
+    }
+    best
+}
+
+/// Cholesky's factor of the Gram matrix, transposed, and the right-hand side by its inverse.
+#[inline(always)]
+fn factor<L: Lanes, const P: usize>(lanes: L, e: &Equations<L::F, P>) -> ([[L::F; P]; P], [L::F; P]) {
+    let zero = lanes.splat(0.0);
+    let one = lanes.splat(1.0);
+    let floor = lanes.splat(16.0 * rounding::<L>());
+    let mut u = [[zero; P]; P];
+    let mut reduced = [zero; P];
+    for i in 0..P {
+        let mut square = e.gram[i][i];
+        let mut value = e.rhs[i];
+        for k in 0..i {
+            square = square - u[k][i] * u[k][i];
+            value = value - u[k][i] * reduced[k];
+        }
+        // A column without a part of its own keeps a trace: the next turn sees it better.
+        let square = square.max(e.gram[i][i] * floor).max(lanes.splat(1e-30));
+        u[i][i] = square.sqrt();
+        let inverse = one / u[i][i];
+        for j in i + 1..P {
+            let mut sum = e.gram[i][j];
+            for k in 0..i {
+                sum = sum - u[k][i] * u[k][j];
+            }
+            u[i][j] = sum * inverse;
+        }
+        reduced[i] = value * inverse;
+    }
+    (u, reduced)
+}
+
+/// The damped step within the box.
+#[inline(always)]
+fn step<L: Lanes, const P: usize>(
+    lanes: L,
+    problem: &impl Problem<L, P>,
+    best: &Refined<L::F, L::M, P>,
+    rhs: &[L::F; P],
+    held: &[L::M; P],
+    damping: L::F,
+) -> [L::F; P] {
+    let zero = lanes.splat(0.0);
+    let v = problem.variables(lanes, &best.parameters);
+    let mut free = *held;
+    let mut lengths = [zero; P];
+    for j in 0..P {
+        let (mut slope, mut length) = (zero, zero);
+        for i in 0..=j {
+            slope = slope + best.r[i][j] * rhs[i];
+            length = length + best.r[i][j] * best.r[i][j];
+        }
+        lengths[j] = length;
+        let outwards = (v.at[j].le(v.low[j]) & slope.le(zero)) | (v.at[j].ge(v.high[j]) & slope.ge(zero));
+        free[j] = !(held[j] | outwards);
+    }
+    let mut step = damped(lanes, &best.r, &lengths, rhs, &free, damping);
+    let mut put = [zero; P];
+    let mut beyond = lanes.mask(false);
+    for j in 0..P {
+        let to = v.at[j] + step[j];
+        let (under, over) = (to.lt(v.low[j]), to.gt(v.high[j]));
+        let out = (under | over) & free[j];
+        beyond = beyond | out;
+        put[j] = lanes.select(out, lanes.select(under, v.low[j], v.high[j]) - v.at[j], zero);
+        free[j] = free[j] & !out;
+    }
+    if beyond.any() {
+        let mut rest = *rhs;
+        for i in 0..P {
+            for j in i..P {
+                rest[i] = rest[i] - best.r[i][j] * put[j];
+            }
+        }
+        let others = damped(lanes, &best.r, &lengths, &rest, &free, damping);
+        for j in 0..P {
+            step[j] = lanes.select(beyond, lanes.select(free[j], others[j], put[j]), step[j]);
+        }
+    }
+    step
+}
+
+/// Least squares |r d - rhs|^2 + damping |D d|^2 over the free variables, by Gram and Schmidt's modified process. Row
+/// P + j, the damping of column j, is the only one below row P that column j begins with.
+#[inline(never)]
+fn damped<L: Lanes, const P: usize>(
+    lanes: L,
+    r: &[[L::F; P]; P],
+    lengths: &[L::F; P],
+    rhs: &[L::F; P],
+    free: &[L::M; P],
+    damping: L::F,
+) -> [L::F; P] {
+    lanes.within(
+        #[inline(always)]
+        || damped_within(lanes, r, lengths, rhs, free, damping),
+    )
+}
+
+#[inline(always)]
+fn damped_within<L: Lanes, const P: usize>(
+    lanes: L,
+    r: &[[L::F; P]; P],
+    lengths: &[L::F; P],
+    rhs: &[L::F; P],
+    free: &[L::M; P],
+    damping: L::F,
+) -> [L::F; P] {
+    let zero = lanes.splat(0.0);
+    let one = lanes.splat(1.0);
+    let mut upper = [[zero; P]; P];
+    let mut lower = [[zero; P]; P];
+    for j in 0..P {
+        for i in 0..=j {
+            upper[j][i] = lanes.select(free[j], r[i][j], zero);
+        }
+        lower[j][j] = lanes.select(free[j], (lengths[j] * damping).sqrt(), one).max(lanes.splat(1e-18));
+    }
+    let mut up = *rhs;
+    let mut low = [zero; P];
+    let mut triangle = [[zero; P]; P];
+    let mut values = [zero; P];
+    for j in 0..P {
+        let mut square = zero;
+        for i in 0..P {
+            square = square + upper[j][i] * upper[j][i];
+        }
+        for i in 0..=j {
+            square = square + lower[j][i] * lower[j][i];
+        }
+        let length = square.sqrt();
+        triangle[j][j] = length;
+        let inverse = one / length;
+        for i in 0..P {
+            upper[j][i] = upper[j][i] * inverse;
+        }
+        for i in 0..=j {
+            lower[j][i] = lower[j][i] * inverse;
+        }
+        for k in j + 1..P {
+            let mut along = zero;
+            for i in 0..P {
+                along = along + upper[j][i] * upper[k][i];
+            }
+            for i in 0..=j {
+                along = along + lower[j][i] * lower[k][i];
+            }
+            triangle[j][k] = along;
+            for i in 0..P {
+                upper[k][i] = upper[k][i] - along * upper[j][i];
+            }
+            for i in 0..=j {
+                lower[k][i] = lower[k][i] - along * lower[j][i];
+            }
+        }
+        let mut along = zero;
+        for i in 0..P {
+            along = along + upper[j][i] * up[i];
+        }
+        for i in 0..=j {
+            along = along + lower[j][i] * low[i];
+        }
+        values[j] = along;
+        for i in 0..P {
+            up[i] = up[i] - along * upper[j][i];
+        }
+        for i in 0..=j {
+            low[i] = low[i] - along * lower[j][i];
+        }
+    }
+    let mut step = [zero; P];
+    for j in (0..P).rev() {
+        let mut sum = values[j];
+        for k in j + 1..P {
+            sum = sum - triangle[j][k] * step[k];
+        }
+        step[j] = lanes.select(free[j], sum / triangle[j][j], zero);
+    }
+    step
+}

@@ -1,0 +1,175 @@
+//! The same for GPUs: settings and tables as the shader lays them out.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::reference::{CONTINUATIONS, VARIATIONS};
+use super::tables::{KINDS, Tables};
+use crate::kernel::Program;
+
+/// `Settings` of `shaders/fit/two_rate.wgsl`.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ShaderSettings {
+    rates: u32,
+    cells: u32,
+    delays: u32,
+    delays_per_search: u32,
+    own: u32,
+    layer: u32,
+    before: u32,
+    steps: u32,
+    knots: u32,
+    starts: u32,
+    curves_at: u32,
+    squares_at: u32,
+    cells_at: u32,
+    steps_at: u32,
+    frame_times_at: u32,
+    knots_at: u32,
+    nodes_at: u32,
+    fitted_delay: u32,
+    slope: f32,
+    intercept: f32,
+    fixed_delay: f32,
+    reach: f32,
+    delay_low: f32,
+    delay_high: f32,
+    low: [f32; 4],
+    high: [f32; 4],
+    slots: [i32; 24],
+}
+
+const SHADER: &str = include_str!("../../../../shaders/fit/two_rate.wgsl");
+const SOURCES: &[&str] = &[include_str!("../../../../shaders/fit/refinement.wgsl"), SHADER];
+
+/// Words that the shader keeps per voxel.
+const STATE_WORDS: usize = 62;
+/// Turns of loops that one search may take: software Vulkan of Mesa 22.3.6 stops all loops after 65,535.
+const LOOP_TURNS: usize = 40_000;
+const REFINEMENTS: usize = KINDS + VARIATIONS + CONTINUATIONS;
+
+pub(super) fn program(t: &Tables) -> Program {
+    let mut values: Vec<f32> = Vec::new();
+    let mut append = |numbers: &mut dyn Iterator<Item = f64>| {
+        let at = values.len() as u32;
+        values.extend(numbers.map(|x| x as f32));
+        at
+    };
+    let curves_at = append(&mut t.dictionaries.iter().flat_map(|d| d.curves.iter().copied()));
+    let squares_at = append(&mut t.dictionaries.iter().flat_map(|d| {
+        d.squares.iter().zip(d.inverse_squares.iter()).flat_map(|(squares, inverse)| [*squares, *inverse])
+    }));
+    let cells = &t.cells;
+    let cells_at = append(&mut (0..cells.fast.len()).flat_map(|c| {
+        let places = [cells.fast[c], cells.slow[c], cells.kind[c]].map(|place| place as f64);
+        let numbers = [cells.share[c], cells.most[c], cells.exchange[c], cells.plasma[c], cells.space[c]];
+        places.into_iter().chain(numbers)
+    }));
+    let steps = &t.steps;
+    let input = &steps.input;
+    let steps_at =
+        append(&mut input.first().copied().into_iter().chain(steps.steps.iter().enumerate().flat_map(|(i, step)| {
+            [input[i + 1], steps.lengths[step.length], step.frame.map_or(-1.0, |frame| frame as f64)]
+        })));
+    let frame_times_at = append(&mut t.frame_times.iter().copied());
+    let d = &t.delay;
+    let knots_at =
+        append(&mut (0..d.knot_times.len()).flat_map(|k| [d.knot_times[k], d.knot_values[k], d.knot_slopes[k]]));
+    let nodes: &[f64] = if d.own { &d.nodes } else { &[0.0] };
+    let nodes_at = append(&mut nodes.iter().copied());
+    let per_delay = t.rates * (t.n / 4 + 5) + cells.fast.len() + 1;
+    let delays_per_search = (LOOP_TURNS.saturating_sub(3 * t.n) / per_delay).max(1);
+    let searches = t.dictionaries.len().div_ceil(delays_per_search);
+    let names = [vec!["search"; searches], vec!["refine"; REFINEMENTS], vec!["finish"]];
+    let entry_points = names.concat();
+    let settings = ShaderSettings {
+        rates: t.rates as u32,
+        cells: cells.fast.len() as u32,
+        delays: t.dictionaries.len() as u32,
+        delays_per_search: delays_per_search as u32,
+        own: u32::from(d.own),
+        layer: u32::from(d.layer),
+        before: steps.before as u32,
+        steps: steps.steps.len() as u32,
+        knots: d.knot_times.len() as u32,
+        starts: KINDS as u32,
+        curves_at,
+        squares_at,
+        cells_at,
+        steps_at,
+        frame_times_at,
+        knots_at,
+        nodes_at,
+        fitted_delay: u32::from(d.fitted),
+        slope: t.slope as f32,
+        intercept: t.intercept as f32,
+        fixed_delay: t.fixed_delay as f32,
+        reach: d.reach as f32,
+        delay_low: d.bounds.0 as f32,
+        delay_high: d.bounds.1 as f32,
+        low: t.bounds.map(|bounds| bounds.0 as f32),
+        high: t.bounds.map(|bounds| bounds.1 as f32),
+        slots: t.plan.slots,
+    };
+    Program {
+        name: "two_rate_fit",
+        sources: SOURCES,
+        entry_points: entry_points.into(),
+        workgroup_size: 64,
+        constants: Vec::new(),
+        settings: bytemuck::bytes_of(&settings).to_vec(),
+        tables: values.into(),
+        state_words: STATE_WORDS,
+        loop_turns: delays_per_search * per_delay + 3 * t.n,
+    }
+}
+
+#[cfg(all(test, feature = "gpu"))]
+mod tests {
+    use super::*;
+    use crate::engine::gpu::text;
+    use crate::kernels::fit::Parameter;
+    use crate::kernels::fit::outputs::slot;
+    use crate::kernels::fit::status_bit::at_lower_bound;
+    use crate::kernels::fit::two_rate::tables::PARAMETERS;
+
+    #[test]
+    fn settings_are_the_same_in_both_texts() {
+        text::assert_same_layout!(
+            &text::kernel(SOURCES), "Settings", ShaderSettings:
+            rates cells delays delays_per_search own layer before steps knots starts curves_at squares_at cells_at
+            steps_at frame_times_at knots_at nodes_at fitted_delay slope intercept fixed_delay reach delay_low delay_high
+            low high slots
+        );
+    }
+
+    #[test]
+    fn places_and_bits_are_rusts() {
+        let list = |name: &str| -> Vec<u32> {
+            let line = SHADER.lines().find(|line| line.starts_with(&format!("const {name}:"))).expect("the constant");
+            let inside = line.rsplit('(').next().expect("a list").trim_end_matches(");");
+            inside.split(',').map(|number| number.trim().trim_end_matches('u').parse().expect("a number")).collect()
+        };
+        let all = [&PARAMETERS[..], &[Parameter::ExtractionFraction, Parameter::Delay]].concat();
+        let places: Vec<u32> = all.iter().map(|parameter| parameter.index() as u32).collect();
+        assert_eq!(list("PLACES"), places);
+        for (bit, parameter) in list("BOUND_BITS").into_iter().zip(&all) {
+            let expected = at_lower_bound(*parameter);
+            assert!(expected == 0 || expected == 1 << bit, "{parameter:?}");
+        }
+        let constants = text::constants(&text::kernel(SOURCES));
+        for (name, value) in [
+            ("SLOT_STANDARD_ERROR", slot::STANDARD_ERROR),
+            ("SLOT_SSE", slot::SSE),
+            ("SLOT_R_SQUARED", slot::R_SQUARED),
+            ("SLOT_AIC", slot::AIC),
+            ("SLOT_ITERATIONS", slot::ITERATIONS),
+            ("SLOT_FITTED_CURVE", slot::FITTED_CURVE),
+            ("SLOT_RESIDUAL", slot::RESIDUAL),
+            ("KINDS", KINDS),
+            ("VARIATIONS", VARIATIONS),
+        ] {
+            assert_eq!(constants.get(name), Some(&(value as u32)), "{name}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! From a fit to maps: parameters, standard errors, goodness, status.
+
+#![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
+
+use super::super::agreement::{Fits, Parameter as Row, agreement};
+use super::super::goodness::{goodness, invert, is_not_identifiable};
+use super::super::outputs::slot;
+use super::super::refinement::{Problem as _, Refined};
+use super::super::{Parameter, status_bit};
+use super::reference::{Exchange, Work, fit, read, scratch};
+use super::tables::{PARAMETERS, Tables};
+use crate::kernel::lanes::{Double, Lanes, Numbers as _};
+use crate::kernel::{Curve, Rows};
+use crate::status;
+
+/// A value within this share of a bound is at it.
+const AT_BOUND: f64 = 2e-6;
+
+/// Computes every row of a block of voxels.
+#[inline(always)]
+pub(super) fn evaluate<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    curve: &Curve<'_, L>,
+    memory: &mut [L::F],
+    rows: &mut Rows<'_, L>,
+) {
+    if t.delay.own {
+        evaluate_with::<L, 5>(lanes, t, curve, memory, rows);
+    } else {
+        evaluate_with::<L, 4>(lanes, t, curve, memory, rows);
+    }
+}
+
+#[inline(never)]
+fn evaluate_with<L: Lanes, const P: usize>(
+    lanes: L,
+    t: &Tables,
+    curve: &Curve<'_, L>,
+    memory: &mut [L::F],
+    rows: &mut Rows<'_, L>,
+) {
+    lanes.within(
+        #[inline(always)]
+        || evaluate_within::<L, P>(lanes, t, curve, memory, rows),
+    );
+}
+
+#[inline(always)]
+fn evaluate_within<L: Lanes, const P: usize>(
+    lanes: L,
+    t: &Tables,
+    curve: &Curve<'_, L>,
+    memory: &mut [L::F],
+    rows: &mut Rows<'_, L>,
+) {
+    let zero = lanes.splat(0.0);
+    let one = lanes.splat(1.0);
+    let finite = curve.finite;
+    let mut work = Work::new(t, memory);
+    let samples = read(lanes, t, curve, work.c);
+    let (mut given, mut delay_free) = (lanes.splat(t.fixed_delay), lanes.mask(false));
+    if P == 5 {
+        delay_free = lanes.mask(true);
+        if t.delay.layer {
+            let layer = curve.extra[0];
+            let known = layer.abs().lt(lanes.splat(1e30));
+            given = lanes.select(known, layer, zero);
+            delay_free = !known;
+        }
+    }
+    let f: Refined<L::F, L::M, P> = fit(lanes, t, given, delay_free, samples.squares, &mut work);
+    let mut bits =
+        lanes.bits(!finite, status::NON_FINITE_SAMPLE) | lanes.bits(finite & !f.converged, status::NOT_CONVERGED);
+
+    // Goodness and curves.
+    let count = lanes.count(PARAMETERS.len());
+    let free = lanes.select(delay_free, count + one, count);
+    let g = goodness(lanes, t.n, free, f.sse, samples.squares, samples.squares_about_mean);
+    bits = bits | lanes.bits(finite & g.not_enhancing, status::NOT_ENHANCING);
+    let (sse, r_squared, aic) = (t.plan.row(slot::SSE), t.plan.row(slot::R_SQUARED), t.plan.row(slot::AIC));
+    for (row, value, valid) in
+        [(sse, g.sse, finite), (r_squared, g.r_squared, finite & g.varies), (aic, g.aic, finite & g.has_aic)]
+    {
+        if let Some(row) = row {
+            rows.set(row, value, valid);
+        }
+    }
+    let (fitted_row, residual_row) = (t.plan.row(slot::FITTED_CURVE), t.plan.row(slot::RESIDUAL));
+    if fitted_row.is_some() || residual_row.is_some() {
+        Exchange::<_, P> { t, work: &mut work, keep: true }.equations(lanes, &f.parameters, &f.r);
+        for i in 0..t.n {
+            let fitted = work.fitted[i];
+            if let Some(row) = fitted_row {
+                rows.set(row + t.row_of_frame[i], fitted, finite);
+            }
+            if let Some(row) = residual_row {
+                rows.set(row + t.row_of_frame[i], work.c[i] - fitted, finite);
+            }
+        }
+    }
+    if let Some(row) = t.plan.row(slot::ITERATIONS) {
+        rows.set(row, f.turns, finite);
+    }
+
+    // Parameters with their gradients by the variables y = 1 / F_p and Ktrans (or PS, where it is at its upper bound).
+    let mut r = f.r;
+    if P == 5 {
+        for i in 0..P {
+            let alone = if i + 1 == P { one } else { zero };
+            r[i][P - 1] = lanes.select(delay_free, r[i][P - 1], alone);
+        }
+    }
+    let inverse = invert(lanes, &r);
+    let (flow, exchange) = (f.parameters[0], f.parameters[1]);
+    let held = exchange.ge(lanes.splat(t.bounds[1].1));
+    let ratio = one + exchange / flow;
+    let sum = flow + exchange;
+    let by_flow = flow * flow;
+    let exchange_by = [lanes.select(held, zero, exchange * exchange), lanes.select(held, one, ratio * ratio)];
+    let extraction = exchange / sum;
+    // E = K y; with PS as variable, PS y / (1 + PS y).
+    let reciprocal = one + exchange / flow;
+    let extraction_by = [
+        lanes.select(held, exchange / (reciprocal * reciprocal), exchange * flow / sum),
+        lanes.select(held, one / (flow * reciprocal * reciprocal), one / flow),
+    ];
+    let mut unclear = lanes.mask(false);
+    for (j, parameter) in PARAMETERS.iter().chain(&[Parameter::ExtractionFraction]).enumerate() {
+        let mut gradient = [zero; P];
+        let value = match j {
+            0 => {
+                gradient[0] = by_flow;
+                flow
+            }
+            1 => {
+                gradient[0] = exchange_by[0];
+                gradient[1] = exchange_by[1];
+                exchange
+            }
+            4 => {
+                gradient[0] = extraction_by[0];
+                gradient[1] = extraction_by[1];
+                extraction
+            }
+            _ => {
+                gradient[j] = one;
+                f.parameters[j]
+            }
+        };
+        let unit = lanes.splat(1.0 / parameter.internal_per_unit());
+        if let Some(row) = t.plan.row(slot::PARAMETER + parameter.index()) {
+            rows.set(row, value * unit, finite);
+        }
+        let error = inverse.standard_error(lanes, gradient, g.variance);
+        let has_error = finite & inverse.regular;
+        if let Some(row) = t.plan.row(slot::STANDARD_ERROR + parameter.index()) {
+            rows.set(row, error * unit, has_error);
+        }
+        if j < PARAMETERS.len() {
+            let (lower, upper) = t.bounds[j];
+            let low = value.le(lanes.splat(lower * (1.0 + AT_BOUND)));
+            let high = value.ge(lanes.splat(upper * (1.0 - AT_BOUND)));
+            bits = bits
+                | lanes.bits(finite & low, status::AT_LOWER_BOUND | status_bit::at_lower_bound(*parameter))
+                | lanes.bits(finite & high, status::AT_UPPER_BOUND | status_bit::at_upper_bound(*parameter));
+            unclear = unclear | !has_error | is_not_identifiable(lanes, value, error);
+        }
+    }
+    let delay = if P == 5 { f.parameters[P - 1] } else { lanes.splat(t.fixed_delay) };
+    if let Some(row) = t.plan.row(slot::PARAMETER + Parameter::Delay.index()) {
+        rows.set(row, delay, finite);
+    }
+    if P == 5 {
+        let mut gradient = [zero; P];
+        gradient[P - 1] = one;
+        if let Some(row) = t.plan.row(slot::STANDARD_ERROR + Parameter::Delay.index()) {
+            let error = inverse.standard_error(lanes, gradient, g.variance);
+            rows.set(row, error, finite & delay_free & inverse.regular);
+        }
+        let (lower, upper) = t.delay.bounds;
+        let low = finite & delay_free & delay.le(lanes.splat(lower));
+        let high = finite & delay_free & delay.ge(lanes.splat(upper));
+        bits = bits
+            | lanes.bits(low, status::AT_LOWER_BOUND | status_bit::at_lower_bound(Parameter::Delay))
+            | lanes.bits(high, status::AT_UPPER_BOUND | status_bit::at_upper_bound(Parameter::Delay));
+    }
+    bits = bits | lanes.bits(finite & unclear, status::NOT_IDENTIFIABLE);
+    rows.set_bits(t.plan.rows, bits);
+}
+
+/// Whether an engine's rows of one voxel agree with the definition's.
+pub(super) fn judge(t: &Tables, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool> {
+    let mut memory = vec![0.0; scratch(t)];
+    let mut work = Work::new(t, &mut memory);
+    let samples = read(Double, t, curve, work.c);
+    let peak = work.c.iter().fold(0.0f64, |peak, c| peak.max(c.abs()));
+    let best = sum_of(t, definition, &mut work);
+    let found = sum_of(t, engine, &mut work);
+    let row = |parameter: Parameter, absolute: f64| Row {
+        value: t.plan.row(slot::PARAMETER + parameter.index()),
+        error: t.plan.row(slot::STANDARD_ERROR + parameter.index()),
+        absolute,
+    };
+    let others = [row(Parameter::ExtractionFraction, 0.0), row(Parameter::Delay, 1e-3)];
+    let curves = [slot::FITTED_CURVE, slot::RESIDUAL].into_iter().filter_map(|slot| t.plan.row(slot));
+    let fits = Fits {
+        parameters: PARAMETERS.into_iter().map(|parameter| row(parameter, 0.0)).chain(others).collect(),
+        sse: t.plan.row(slot::SSE),
+        r_squared: t.plan.row(slot::R_SQUARED),
+        aic: t.plan.row(slot::AIC),
+        curves: curves.flat_map(|first| t.row_of_frame.iter().map(move |frame| first + frame)).collect(),
+        counts: t.plan.row(slot::ITERATIONS),
+        found,
+        best,
+        squares: samples.squares,
+        squares_about_mean: samples.squares_about_mean,
+        peak,
+        samples: t.n,
+        valid: curve.finite,
+    };
+    agreement(&fits, engine, definition)
+}
+
+/// The sum of squares of these rows' parameters in f64.
+fn sum_of(t: &Tables, rows: &[f64], work: &mut Work<'_, f64>) -> Option<f64> {
+    let mut parameters = [0.0; 5];
+    for (value, parameter) in parameters.iter_mut().zip(PARAMETERS.iter().chain(&[Parameter::Delay])) {
+        if *parameter == Parameter::Delay && !t.delay.own {
+            continue;
+        }
+        *value = rows[t.plan.row(slot::PARAMETER + parameter.index())?] * parameter.internal_per_unit();
+    }
+    // A flow that was rounded to 0 divides.
+    parameters[0] = parameters[0].max(t.bounds[0].0);
+    if parameters.iter().any(|value| !value.is_finite()) {
+        return None;
+    }
+    let [flow, exchange, plasma, space, _] = parameters;
+    let sse = if t.delay.own {
+        let r = std::array::from_fn(|i| std::array::from_fn(|j| if i == j { 1.0 } else { 0.0 }));
+        Exchange::<_, 5> { t, work, keep: false }.equations(Double, &parameters, &r).sse
+    } else {
+        let r = std::array::from_fn(|i| std::array::from_fn(|j| if i == j { 1.0 } else { 0.0 }));
+        Exchange::<_, 4> { t, work, keep: false }.equations(Double, &[flow, exchange, plasma, space], &r).sse
+    };
+    Some(sse)
+}
