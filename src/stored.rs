@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Instant, SystemTime};
 
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::voxels::{SampleType, Voxels, swap_samples};
 /// Windows begin and hold a multiple of this many voxels, so that sums over blocks are the same wherever samples lie.
 pub(crate) const WINDOW_GRANULE: usize = 1 << 14;
 /// Memory for the two windows of which one is read while the other is worked on.
-pub(crate) const WINDOW_BYTES: u64 = 256 << 20;
+pub(crate) const WINDOW_BYTES: u64 = 128 << 20;
 
 /// A stretch of voxels with their samples in memory, frame by frame.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ pub(crate) struct Place {
 /// Samples in a file.
 #[derive(Debug)]
 pub(crate) struct Stored {
-    file: File,
+    file: Arc<File>,
     place: Place,
     /// Length and time of the last change, to notice that someone writes to the file.
     stamp: (u64, Option<SystemTime>),
@@ -68,7 +68,7 @@ pub(crate) struct Stored {
 
 impl Stored {
     #[cfg_attr(not(feature = "nifti"), expect(dead_code, reason = "only io reads files"))]
-    pub(crate) fn new(file: File, place: Place, window_bytes: u64) -> Result<Self> {
+    pub(crate) fn new(file: Arc<File>, place: Place, window_bytes: u64) -> Result<Self> {
         let stamp = stamp(&file).map_err(|e| Error::io("read", &place.path, e))?;
         Ok(Self { file, place, stamp, window_bytes })
     }

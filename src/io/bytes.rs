@@ -1,13 +1,14 @@
 //! A stream of an image's bytes, inflated where they are gzip, that knows how much the stored bytes can justify.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::gzip::{Checker, Gunzip, MAGIC, Piece};
+use super::gzip::{Gunzip, MAGIC};
 use crate::error::{Error, Result};
 use crate::stored::read_at;
 
@@ -15,100 +16,38 @@ use crate::stored::read_at;
 const MOST_FROM_ONE_BYTE: u64 = 1032;
 /// Bytes of a file that one thread reads at once.
 const SHARE: usize = 1 << 20;
-/// Pieces between the thread that inflates and the one that puts them in their place.
-const PIECES: usize = 4;
 
 /// The bytes of one file (or of memory), inflated on the fly.
 pub(super) struct ByteSource<'a> {
     name: PathBuf,
-    reader: Reader<'a>,
+    stored: Stored<'a>,
     stored_bytes: u64,
+    /// Where the next bytes come from, if they are compressed.
+    gzip: Option<Box<Gunzip<Stored<'a>>>>,
 }
 
-enum Reader<'a> {
+/// Bytes as they are stored, and how many of them were read.
+#[derive(Clone)]
+enum Stored<'a> {
     Memory { bytes: &'a [u8], at: usize },
-    File { file: File, at: u64 },
-    Gzip(Box<Inflating<'a>>),
+    File { file: Arc<File>, at: u64 },
 }
 
-struct Inflating<'a> {
-    stream: Gunzip<Box<dyn Read + Send + 'a>>,
-    piece: Piece,
-    /// Bytes of the piece that were handed on.
-    taken: usize,
-    checker: Checker,
-    ended: bool,
-}
-
-impl Inflating<'_> {
-    /// What has been inflated and not handed on; inflates on where that is nothing. Empty at the end.
-    fn ahead(&mut self) -> io::Result<&[u8]> {
-        while self.taken == self.piece.content().len() && !self.ended {
-            self.stream.next(&mut self.piece)?;
-            self.checker.check(&self.piece)?;
-            self.taken = 0;
-            self.ended = self.piece.content().is_empty();
-        }
-        Ok(&self.piece.content()[self.taken..])
-    }
-
-    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let ahead = self.ahead()?;
-            let here = ahead.len().min(buffer.len() - filled);
-            if here == 0 {
-                break;
+impl Read for Stored<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stored::Memory { bytes, at } => {
+                let here = (bytes.len() - *at).min(buffer.len());
+                buffer[..here].copy_from_slice(&bytes[*at..*at + here]);
+                *at += here;
+                Ok(here)
             }
-            buffer[filled..filled + here].copy_from_slice(&ahead[..here]);
-            self.taken += here;
-            filled += here;
-        }
-        Ok(filled)
-    }
-
-    /// Hands on all that follows, piece by piece, until `take` has had enough. Another thread inflates meanwhile.
-    fn drain<E: From<io::Error>>(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        let here = self.ahead()?;
-        let short = here.len();
-        take(here)?;
-        self.taken += short;
-        if self.ended || self.ahead()?.is_empty() {
-            return Ok(());
-        }
-        let (stream, checker) = (&mut self.stream, &mut self.checker);
-        take(&self.piece.content()[self.taken..])?;
-        self.taken = self.piece.content().len();
-        self.ended = true;
-        std::thread::scope(|scope| {
-            let (full, pieces) = mpsc::sync_channel::<io::Result<Piece>>(PIECES);
-            let (empty, returned) = mpsc::sync_channel::<Piece>(PIECES);
-            for _ in 0..PIECES {
-                // There is room for all of them, and nobody has gone yet.
-                let _ = empty.send(Piece::new());
+            Stored::File { file, at } => {
+                let here = read_at(file, buffer, *at)?;
+                *at += here as u64;
+                Ok(here)
             }
-            let inflate = move || {
-                // Ends with the stream, with an error, or when nobody listens any more.
-                while let Ok(mut piece) = returned.recv() {
-                    let outcome = stream.next(&mut piece);
-                    let over = outcome.is_err() || piece.content().is_empty();
-                    if full.send(outcome.map(|()| piece)).is_err() || over {
-                        break;
-                    }
-                }
-            };
-            std::thread::Builder::new().name("inflate".into()).spawn_scoped(scope, inflate)?;
-            for piece in pieces {
-                let piece = piece?;
-                checker.check(&piece)?;
-                if !piece.content().is_empty() {
-                    take(piece.content())?;
-                }
-                // The other thread may be done already.
-                let _ = empty.send(piece);
-            }
-            Ok(())
-        })
+        }
     }
 }
 
@@ -125,36 +64,20 @@ impl<'a> ByteSource<'a> {
         let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
         let mut start = [0; 2];
         let length = fill_at(&file, &mut start, 0).map_err(|e| Error::io("read", path, e))?;
-        ByteSource::new(path, &start[..length], metadata.len(), |compressed| {
-            if compressed { Err(Box::new(file) as Box<dyn Read + Send>) } else { Ok(Reader::File { file, at: 0 }) }
-        })
+        let stored = Stored::File { file: Arc::new(file), at: 0 };
+        ByteSource::new(path, &start[..length], stored, metadata.len())
     }
 
     pub(super) fn from_slice(name: &Path, bytes: &'a [u8]) -> Result<Self> {
-        Self::new(name, bytes, bytes.len() as u64, |compressed| {
-            if compressed { Err(Box::new(bytes)) } else { Ok(Reader::Memory { bytes, at: 0 }) }
-        })
+        Self::new(name, bytes, Stored::Memory { bytes, at: 0 }, bytes.len() as u64)
     }
 
-    fn new(
-        name: &Path,
-        start: &[u8],
-        stored_bytes: u64,
-        reader: impl FnOnce(bool) -> Result<Reader<'a>, Box<dyn Read + Send + 'a>>,
-    ) -> Result<Self> {
+    fn new(name: &Path, start: &[u8], stored: Stored<'a>, stored_bytes: u64) -> Result<Self> {
         if start.is_empty() {
             return Err(Error::file(name, "the file", "empty", "copy or convert the image again"));
         }
-        let reader = reader(start.starts_with(&MAGIC)).unwrap_or_else(|stored| {
-            Reader::Gzip(Box::new(Inflating {
-                stream: Gunzip::new(stored),
-                piece: Piece::new(),
-                taken: 0,
-                checker: Checker::default(),
-                ended: false,
-            }))
-        });
-        Ok(Self { name: name.to_path_buf(), reader, stored_bytes })
+        let gzip = start.starts_with(&MAGIC).then(|| Box::new(Gunzip::new(stored.clone())));
+        Ok(Self { name: name.to_path_buf(), stored, stored_bytes, gzip })
     }
 
     pub(super) fn name(&self) -> &Path {
@@ -166,20 +89,43 @@ impl<'a> ByteSource<'a> {
     }
 
     pub(super) fn compressed(&self) -> bool {
-        matches!(self.reader, Reader::Gzip(_))
+        self.gzip.is_some()
     }
 
-    /// The file and the place that was reached in it, if its bytes are the image's own.
-    pub(super) fn into_file(self) -> Option<(File, u64)> {
-        match self.reader {
-            Reader::File { file, at } => Some((file, at)),
+    /// The file, if its bytes are the image's own.
+    pub(super) fn plain_file(&self) -> Option<Arc<File>> {
+        match &self.stored {
+            Stored::File { file, .. } if self.gzip.is_none() => Some(file.clone()),
             _ => None,
         }
     }
 
-    /// Whether [`into_file`](Self::into_file) will find one.
-    pub(super) fn is_file(&self) -> bool {
-        matches!(self.reader, Reader::File { .. })
+    /// Whether the last word of a compressed file says another length than this: then it has several members, or zeros
+    /// behind the last one.
+    pub(super) fn denies_length(&self, bytes: u64) -> Result<bool> {
+        let mut word = [0; 4];
+        let at = self.stored_bytes.saturating_sub(4);
+        match &self.stored {
+            _ if self.gzip.is_none() => return Ok(false),
+            Stored::Memory { bytes, .. } => word = bytes.last_chunk().copied().unwrap_or_default(),
+            Stored::File { file, .. } => {
+                fill_at(file, &mut word, at).map_err(|e| Error::io("read", &self.name, e))?;
+            }
+        }
+        Ok(u32::from_le_bytes(word) != bytes as u32)
+    }
+
+    /// All bytes as they are stored.
+    pub(super) fn all_stored(&self) -> Result<Cow<'a, [u8]>> {
+        match &self.stored {
+            Stored::Memory { bytes, .. } => Ok(Cow::Borrowed(bytes)),
+            Stored::File { file, .. } => {
+                let mut bytes = vec![0; self.stored_bytes as usize];
+                let filled = fill_by_all(file, &mut bytes, 0).map_err(|e| Error::io("read", &self.name, e))?;
+                bytes.truncate(filled);
+                Ok(Cow::Owned(bytes))
+            }
+        }
     }
 
     /// The most bytes that can come out, whatever a header claims.
@@ -189,71 +135,58 @@ impl<'a> ByteSource<'a> {
 
     /// Fills the buffer as far as the bytes reach and says how far that is.
     pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let filled = match &mut self.reader {
-            Reader::Memory { bytes, at } => {
-                let here = (bytes.len() - *at).min(buffer.len());
-                buffer[..here].copy_from_slice(&bytes[*at..*at + here]);
-                *at += here;
-                Ok(here)
+        let filled = match (&mut self.gzip, &mut self.stored) {
+            (Some(gzip), _) => gzip.fill(buffer),
+            (None, Stored::File { file, at }) => {
+                let filled = fill_by_all(file, buffer, *at);
+                *at += *filled.as_ref().unwrap_or(&0) as u64;
+                filled
             }
-            Reader::File { file, at } => {
-                // Many threads at once: memory that is touched for the first time costs more than reading.
-                let shares = buffer.par_chunks_mut(SHARE).enumerate();
-                let outcome = shares
-                    .map(|(i, share)| Ok((share.len(), fill_at(file, share, *at + (i * SHARE) as u64)?)))
-                    .collect::<io::Result<Vec<_>>>();
-                outcome.map(|shares| {
-                    // What lies behind a short share is behind the end.
-                    let whole = shares.iter().take_while(|(wanted, got)| wanted == got).count();
-                    let filled = shares[..shares.len().min(whole + 1)].iter().map(|(_, got)| got).sum::<usize>();
-                    *at += filled as u64;
-                    filled
-                })
-            }
-            Reader::Gzip(inflating) => inflating.fill(buffer),
+            (None, stored) => stored.read(buffer),
         };
-        filled.map_err(|e| failed(&self.name, self.compressed(), e))
+        filled.map_err(|e| self.failed(e))
     }
 
-    /// Hands on all inflated bytes that follow, piece by piece, while another thread inflates. `false` if the bytes aren't
-    /// compressed: nothing happens then.
-    pub(super) fn drain(&mut self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
-        let Reader::Gzip(inflating) = &mut self.reader else { return Ok(false) };
-        match inflating.drain(|bytes| take(bytes).map_err(Stop::Told)) {
-            Ok(()) => Ok(true),
-            Err(Stop::Told(error)) => Err(error),
-            Err(Stop::Failed(error)) => Err(failed(&self.name, true, error)),
-        }
-    }
-
-    /// Goes past bytes of a file that aren't wanted; says how many there were. `None` where they have to be inflated.
+    /// Goes past bytes that aren't wanted; says how many there were. `None` where they have to be inflated.
     pub(super) fn seek(&mut self, bytes: u64) -> Option<u64> {
-        match &mut self.reader {
-            Reader::Memory { bytes: all, at } => {
+        match &mut self.stored {
+            _ if self.gzip.is_some() => None,
+            Stored::Memory { bytes: all, at } => {
                 let here = bytes.min((all.len() - *at) as u64);
                 *at += here as usize;
                 Some(here)
             }
-            Reader::File { at, .. } => {
+            Stored::File { at, .. } => {
                 let here = bytes.min(self.stored_bytes.saturating_sub(*at));
                 *at += here;
                 Some(here)
             }
-            Reader::Gzip(_) => None,
         }
     }
-}
 
-/// What ends a stream early.
-enum Stop {
-    Told(Error),
-    Failed(io::Error),
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Stop::Failed(error)
+    fn failed(&self, error: io::Error) -> Error {
+        // Errors without the system's number come from inflating, not from the disk.
+        if self.compressed() && error.raw_os_error().is_none() {
+            let value = match error.kind() {
+                io::ErrorKind::UnexpectedEof => "truncated".to_string(),
+                _ => format!("damaged ({error})"),
+            };
+            return Error::file(&self.name, "gzip stream", value, "copy or compress the image again");
+        }
+        Error::io("read", &self.name, error)
     }
+}
+
+/// Reads as far as the file reaches, on all threads: memory that is touched for the first time costs more than reading.
+fn fill_by_all(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let shares = buffer
+        .par_chunks_mut(SHARE)
+        .enumerate()
+        .map(|(i, share)| Ok((share.len(), fill_at(file, share, at + (i * SHARE) as u64)?)))
+        .collect::<io::Result<Vec<_>>>()?;
+    // What lies behind a short share is behind the end.
+    let whole = shares.iter().take_while(|(wanted, got)| wanted == got).count();
+    Ok(shares[..shares.len().min(whole + 1)].iter().map(|(_, got)| got).sum())
 }
 
 /// Reads as far as the file reaches.
@@ -268,16 +201,4 @@ fn fill_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         }
     }
     Ok(filled)
-}
-
-fn failed(name: &Path, compressed: bool, error: io::Error) -> Error {
-    // Errors without the system's number come from inflating, not from the disk.
-    if compressed && error.raw_os_error().is_none() {
-        let value = match error.kind() {
-            io::ErrorKind::UnexpectedEof => "truncated".to_string(),
-            _ => format!("damaged ({error})"),
-        };
-        return Error::file(name, "gzip stream", value, "copy or compress the image again");
-    }
-    Error::io("read", name, error)
 }

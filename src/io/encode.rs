@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use bytemuck::Pod;
 use ndarray::{ArrayView, ArrayView3, Dimension};
 
-use super::gzip::GzipWriter;
 use super::header::Header;
 use super::options::Compression;
+use super::pack::GzipWriter;
 use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::series::Series;
@@ -17,42 +17,14 @@ use crate::voxels::SampleType;
 /// Samples to sort for a display range: enough for a percentile, few enough to cost nothing.
 const MOST_SORTED: usize = 1 << 18;
 
-/// Where an image goes.
-pub(super) trait Sink: Write {
-    /// Says that samples of so many bytes follow the header.
-    fn samples_of(&mut self, bytes: usize);
-}
-
-struct Plain<'a, W: Write>(&'a mut W);
-
-impl<W: Write> Write for Plain<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl<W: Write> Sink for Plain<'_, W> {
-    fn samples_of(&mut self, _bytes: usize) {}
-}
-
-impl<W: Write> Sink for GzipWriter<W> {
-    fn samples_of(&mut self, bytes: usize) {
-        self.set_sample_bytes(bytes);
-    }
-}
-
 /// Runs `content` on the way through gzip or not.
 pub(super) fn compressed(
     out: &mut impl Write,
     compression: Compression,
-    content: impl FnOnce(&mut dyn Sink) -> io::Result<()>,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
     match compression {
-        Compression::None => content(&mut Plain(out)),
+        Compression::None => content(out),
         Compression::Gzip => {
             let mut gzip = GzipWriter::new(out)?;
             content(&mut gzip)?;
@@ -70,14 +42,14 @@ pub(super) fn flat<T: Copy, D: Dimension>(array: ArrayView<'_, T, D>) -> Cow<'_,
     }
 }
 
-pub(super) fn write_floats(out: &mut dyn Sink, mut header: Header, samples: &[f32]) -> io::Result<()> {
+pub(super) fn write_floats(out: &mut dyn Write, mut header: Header, samples: &[f32]) -> io::Result<()> {
     header.sample = SampleType::F32;
     header.display_range = display_range(samples);
     write_samples(out, &header, samples)
 }
 
 /// Whole numbers in the smallest of uint8, uint16 and uint32 that holds them.
-pub(super) fn write_labels(out: &mut dyn Sink, mut header: Header, labels: &[u32]) -> io::Result<()> {
+pub(super) fn write_labels(out: &mut dyn Write, mut header: Header, labels: &[u32]) -> io::Result<()> {
     let largest = labels.iter().copied().max().unwrap_or(0);
     header.display_range = [0.0, largest.into()];
     if u8::try_from(largest).is_ok() {
@@ -93,7 +65,7 @@ pub(super) fn write_labels(out: &mut dyn Sink, mut header: Header, labels: &[u32
 }
 
 /// Bit masks as int32, which more programs read than uint32, as long as the highest bit is free.
-pub(super) fn write_bits(out: &mut dyn Sink, mut header: Header, bits: &[u32]) -> io::Result<()> {
+pub(super) fn write_bits(out: &mut dyn Write, mut header: Header, bits: &[u32]) -> io::Result<()> {
     let largest = bits.iter().copied().max().unwrap_or(0);
     header.display_range = [0.0, largest.into()];
     header.sample = if i32::try_from(largest).is_ok() { SampleType::I32 } else { SampleType::U32 };
@@ -101,9 +73,8 @@ pub(super) fn write_bits(out: &mut dyn Sink, mut header: Header, bits: &[u32]) -
 }
 
 /// A series in its stored type; frame by frame if it stays in a file.
-pub(super) fn write_series(out: &mut dyn Sink, header: &Header, series: &Series) -> io::Result<()> {
+pub(super) fn write_series(out: &mut dyn Write, header: &Header, series: &Series) -> io::Result<()> {
     out.write_all(&header.to_bytes())?;
-    out.samples_of(series.sample_type().bytes());
     if let Ok(voxels) = series.voxels() {
         return out.write_all(voxels.as_bytes());
     }
@@ -121,9 +92,8 @@ pub(super) fn write_series(out: &mut dyn Sink, header: &Header, series: &Series)
     Ok(())
 }
 
-fn write_samples<T: Pod>(out: &mut dyn Sink, header: &Header, samples: &[T]) -> io::Result<()> {
+fn write_samples<T: Pod>(out: &mut dyn Write, header: &Header, samples: &[T]) -> io::Result<()> {
     out.write_all(&header.to_bytes())?;
-    out.samples_of(size_of::<T>());
     out.write_all(bytemuck::cast_slice(samples))
 }
 

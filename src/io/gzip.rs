@@ -1,47 +1,19 @@
-//! Gzip files (RFC 1952): members to bytes, a piece at a time, and bytes to a member.
+//! Gzip files (RFC 1952) to bytes: member after member, straight to where the bytes are wanted.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use crc32fast::Hasher;
-use rayon::prelude::*;
-
-use super::deflate::{BLOCK, Damage, HISTORY, INPUT_PADDING, Inflater, Input, OUTPUT_SLACK, Pause, deflate};
+use flate2::{Decompress, FlushDecompress, Status};
 
 /// What a gzip file begins with.
 pub(super) const MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// Bytes of a piece: what stays in the processor's cache while it is inflated, checked and put in its place.
-const PIECE: usize = 1 << 18;
 /// Compressed bytes that are read at once.
 const STORED: usize = 1 << 18;
+/// Bytes that are inflated between two sums: so few that they are still in the cache, so many that keeping what later bytes
+/// may refer to costs nothing.
+const INFLATED: usize = 1 << 20;
 
-/// Inflated bytes on their way, behind those that matches may refer to.
-#[derive(Debug)]
-pub(super) struct Piece {
-    bytes: Box<[u8]>,
-    end: usize,
-    /// The members that end in it: where, and what their last words say.
-    ends: Vec<MemberEnd>,
-}
-
-#[derive(Debug)]
-struct MemberEnd {
-    at: usize,
-    checksum: u32,
-    length: u32,
-}
-
-impl Piece {
-    pub(super) fn new() -> Self {
-        let bytes = vec![0; HISTORY + PIECE + OUTPUT_SLACK].into_boxed_slice();
-        Self { bytes, end: HISTORY, ends: Vec::new() }
-    }
-
-    pub(super) fn content(&self) -> &[u8] {
-        &self.bytes[HISTORY..self.end]
-    }
-}
-
-/// Compares what came out with what every member says about itself.
+/// What a member says about itself at its end, compared with what came out.
 #[derive(Debug, Default)]
 pub(super) struct Checker {
     checksum: Hasher,
@@ -49,27 +21,23 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    pub(super) fn check(&mut self, piece: &Piece) -> io::Result<()> {
-        let mut from = HISTORY;
-        for end in &piece.ends {
-            self.add(&piece.bytes[from..end.at]);
-            from = end.at;
-            let (checksum, length) = (std::mem::take(&mut self.checksum).finalize(), std::mem::take(&mut self.length));
-            if checksum != end.checksum {
-                return Err(damaged("its checksum differs"));
-            }
-            if length != end.length {
-                return Err(damaged("its length differs"));
-            }
-        }
-        self.add(&piece.bytes[from..piece.end]);
-        Ok(())
-    }
-
-    fn add(&mut self, bytes: &[u8]) {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
         self.checksum.update(bytes);
         // A length is told modulo 2^32.
         self.length = self.length.wrapping_add(bytes.len() as u32);
+    }
+
+    /// Ends a member, of which these are the last bytes.
+    pub(super) fn end(&mut self, words: [u8; 8]) -> io::Result<()> {
+        let Self { checksum, length } = std::mem::take(self);
+        let [a, b, c, d, e, f, g, h] = words;
+        if checksum.finalize() != u32::from_le_bytes([a, b, c, d]) {
+            return Err(damaged("its checksum differs"));
+        }
+        if length != u32::from_le_bytes([e, f, g, h]) {
+            return Err(damaged("its length differs"));
+        }
+        Ok(())
     }
 }
 
@@ -90,66 +58,66 @@ pub(super) struct Gunzip<R> {
     ended: bool,
     state: At,
     first: bool,
-    inflater: Inflater,
-    history: Box<[u8]>,
-    /// How many of the last bytes belong to the member under way.
-    reach: usize,
+    inflater: Decompress,
+    checker: Checker,
 }
 
 impl<R: Read> Gunzip<R> {
     pub(super) fn new(stored: R) -> Self {
         Self {
             stored,
-            input: vec![0; STORED + INPUT_PADDING].into_boxed_slice(),
+            input: vec![0; STORED].into_boxed_slice(),
             len: 0,
             place: 0,
             ended: false,
             state: At::Member,
             first: true,
-            inflater: Inflater::new(),
-            history: vec![0; HISTORY].into_boxed_slice(),
-            reach: 0,
+            inflater: Decompress::new(false),
+            checker: Checker::default(),
         }
     }
 
-    /// Inflates the next piece; an empty one is the end. A stream that failed has to be let alone.
-    pub(super) fn next(&mut self, piece: &mut Piece) -> io::Result<()> {
-        piece.ends.clear();
-        piece.bytes[HISTORY - self.reach..HISTORY].copy_from_slice(&self.history[HISTORY - self.reach..]);
-        let mut oldest = HISTORY - self.reach;
-        let (mut at, stop) = (HISTORY, HISTORY + PIECE);
-        while at < stop {
+    /// Fills the buffer as far as the members reach and says how far that is. A stream that failed has to be let alone.
+    pub(super) fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
             match self.state {
                 At::End => break,
-                At::Member => {
-                    self.state = if self.begin_member()? { At::Body } else { At::End };
-                    oldest = at;
-                }
+                At::Member => self.state = if self.begin_member()? { At::Body } else { At::End },
                 At::Body => {
-                    let mut input = Input { bytes: &self.input, len: self.len, at: self.place, more: !self.ended };
-                    let outcome = self.inflater.run(&mut input, &mut piece.bytes, &mut at, oldest, stop);
-                    self.place = input.at;
-                    match outcome.map_err(of_damage)? {
-                        Pause::Output => {}
-                        Pause::Input => self.refill()?,
-                        Pause::End => self.state = At::Trailer,
-                    }
+                    let end = buffer.len().min(filled + INFLATED);
+                    filled += self.inflate(&mut buffer[filled..end])?;
                 }
                 At::Trailer => {
                     let mut words = [0; 8];
                     for byte in &mut words {
                         *byte = self.byte()?.ok_or_else(truncated)?;
                     }
-                    let word = |i: usize| u32::from_le_bytes([words[i], words[i + 1], words[i + 2], words[i + 3]]);
-                    piece.ends.push(MemberEnd { at, checksum: word(0), length: word(4) });
+                    self.checker.end(words)?;
                     self.state = At::Member;
                 }
             }
         }
-        self.reach = (at - oldest).min(HISTORY);
-        self.history[HISTORY - self.reach..].copy_from_slice(&piece.bytes[at - self.reach..at]);
-        piece.end = at;
-        Ok(())
+        Ok(filled)
+    }
+
+    /// Inflates what is there of a member's body, and reads on where nothing is.
+    fn inflate(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if self.place == self.len && !self.ended {
+            self.refill()?;
+        }
+        let (consumed, produced) = (self.inflater.total_in(), self.inflater.total_out());
+        let outcome = self.inflater.decompress(&self.input[self.place..self.len], to, FlushDecompress::None);
+        let status = outcome.map_err(|_| damaged("it is no deflate stream"))?;
+        let (consumed, produced) = (self.inflater.total_in() - consumed, self.inflater.total_out() - produced);
+        self.place += consumed as usize;
+        self.checker.add(&to[..produced as usize]);
+        if status == Status::StreamEnd {
+            self.state = At::Trailer;
+        } else if consumed == 0 && produced == 0 {
+            return Err(if self.ended { truncated() } else { damaged("it is no deflate stream") });
+        }
+        Ok(produced as usize)
     }
 
     /// Reads past a member's header, if there is one more member.
@@ -160,38 +128,9 @@ impl<R: Read> Gunzip<R> {
             byte = self.byte()?;
         }
         let Some(start) = byte else { return Ok(false) };
-        if start != MAGIC[0] {
-            return Err(damaged("bytes that aren't gzip follow it"));
-        }
-        let mut rest = [0; 9];
-        for byte in &mut rest {
-            *byte = self.byte()?.ok_or_else(truncated)?;
-        }
-        let [magic, method, flags, ..] = rest;
-        if magic != MAGIC[1] {
-            return Err(damaged("bytes that aren't gzip follow it"));
-        }
-        if method != 8 || flags & 0xe0 != 0 {
-            return Err(damaged("its header says a method or flags that gzip doesn't have"));
-        }
-        let mut to_skip = 0;
-        if flags & 4 != 0 {
-            let low = self.byte()?.ok_or_else(truncated)?;
-            to_skip = usize::from(u16::from_le_bytes([low, self.byte()?.ok_or_else(truncated)?]));
-        }
-        for _ in 0..to_skip {
-            self.byte()?.ok_or_else(truncated)?;
-        }
-        // A name, and a comment.
-        for flag in [8, 16] {
-            while flags & flag != 0 && self.byte()?.ok_or_else(truncated)? != 0 {}
-        }
-        // A check of the header.
-        for _ in 0..flags & 2 {
-            self.byte()?.ok_or_else(truncated)?;
-        }
+        read_header(start, || self.byte()?.ok_or_else(truncated))?;
         self.first = false;
-        self.inflater.restart();
+        self.inflater.reset(false);
         Ok(true)
     }
 
@@ -206,112 +145,135 @@ impl<R: Read> Gunzip<R> {
         Ok(Some(self.input[self.place - 1]))
     }
 
-    /// Moves what is left to the front and reads on, so far that the inflater has enough or the file is over.
     fn refill(&mut self) -> io::Result<()> {
-        self.input.copy_within(self.place..self.len, 0);
-        self.len -= self.place;
-        self.place = 0;
-        while self.len < STORED && !self.ended {
-            match self.stored.read(&mut self.input[self.len..STORED]) {
+        (self.place, self.len) = (0, 0);
+        while self.len == 0 && !self.ended {
+            match self.stored.read(&mut self.input) {
                 Ok(0) => self.ended = true,
-                Ok(n) => self.len += n,
+                Ok(n) => self.len = n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
-        self.input[self.len..self.len + INPUT_PADDING].fill(0);
         Ok(())
     }
 }
 
-fn of_damage(damage: Damage) -> io::Error {
-    match damage {
-        Damage::Truncated => truncated(),
-        Damage::Invalid(what) => damaged(what),
+/// Reads past a member's header, of which the first byte is known.
+pub(super) fn read_header(start: u8, mut next: impl FnMut() -> io::Result<u8>) -> io::Result<()> {
+    if start != MAGIC[0] {
+        return Err(damaged("bytes that aren't gzip follow it"));
     }
+    let mut rest = [0; 9];
+    for byte in &mut rest {
+        *byte = next()?;
+    }
+    let [magic, method, flags, ..] = rest;
+    if magic != MAGIC[1] {
+        return Err(damaged("bytes that aren't gzip follow it"));
+    }
+    if method != 8 || flags & 0xe0 != 0 {
+        return Err(damaged("its header says a method or flags that gzip doesn't have"));
+    }
+    if flags & 4 != 0 {
+        let extra = u16::from_le_bytes([next()?, next()?]);
+        for _ in 0..extra {
+            next()?;
+        }
+    }
+    // A name, and a comment.
+    for flag in [8, 16] {
+        while flags & flag != 0 && next()? != 0 {}
+    }
+    // A check of the header.
+    for _ in 0..flags & 2 {
+        next()?;
+    }
+    Ok(())
 }
 
-fn truncated() -> io::Error {
+pub(super) fn truncated() -> io::Error {
     io::ErrorKind::UnexpectedEof.into()
 }
 
-fn damaged(what: &'static str) -> io::Error {
+pub(super) fn damaged(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Writes one member, deflated on all threads.
-pub(super) struct GzipWriter<W: Write> {
-    out: W,
-    sample_bytes: usize,
-    waiting: Vec<u8>,
-    checksum: Hasher,
-    length: u32,
-}
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
 
-impl<W: Write> GzipWriter<W> {
-    /// Bytes that one thread deflates at a time.
-    const SHARE: usize = 4 * BLOCK;
-    /// Bytes that are deflated before they are written.
-    const BATCH: usize = 32 * Self::SHARE;
+    use flate2::{Compression, GzBuilder};
 
-    /// A member; of bytes until it is told of larger samples.
-    pub(super) fn new(mut out: W) -> io::Result<Self> {
-        // No name, no time (the same samples are the same file), no matter which system.
-        out.write_all(&[MAGIC[0], MAGIC[1], 8, 0, 0, 0, 0, 0, 4, 255])?;
-        Ok(Self { out, sample_bytes: 1, waiting: Vec::new(), checksum: Hasher::new(), length: 0 })
+    use super::*;
+
+    fn member(bytes: &[u8]) -> Vec<u8> {
+        let mut writer = GzBuilder::new()
+            .filename("a name")
+            .comment("a comment")
+            .extra(vec![1, 2, 3])
+            .write(Vec::new(), Compression::new(6));
+        writer.write_all(bytes).expect("into memory");
+        writer.finish().expect("into memory")
     }
 
-    pub(super) fn set_sample_bytes(&mut self, bytes: usize) {
-        self.sample_bytes = bytes;
-    }
+    /// Hands out a few bytes at a time.
+    struct Slowly<'a>(&'a [u8]);
 
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        let rest = std::mem::take(&mut self.waiting);
-        self.send(&rest, true)?;
-        self.out.write_all(&self.checksum.finalize().to_le_bytes())?;
-        self.out.write_all(&self.length.to_le_bytes())
-    }
-
-    fn send(&mut self, bytes: &[u8], last: bool) -> io::Result<()> {
-        let shares: Vec<(Vec<u8>, Hasher)> = bytes
-            .par_chunks(Self::SHARE)
-            .map(|share| {
-                let mut checksum = Hasher::new();
-                checksum.update(share);
-                (deflate(share, self.sample_bytes, false), checksum)
-            })
-            .collect();
-        for (deflated, checksum) in shares {
-            self.out.write_all(&deflated)?;
-            self.checksum.combine(&checksum);
+    impl Read for Slowly<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = self.0.len().min(buffer.len()).min(7);
+            buffer[..n].copy_from_slice(&self.0[..n]);
+            self.0 = &self.0[n..];
+            Ok(n)
         }
-        if last {
-            self.out.write_all(&deflate(&[], self.sample_bytes, true))?;
-        }
-        self.length = self.length.wrapping_add(bytes.len() as u32);
-        Ok(())
-    }
-}
-
-impl<W: Write> Write for GzipWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.waiting.is_empty() && bytes.len() >= Self::BATCH {
-            self.send(&bytes[..Self::BATCH], false)?;
-            return Ok(Self::BATCH);
-        }
-        let taken = bytes.len().min(Self::BATCH - self.waiting.len());
-        self.waiting.extend_from_slice(&bytes[..taken]);
-        if self.waiting.len() == Self::BATCH {
-            let mut batch = std::mem::take(&mut self.waiting);
-            self.send(&batch, false)?;
-            batch.clear();
-            self.waiting = batch;
-        }
-        Ok(taken)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        // Bytes wait until there are enough of them, or none follow.
-        self.out.flush()
+    fn inflated(stored: &[u8], portion: usize) -> io::Result<Vec<u8>> {
+        let mut gunzip = Gunzip::new(Slowly(stored));
+        let mut all = Vec::new();
+        loop {
+            let mut part = vec![0; portion];
+            let filled = gunzip.fill(&mut part)?;
+            all.extend_from_slice(&part[..filled]);
+            if filled < portion {
+                return Ok(all);
+            }
+        }
+    }
+
+    #[test]
+    fn members_follow_each_other_whatever_the_portions() {
+        let bytes: Vec<u8> = (0..10_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let mut stored = member(&bytes[..3_000]);
+        stored.extend(member(&[]));
+        stored.extend([0; 5]);
+        stored.extend(member(&bytes[3_000..]));
+        stored.extend([0; 512]);
+        for portion in [1, 7, 1000, 10_000, 20_000] {
+            assert!(inflated(&stored, portion).expect("sound") == bytes, "{portion}");
+        }
+    }
+
+    #[test]
+    fn every_damage_is_noticed() {
+        let sound = member(&[7; 4000]);
+        let length = sound.len();
+        let with = |place: usize, bits: u8| {
+            let mut damaged = sound.clone();
+            damaged[place] ^= bits;
+            inflated(&damaged, 64).expect_err("damaged").to_string()
+        };
+        assert!(with(length - 8, 1).contains("checksum"));
+        assert!(with(length - 1, 1).contains("length"));
+        assert!(with(2, 1).contains("method"));
+        assert!(with(length - 12, 0xff).len() > 3);
+        for end in 0..length {
+            let cut = inflated(&sound[..end], 64);
+            assert!(cut.is_err_and(|e| e.kind() == io::ErrorKind::UnexpectedEof) || end == 0, "{end}");
+        }
+        let followed: Vec<u8> = sound.iter().copied().chain(*b"more").collect();
+        assert!(inflated(&followed, 64).expect_err("no gzip").to_string().contains("aren't gzip"));
     }
 }

@@ -9,7 +9,8 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `deflate/`, `gzip.rs` | deflate streams and gzip members, in and out |
+//! | `gzip.rs`, `members.rs` | gzip files to bytes: as a stream, and several members at once |
+//! | `pack.rs` | bytes to a gzip file |
 //! | `bytes.rs` | a file's bytes, inflated, and how many of them can be justified |
 //! | `memory.rs` | how much memory there is, and files for what doesn't fit |
 //! | `header.rs`, `header/` | NIfTI-1 and NIfTI-2 headers: the struct, from bytes, to bytes |
@@ -22,14 +23,15 @@
 //! | `save.rs` | maps, series and masks to files |
 
 mod bytes;
-mod deflate;
 mod encode;
 mod gzip;
 mod header;
+mod members;
 mod memory;
 mod names;
 mod open;
 mod options;
+mod pack;
 mod read;
 mod records;
 mod regions;

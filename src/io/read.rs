@@ -1,12 +1,16 @@
 //! From a stream of bytes to samples in their stored type. Nothing is allocated that the file can't justify.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 
 use rayon::prelude::*;
 
 use super::bytes::ByteSource;
 use super::header::{ByteOrder, Header, Layout, NIFTI1_BYTES, NIFTI2_BYTES};
+use super::members::Members;
 use super::memory::Scratch;
 use super::names;
 use super::options::Storage;
@@ -16,6 +20,11 @@ use crate::voxels::{Voxels, swap_samples};
 
 /// Bytes of a file that are read, on all threads, between two looks at whether to go on.
 const CHUNK_BYTES: usize = 16 << 20;
+/// Bytes that are inflated between two looks, and how many chunks of so many are under way between two threads.
+const INFLATED_BYTES: usize = 4 << 20;
+const CHUNKS_AHEAD: usize = 8;
+/// Bytes of a page of memory, on systems with small ones.
+const PAGE_BYTES: usize = 1 << 12;
 /// Bytes that one thread turns around at once.
 const SWAP_BYTES: usize = 1 << 20;
 
@@ -188,19 +197,28 @@ fn read_samples(header: Header, mut source: ByteSource<'_>, room: Room<'_>, watc
     let (file_bytes, compressed, name) = (source.stored_bytes(), source.compressed(), source.name().to_path_buf());
     let large = room.limit_bytes.is_some_and(|limit| header.data_bytes() > limit);
     let window_bytes = room.limit_bytes.unwrap_or(u64::MAX).min(WINDOW_BYTES);
-    let (samples, storage, left_over) = if large && source.is_file() {
-        let left_over = file_bytes.saturating_sub(header.vox_offset + header.data_bytes());
-        let place = place(&header, name, header.vox_offset);
-        let Some((file, _)) = source.into_file() else { unreachable!("it is a file") };
-        (Samples::Stored(Stored::new(file, place, window_bytes)?), Storage::File, left_over)
-    } else if large {
-        let mut scratch = Scratch::new(room.scratch, header.data_bytes())?;
-        let left_over = drain(&header, &mut source, watch, |bytes, _| scratch.write(bytes))?;
-        let stored = Stored::new(scratch.into_file(), place(&header, name, 0), window_bytes)?;
-        (Samples::Stored(stored), Storage::Scratch, left_over)
-    } else {
-        let (voxels, left_over) = in_memory(&header, &mut source, watch)?;
-        (Samples::Memory(voxels), Storage::Memory, left_over)
+    let (samples, storage, left_over) = match source.plain_file() {
+        Some(file) if large => {
+            let left_over = file_bytes.saturating_sub(header.vox_offset + header.data_bytes());
+            let place = place(&header, name, header.vox_offset);
+            (Samples::Stored(Stored::new(file, place, window_bytes)?), Storage::File, left_over)
+        }
+        _ if large => {
+            let (file, left_over) = spill(&header, &mut source, room, watch)?;
+            let stored = Stored::new(Arc::new(file), place(&header, name, 0), window_bytes)?;
+            (Samples::Stored(stored), Storage::Scratch, left_over)
+        }
+        _ => {
+            let (mut voxels, left_over) = match members(&header, &source, room, watch)? {
+                Some(found) => found,
+                None => in_memory(&header, &mut source, watch)?,
+            };
+            if header.order != ByteOrder::NATIVE {
+                let size = header.sample.bytes();
+                voxels.as_bytes_mut().par_chunks_mut(SWAP_BYTES).for_each(|bytes| swap_samples(bytes, size));
+            }
+            (Samples::Memory(voxels), Storage::Memory, left_over)
+        }
     };
     let mut warnings = header.warnings.clone();
     if left_over > 0 {
@@ -242,64 +260,137 @@ fn skip(source: &mut ByteSource<'_>, bytes: u64, watch: Watch<'_>) -> Result<u64
     Ok(skipped)
 }
 
+/// Memory for so many samples; none of it is touched yet.
+fn room_for(header: &Header, samples: usize, name: &Path) -> Result<Voxels> {
+    Voxels::zeros(header.sample, samples).ok_or_else(|| {
+        let mend = format!(
+            "this machine has no {} bytes of memory left for the samples; set a limit (ReadOptions::memory_limit_bytes), so that they stay in a file, or free memory",
+            header.data_bytes()
+        );
+        Error::file(name, "dim", format!("{:?}", header.dims), mend)
+    })
+}
+
 /// Reads straight into the memory that the series keeps, and says how many bytes follow. Memory is touched only for samples
 /// that exist.
 fn in_memory(header: &Header, source: &mut ByteSource<'_>, watch: Watch<'_>) -> Result<(Voxels, u64)> {
     let total = header.data_bytes();
-    let mut voxels = Voxels::zeros(header.sample, header.samples()).ok_or_else(|| {
-        let mend = format!(
-            "this machine has no {total} bytes of memory left for the samples; set a limit (ReadOptions::memory_limit_bytes), so that they stay in a file, or free memory"
-        );
-        Error::file(source.name(), "dim", format!("{:?}", header.dims), mend)
-    })?;
-    let bytes = voxels.as_bytes_mut();
-    let left_over = if source.compressed() {
-        drain(header, source, watch, |piece, at| {
-            bytes[at..at + piece.len()].copy_from_slice(piece);
-            Ok(())
-        })?
-    } else {
-        for start in (0..bytes.len()).step_by(CHUNK_BYTES) {
-            watch.step(start as u64, total)?;
-            let end = bytes.len().min(start + CHUNK_BYTES);
-            let got = source.fill(&mut bytes[start..end])?;
-            if got < end - start {
-                return Err(truncated(header, source, (start + got) as u64));
-            }
-        }
-        source.seek(u64::MAX).unwrap_or(0)
+    let mut voxels = room_for(header, header.samples(), source.name())?;
+    let (in_chunks, mut done) = (source.compressed() && total > INFLATED_BYTES as u64, 0u64);
+    let mut read = |chunk: &mut [u8]| {
+        watch.step(done, total)?;
+        let got = source.fill(chunk)?;
+        done += got as u64;
+        if got < chunk.len() { Err(truncated(header, source, done)) } else { Ok(()) }
     };
-    if header.order != ByteOrder::NATIVE {
-        let size = header.sample.bytes();
-        voxels.as_bytes_mut().par_chunks_mut(SWAP_BYTES).for_each(|bytes| swap_samples(bytes, size));
+    if in_chunks {
+        for_each_touched(voxels.as_bytes_mut(), &mut read)?;
+    } else {
+        voxels.as_bytes_mut().chunks_mut(CHUNK_BYTES).try_for_each(&mut read)?;
     }
+    // To the very end, so that gzip's checksums are checked.
+    let left_over = skip(source, u64::MAX, watch)?;
     watch.step(total, total)?;
     Ok((voxels, left_over))
 }
 
-/// Inflates all samples to where `put` puts them, by their place, and goes on to the very end, so that gzip's checksums are
-/// checked; says how many bytes followed.
-fn drain(
+/// Hands over chunk after chunk, while another thread touches the next ones for the first time: one thread alone would spend
+/// a quarter of the time that inflating takes on that.
+fn for_each_touched(bytes: &mut [u8], mut work: impl FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
+    let (touched, chunks) = mpsc::sync_channel(CHUNKS_AHEAD);
+    std::thread::scope(|scope| {
+        let all = bytes.chunks_mut(INFLATED_BYTES);
+        scope.spawn(move || {
+            for chunk in all {
+                for page in chunk.chunks_mut(PAGE_BYTES) {
+                    page[0] = std::hint::black_box(0);
+                }
+                // Nobody listens any more where reading failed.
+                if touched.send(chunk).is_err() {
+                    break;
+                }
+            }
+        });
+        chunks.into_iter().try_for_each(&mut work)
+    })
+}
+
+/// Inflates a file of several members on all threads, where it and what comes out fit in memory; says how many bytes follow
+/// the samples. `None` if that is not what the file is.
+fn members(
     header: &Header,
-    source: &mut ByteSource<'_>,
+    source: &ByteSource<'_>,
+    room: Room<'_>,
     watch: Watch<'_>,
-    mut put: impl FnMut(&[u8], usize) -> Result<()>,
-) -> Result<u64> {
+) -> Result<Option<(Voxels, u64)>> {
     let total = header.data_bytes();
-    let (mut done, mut left_over) = (0u64, 0u64);
-    watch.step(0, total)?;
-    source.drain(|bytes| {
-        watch.step(done, total)?;
-        let here = (bytes.len() as u64).min(total - done) as usize;
-        put(&bytes[..here], done as usize)?;
-        done += here as u64;
-        left_over += (bytes.len() - here) as u64;
-        Ok(())
-    })?;
-    if done < total {
-        return Err(truncated(header, source, done));
+    let needed = header.vox_offset + total;
+    let limit = room.limit_bytes.unwrap_or(u64::MAX);
+    if needed.saturating_add(source.stored_bytes()) > limit || !source.denies_length(needed)? {
+        return Ok(None);
     }
-    Ok(left_over)
+    let stored = source.all_stored()?;
+    let Some(members) = Members::find(&stored) else { return Ok(None) };
+    let inflated = members.inflated_bytes();
+    if inflated < needed || inflated.saturating_add(source.stored_bytes()) > limit.min(source.justified_bytes()) {
+        return Ok(None);
+    }
+    // The header comes first: what follows it is moved to the front in the end.
+    let size = header.sample.bytes();
+    let mut voxels = room_for(header, (inflated as usize).div_ceil(size), source.name())?;
+    let done = AtomicU64::new(0);
+    let outcome = members.inflate(&stored, &mut voxels.as_bytes_mut()[..inflated as usize], |bytes| {
+        let done = done.fetch_add(bytes as u64, Ordering::Relaxed);
+        watch.step(done.min(total), total).map_err(io::Error::other)
+    });
+    watch.step(0, total)?;
+    // Whatever is wrong, reading it as a stream will tell, or show that nothing is.
+    if outcome.is_err() {
+        return Ok(None);
+    }
+    let from = header.vox_offset as usize;
+    voxels.as_bytes_mut().copy_within(from..from + total as usize, 0);
+    voxels.resize(header.samples());
+    watch.step(total, total)?;
+    Ok(Some((voxels, inflated - needed)))
+}
+
+/// Inflates all samples to a temporary file, and says how many bytes followed them. Another thread writes.
+fn spill(header: &Header, source: &mut ByteSource<'_>, room: Room<'_>, watch: Watch<'_>) -> Result<(File, u64)> {
+    let total = header.data_bytes();
+    let mut scratch = Scratch::new(room.scratch, total)?;
+    let (full, chunks) = mpsc::sync_channel::<Vec<u8>>(CHUNKS_AHEAD);
+    let (empty, returned) = mpsc::sync_channel::<Vec<u8>>(CHUNKS_AHEAD);
+    let file = std::thread::scope(|scope| {
+        let write = scope.spawn(move || {
+            for chunk in chunks {
+                scratch.write(&chunk)?;
+                // Whoever inflates may be done already.
+                let _ = empty.try_send(chunk);
+            }
+            Ok(scratch.into_file())
+        });
+        let mut done = 0;
+        while done < total {
+            watch.step(done, total)?;
+            let mut chunk = returned.try_recv().unwrap_or_default();
+            chunk.resize((total - done).min(INFLATED_BYTES as u64) as usize, 0);
+            let got = source.fill(&mut chunk)?;
+            done += got as u64;
+            if got < chunk.len() {
+                return Err(truncated(header, source, done));
+            }
+            if full.send(chunk).is_err() {
+                // Writing failed: its error is the one to tell.
+                break;
+            }
+        }
+        drop(full);
+        write.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    let left_over = skip(source, u64::MAX, watch)?;
+    watch.step(total, total)?;
+    Ok((file, left_over))
 }
 
 fn truncated(header: &Header, source: &ByteSource<'_>, found: u64) -> Error {

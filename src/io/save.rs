@@ -9,7 +9,7 @@ use ndarray::ArrayView4;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::encode::{self, Sink, flat, shape3};
+use super::encode::{self, flat, shape3};
 use super::header::Header;
 use super::names;
 use super::options::{Compression, Overwrite, SaveOptions, SaveReport};
@@ -163,7 +163,7 @@ impl Item<'_> {
     }
 }
 
-fn write_map(out: &mut dyn Sink, map: &Map, maps: &Maps) -> std::io::Result<()> {
+fn write_map(out: &mut dyn Write, map: &Map, maps: &Maps) -> std::io::Result<()> {
     let header = |shape: &[usize], intent| {
         let mut header = encode::header(shape, maps.geometry(), &map.quantity.id, &map.unit);
         header.intent_code = intent;
@@ -307,7 +307,7 @@ fn save_volume(
     overwrite: Overwrite,
     shape: [usize; 3],
     geometry: Option<&Geometry>,
-    content: impl FnOnce(&mut dyn Sink, Header) -> std::io::Result<()>,
+    content: impl FnOnce(&mut dyn Write, Header) -> std::io::Result<()>,
 ) -> Result<()> {
     let compression = compression_of(path)?;
     check_free([path.to_path_buf()], overwrite)?;
