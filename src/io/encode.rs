@@ -14,8 +14,8 @@ use crate::geometry::Geometry;
 use crate::series::Series;
 use crate::voxels::SampleType;
 
-/// Samples to sort for a display range: enough for a percentile, few enough to cost nothing.
-const MOST_SORTED: usize = 1 << 18;
+/// Samples to look at for a display range: enough for a percentile, few enough to cost nothing.
+const MOST_RANKED: usize = 1 << 18;
 
 /// Runs `content` on the way through gzip or not.
 pub(super) fn compressed(
@@ -110,14 +110,15 @@ pub(super) fn header(shape: &[usize], geometry: &Geometry, id: &str, what: &str)
 /// The 2nd to the 98th percentile of the finite samples: a range to look at them with, whatever outliers there are.
 fn display_range(samples: &[f32]) -> [f64; 2] {
     // An odd step doesn't fall into step with the image's rows.
-    let step = (samples.len() / MOST_SORTED) | 1;
+    let step = (samples.len() / MOST_RANKED) | 1;
     let mut finite: Vec<f32> = samples.iter().step_by(step).copied().filter(|v| v.is_finite()).collect();
     if finite.is_empty() {
         return [0.0; 2];
     }
-    finite.sort_unstable_by(f32::total_cmp);
-    let at = |fraction: f64| f64::from(finite[(fraction * (finite.len() - 1) as f64).round() as usize]);
-    [at(0.02), at(0.98)]
+    [0.02, 0.98].map(|fraction| {
+        let rank = (fraction * (finite.len() - 1) as f64).round() as usize;
+        f64::from(*finite.select_nth_unstable_by(rank, f32::total_cmp).1)
+    })
 }
 
 /// The shape of an array of three axes.

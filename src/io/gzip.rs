@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn members_follow_each_other_whatever_the_portions() {
-        let bytes: Vec<u8> = (0..10_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let bytes: Vec<u8> = (0..10_000u32).map(|i| ((i * i) >> 7) as u8).collect();
         let mut stored = member(&bytes[..3_000]);
         stored.extend(member(&[]));
         stored.extend([0; 5]);

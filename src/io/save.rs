@@ -78,6 +78,8 @@ impl Maps {
         let run = folder.join("run.json");
         staged.push(stage_json(&run, &record)?);
 
+        // Nothing earlier goes before all of this is on the disk.
+        staged.iter_mut().try_for_each(Staged::settle)?;
         if options.overwrite == Overwrite::Replace {
             // From here until the end the folder holds parts of two runs: without run.json nobody takes it for one. What
             // the earlier run wrote goes, and so does a map stored the other way: an older result under the same name.
