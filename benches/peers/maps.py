@@ -200,11 +200,11 @@ def main():
                         f"{found['median']:.1e} median, {found['largest']:.1e} at most, "
                         f"{100 * found['beyond_1e_4']:.3f} % beyond 1e-4"
                     )
-    for package, what in (("osipy", "fits and deconvolves"), ("mitk", "is a program, without a package of its own")):
+    for package, what in (("osipy", "fits and deconvolves"), ("mitk", "reads images in Python")):
         if importlib.util.find_spec(package) is None:
             print(f"{package}: not installed, left out", file=sys.stderr)
         else:
-            print(f"{package}: {what}, and has none of these maps; see fits.py", file=sys.stderr)
+            print(f"{package}: {what}, and offers none of these maps there", file=sys.stderr)
     if arguments.json:
         shape = list(image.shape)
         arguments.json.write_text(json.dumps(dict(shape=shape, maps=MAPS, rows=table), indent=2) + "\n")
