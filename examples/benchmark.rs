@@ -4,6 +4,8 @@
 
 #[path = "support/floors.rs"]
 mod floors;
+#[path = "support/jobs.rs"]
+mod jobs;
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use perfuse::io::{Compression, Overwrite, ReadOptions, SaveOptions};
+use perfuse::io::Overwrite;
 use perfuse::kernels::descriptors::{Baseline, MapSelection};
 use perfuse::phantom::{Noise, Phantom};
 use perfuse::{Descriptors, Engine, Error, Maps, Result, RunOptions, Series, TimeAxis};
@@ -33,7 +35,8 @@ Examples:
 
 `cold` is the first run, `warm` the median of the others, which write into the memory of the run before. GB/s are 10^9
 bytes per second: of samples in memory for the file, of samples and maps (read plus written) for the maps. A job is the
-fastest of its runs, from opening the file to maps on the disk; its floor is what the least of it takes alone.";
+fastest of its runs, from opening the file to maps on the disk. A floor is what other software takes for that alone:
+reading into warm memory, inflating, deflating on all cores, writing to the disk, or a copy of as many bytes.";
 
 /// End-to-end times and bandwidths of the semi-quantitative maps.
 #[derive(Debug, Parser)]
@@ -115,7 +118,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     // The whole jobs first, with nothing else in memory.
     let mut jobs = Vec::new();
     for engine in &engines {
-        jobs.push(whole_jobs(&path, &options, scratch.path(), engine, arguments)?);
+        let baseline = arguments.baseline.as_ref();
+        jobs.push(jobs::measure(&path, &options, scratch.path(), engine, baseline, arguments.runs)?);
     }
 
     let series = Series::open_with(&path, &options)?.in_memory()?;
@@ -133,8 +137,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     );
     let mut devices = Vec::new();
     for (engine, jobs) in engines.iter().zip(jobs) {
-        text += &format!("\n{}: {}\n{}", engine.name(), engine.device(), jobs.text);
+        text += &format!("\n{}: {}\n", engine.name(), engine.device());
         let copy = device_copy(engine);
+        jobs.iter().for_each(|job| text += &job.text(&bandwidth, copy));
         if let Some(copy) = copy {
             text += &format!("device memory: copy {:.1} GB/s, read plus written\n", copy / 1e9);
         }
@@ -142,7 +147,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         text += &table;
         devices.push(json!({
             "engine": engine.name(), "device": engine.device(), "device_copy_bytes_per_s": copy,
-            "jobs": jobs.json, "runs": rows,
+            "jobs": jobs.iter().map(|job| job.json(&bandwidth, copy)).collect::<Vec<_>>(), "runs": rows,
         }));
     }
     support::print(&text);
@@ -179,152 +184,6 @@ fn kernel(series: &Series, baseline: Option<Baseline>, ids: &[&str]) -> Descript
     let first = || Baseline::first((series.frames() / 10).clamp(1, series.frames() - 1));
     let maps = if ids.is_empty() { MapSelection::All } else { MapSelection::only(ids) };
     Descriptors::new().baseline(baseline.unwrap_or_else(first)).maps(maps)
-}
-
-/// A piece of the report in both forms.
-struct Part {
-    text: String,
-    json: Value,
-}
-
-/// A whole job: which file to begin with, which maps, how they are written, and the floor it stands on.
-struct Job {
-    name: &'static str,
-    compressed: bool,
-    maps: &'static [&'static str],
-    floor: Floor,
-}
-
-#[derive(Clone, Copy)]
-enum Floor {
-    Inflate,
-    InflateAndDeflate,
-    Read,
-}
-
-const JOBS: [Job; 4] = [
-    Job { name: ".nii.gz to three maps .nii.gz", compressed: true, maps: CASES[0].1, floor: Floor::Inflate },
-    Job { name: ".nii.gz to all maps .nii.gz", compressed: true, maps: CASES[2].1, floor: Floor::InflateAndDeflate },
-    Job { name: ".nii to three maps .nii", compressed: false, maps: CASES[0].1, floor: Floor::Read },
-    Job { name: ".nii to all maps .nii", compressed: false, maps: CASES[2].1, floor: Floor::Read },
-];
-
-/// Every whole job with its stages, floor and peak memory; the first time (cold) counts for memory, the fastest for time.
-fn whole_jobs(
-    path: &Path,
-    options: &ReadOptions,
-    scratch: &Path,
-    engine: &Engine,
-    arguments: &Arguments,
-) -> Result<Part> {
-    let (plain, packed) = both_ways(path, options, scratch)?;
-    let mut text = String::new();
-    let mut rows = Vec::new();
-    for job in &JOBS {
-        let source = if job.compressed { &packed } else { &plain };
-        let out = scratch.join("maps");
-        let compression = if job.compressed { Compression::Gzip } else { Compression::None };
-        bandwidth::forget_peak_memory();
-        let before = bandwidth::memory().map(|[now, _]| now);
-        let cold = whole_job(source, options, &out, engine, arguments.baseline.clone(), job.maps, compression)?;
-        let peak = bandwidth::memory().map(|[_, peak]| peak);
-        let (cold_seconds, mut fastest) = (cold.seconds, cold);
-        for _ in 0..arguments.runs {
-            let warm = whole_job(source, options, &out, engine, arguments.baseline.clone(), job.maps, compression)?;
-            if warm.seconds < fastest.seconds {
-                fastest = warm;
-            }
-        }
-        let (floor_name, floor) = match job.floor {
-            Floor::Read => ("reading into warm memory".to_string(), floors::read_warm(source, arguments.runs)?),
-            Floor::Inflate => {
-                (format!("inflating alone, {}", floors::COMPRESSOR), floors::inflate(source, arguments.runs)?)
-            }
-            Floor::InflateAndDeflate => {
-                let of_maps = scratch.join("plain");
-                let saved = SaveOptions::new().compression(Compression::None).overwrite(Overwrite::Replace);
-                let files = fastest.maps.save_with(&of_maps, &saved)?.files;
-                let images: Vec<PathBuf> =
-                    files.into_iter().filter(|f| f.extension().is_some_and(|e| e == "nii")).collect();
-                let seconds = floors::inflate(source, arguments.runs)? + floors::deflate(&images, arguments.runs)?;
-                (format!("inflating, then deflating on all cores, {}", floors::COMPRESSOR), seconds)
-            }
-        };
-        text += &format!("{:<34} {:>9} {:>10} {:>8}\n", job.name, "seconds", "MB", "GB/s");
-        for (stage, seconds, bytes) in &fastest.stages {
-            let rate = match *bytes {
-                0 => String::new(),
-                bytes => format!("{:>10.1} {:>8.2}", bytes as f64 / 1e6, bytes as f64 / seconds / 1e9),
-            };
-            text += &format!("  {stage:<32} {seconds:>9.4} {rate}\n");
-        }
-        text += &format!(
-            "  whole job {:.4} s (cold {cold_seconds:.4}), {:.2} x {floor_name} ({floor:.4} s)\n",
-            fastest.seconds,
-            fastest.seconds / floor
-        );
-        if let (Some(before), Some(peak)) = (before, peak) {
-            let needed = fastest.sample_bytes + map_bytes(&fastest.maps);
-            let mb = |bytes: u64| bytes as f64 / 1e6;
-            text += &format!(
-                "  peak memory {:.1} MB, of which {:.1} before; samples and maps are {:.1} MB\n",
-                mb(peak),
-                mb(before),
-                mb(needed)
-            );
-        }
-        let stages: Vec<Value> = fastest
-            .stages
-            .iter()
-            .map(|(stage, seconds, bytes)| json!({"stage": stage, "seconds": seconds, "bytes": bytes}))
-            .collect();
-        rows.push(json!({
-            "job": job.name, "seconds": fastest.seconds, "cold_seconds": cold_seconds, "stages": stages,
-            "floor": floor_name, "floor_seconds": floor, "ratio_to_floor": fastest.seconds / floor,
-            "memory_before_bytes": before, "peak_memory_bytes": peak,
-            "samples_and_maps_bytes": fastest.sample_bytes + map_bytes(&fastest.maps),
-        }));
-    }
-    Ok(Part { text, json: Value::Array(rows) })
-}
-
-/// The series as `.nii` and as `.nii.gz`; whichever is missing is written.
-fn both_ways(path: &Path, options: &ReadOptions, scratch: &Path) -> Result<(PathBuf, PathBuf)> {
-    let is_packed = path.extension().is_some_and(|ending| ending == "gz");
-    let other = scratch.join(if is_packed { "as.nii" } else { "as.nii.gz" });
-    Series::open_with(path, options)?.save(&other, Overwrite::Replace)?;
-    Ok(if is_packed { (other, path.into()) } else { (path.into(), other) })
-}
-
-/// What one run of a job came to.
-struct Outcome {
-    seconds: f64,
-    stages: Vec<(String, f64, u64)>,
-    sample_bytes: u64,
-    maps: Maps,
-}
-
-/// Reads, computes, writes.
-fn whole_job(
-    path: &Path,
-    options: &ReadOptions,
-    out: &Path,
-    engine: &Engine,
-    baseline: Option<Baseline>,
-    ids: &[&str],
-    compression: Compression,
-) -> Result<Outcome> {
-    let start = Instant::now();
-    let (series, read) = Series::open_with_report(path, options)?;
-    let maps = engine.run(&kernel(&series, baseline, ids), &series)?;
-    let saved = SaveOptions::new().compression(compression).overwrite(Overwrite::Replace);
-    let written = maps.save_with(out, &saved)?;
-    let seconds = start.elapsed().as_secs_f64();
-    let name = if read.compressed { "read and inflate" } else { "read" };
-    let mut stages = vec![(name.to_string(), read.read_inflate_seconds, read.data_bytes)];
-    stages.extend(maps.record().stages.iter().map(|stage| (stage.stage.clone(), stage.seconds, stage.bytes)));
-    stages.push(("write".into(), written.seconds, written.bytes));
-    Ok(Outcome { seconds, stages, sample_bytes: series.sample_bytes(), maps })
 }
 
 /// Seconds per sample over three decades: the same cost at every size means that nothing grows faster than the work.

@@ -1,6 +1,6 @@
 //! What other software of its own kind takes for a part of the work: floors to measure a whole job against.
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::Path;
 use std::time::Instant;
 
@@ -27,6 +27,24 @@ pub(crate) fn read_warm(path: &Path, rounds: usize) -> Result<f64> {
     };
     best(1, &mut read, path)?;
     best(rounds, read, path)
+}
+
+/// Writes so many bytes to a file and waits for the disk.
+pub(crate) fn write(folder: &Path, bytes: u64, rounds: usize) -> Result<f64> {
+    let (path, block) = (folder.join("floor"), vec![0x5a; 1 << 20]);
+    let write = || {
+        let mut file = std::fs::File::create(&path)?;
+        let mut left = bytes as usize;
+        while left > 0 {
+            let here = left.min(block.len());
+            file.write_all(&block[..here])?;
+            left -= here;
+        }
+        file.sync_all()
+    };
+    let seconds = best(rounds, write, &path)?;
+    std::fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
+    Ok(seconds)
 }
 
 /// What is measured as the best inflater and deflater.
@@ -74,7 +92,7 @@ pub(crate) fn deflate(paths: &[std::path::PathBuf], rounds: usize) -> Result<f64
         #[cfg(not(feature = "libdeflate"))]
         {
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            std::io::Write::write_all(&mut encoder, file)?;
+            encoder.write_all(file)?;
             encoder.finish().map(|out| out.len())
         }
     };
