@@ -162,8 +162,7 @@ impl Measured {
     /// The job as a table; `device_copy` is the copy bandwidth of the memory that the kernel works in.
     pub(crate) fn text(&self, memory: &Bandwidth, device_copy: Option<f64>) -> String {
         let Self { job, fastest, cold_seconds, .. } = self;
-        let mut text =
-            format!("{:<42} {:>9} {:>10} {:>8} {:>9}\n", job.name, "seconds", "MB", "GB/s", "floor s");
+        let mut text = format!("{:<42} {:>9} {:>10} {:>8} {:>9}\n", job.name, "seconds", "MB", "GB/s", "floor s");
         for (stage, seconds, bytes) in &fastest.stages {
             let rate = match *bytes {
                 0 => " ".repeat(19),

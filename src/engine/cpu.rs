@@ -5,6 +5,9 @@
 //! kernel. Samples of 8 and 16 bits are copied as such, others as differences from the first sample. Rows are as long as the
 //! cache allows: memory is read ahead along a row, and anew at the beginning of each.
 
+#[cfg(feature = "gpu")]
+mod estimate;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -14,7 +17,7 @@ use rayon::prelude::*;
 use super::RunOptions;
 use super::raw_rows::{RawRows, outside_words, overwrite_outside, read_stage, wanted};
 use crate::error::Result;
-use crate::kernel::{LARGEST_DIFFERENCE, Runnable, Samples, Tile};
+use crate::kernel::{LARGEST_DIFFERENCE, Runnable, Samples, ShortRows, Tile};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series};
 use crate::stored::Window;
@@ -73,7 +76,7 @@ fn run_at(
             }
         }
         tasks.into_par_iter().enumerate().try_for_each_init(
-            || Workspace::new(series.frames(), tile, short, row_count, kernel.extra().len()),
+            || Workspace::new(series.frames(), tile, short, kernel),
             |workspace, (index, mut rows)| {
                 options.cancel.check()?;
                 let mask = options.mask.map(Mask::flat);
@@ -101,51 +104,8 @@ fn blank(rows: &mut [Vec<u32>], voxels: std::ops::Range<usize>, outside_words: &
     }
 }
 
-/// Voxels that a thread is timed on to estimate a run.
 #[cfg(feature = "gpu")]
-const TIMED: usize = 1 << 10;
-
-/// Seconds that a run will take, from a stretch of voxels in the middle of it on all threads.
-#[cfg(feature = "gpu")]
-pub(super) fn estimate(kernel: &dyn Runnable, series: &Series, options: &RunOptions<'_>) -> Result<f64> {
-    let (count, threads) = (series.voxel_count(), rayon::current_num_threads());
-    let mask = options.mask.map(Mask::flat);
-    let inside = |range: std::ops::Range<usize>| {
-        mask.map_or(range.len(), |mask| mask[range].iter().filter(|label| **label != 0).count())
-    };
-    let all = inside(0..count);
-    // The voxel in the middle of those inside.
-    let mut before = all / 2;
-    let middle = mask.map_or(count / 2, |mask| {
-        let found = mask.iter().position(|label| {
-            let here = *label != 0 && before == 0;
-            before -= usize::from(*label != 0 && !here);
-            here
-        });
-        found.unwrap_or(count / 2)
-    });
-    let length = (TIMED * threads).min(count);
-    let start = middle.saturating_sub(length / 2).min(count - length);
-    let outside_words = outside_words(kernel.outputs());
-    let short = series.sample_type().bytes() <= 2;
-    let tile = tile_voxels(series.frames() * if short { 2 } else { 4 });
-    let (level, row_count) = (Level::new(), kernel.rows() + 1);
-    let end = start + length;
-    let seconds = series.with_range(start..end, |window| {
-        let begin = Instant::now();
-        (0..length.div_ceil(TIMED)).into_par_iter().for_each(|part| {
-            let start = start + part * TIMED;
-            let voxels = TIMED.min(end - start);
-            let mut words: Vec<Vec<u32>> = vec![vec![0; voxels]; row_count];
-            let mut rows: Vec<&mut [u32]> = words.iter_mut().map(Vec::as_mut_slice).collect();
-            let mut workspace = Workspace::new(series.frames(), tile, short, row_count, kernel.extra().len());
-            let task = Task { window, frames: series.frames(), mask, outside_words: &outside_words, start };
-            run_task(level, kernel, &task, &mut workspace, &mut rows);
-        });
-        begin.elapsed().as_secs_f64()
-    })?;
-    Ok(seconds / inside(start..end).max(1) as f64 * all as f64)
-}
+pub(super) use estimate::estimate;
 
 /// What the CPU engine calls itself.
 pub(super) fn device_name() -> String {
@@ -197,8 +157,10 @@ struct Workspace {
     differences: Vec<f32>,
     /// Samples of 8 and 16 bits; unsigned ones of 16 bits are shifted by 2^15.
     short: Vec<i16>,
-    /// The largest difference of any two of them.
-    range: u16,
+    /// What a scan of them keeps, and whether it holds.
+    kept: Vec<i16>,
+    sums: Vec<i32>,
+    scanned: bool,
     first: Vec<f32>,
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     finite: Vec<f32>,
@@ -208,18 +170,21 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn new(frames: usize, length: usize, short: bool, rows: usize, layers: usize) -> Self {
+    fn new(frames: usize, length: usize, short: bool, kernel: &dyn Runnable) -> Self {
         let stride = length + WIDTH;
+        let keeps = if short { kernel.scan_keeps() } else { 0 };
         Self {
             length,
             stride,
             differences: vec![0.0; if short { 0 } else { frames * stride }],
             short: vec![0; if short { frames * stride } else { 0 }],
-            range: 0,
+            kept: vec![0; keeps * stride],
+            sums: vec![0; if keeps > 0 { stride } else { 0 }],
+            scanned: false,
             first: vec![0.0; stride],
             finite: vec![1.0; stride],
-            extra: vec![0.0; layers * stride],
-            words: vec![0; rows * WORD_STRIDE],
+            extra: vec![0.0; kernel.extra().len() * stride],
+            words: vec![0; (kernel.rows() + 1) * WORD_STRIDE],
         }
     }
 }
@@ -237,10 +202,11 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
             }
             continue;
         }
-        dispatch!(level, _simd => load_tile(task.window, task.frames, first_voxel, length, workspace));
+        load_tile(level, kernel, task, first_voxel, length, workspace);
         for (layer, values) in kernel.extra().iter().enumerate() {
             workspace.extra[layer * stride..][..length].copy_from_slice(&values[first_voxel..][..length]);
         }
+        let keeps = kernel.scan_keeps();
         for part in (0..length).step_by(PART) {
             let voxels = PART.min(length - part);
             kernel.evaluate_tile(&mut Tile {
@@ -252,7 +218,7 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
                 } else {
                     Samples::Short(&workspace.short[part..])
                 },
-                range: workspace.range,
+                kept: workspace.scanned.then(|| (&mut workspace.kept[part * keeps..], &mut workspace.sums[part..])),
                 first: &workspace.first[part..],
                 finite: &workspace.finite[part..],
                 extra: workspace.extra.get(part..).unwrap_or_default(),
@@ -272,10 +238,46 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
     }
 }
 
-/// Copies the samples of a tile, frame by frame, as differences from the first; the lanes after its end repeat nothing
+/// Copies the samples of a tile; those of 16 bits are scanned on the way.
+fn load_tile(
+    level: Level,
+    kernel: &dyn Runnable,
+    task: &Task<'_>,
+    first_voxel: usize,
+    length: usize,
+    workspace: &mut Workspace,
+) {
+    workspace.scanned = false;
+    let start = first_voxel - task.window.range.start;
+    let (samples, shift): (&[i16], i16) = match task.window.voxels {
+        Voxels::I16(v) => (v, 0),
+        Voxels::U16(v) => (bytemuck::cast_slice(v), i16::MIN),
+        _ => return dispatch!(level, _simd => load_others(task, first_voxel, length, workspace)),
+    };
+    for (to, from) in workspace.first.iter_mut().zip(&samples[start..start + length]) {
+        // As it is stored: an unsigned one is that of the shifted bits, shifted back.
+        *to = f32::from(from.wrapping_add(shift)) - f32::from(shift);
+    }
+    workspace.scanned = kernel.load_rows(&mut ShortRows {
+        level,
+        samples,
+        shift,
+        count: task.window.range.len(),
+        frames: task.frames,
+        start,
+        length,
+        tile: &mut workspace.short,
+        stride: workspace.stride,
+        kept: &mut workspace.kept,
+        sums: &mut workspace.sums,
+    });
+}
+
+/// Samples of 8 bits are copied as such, others as differences from the first; the lanes after the tile's end repeat nothing
 /// and are never read back.
 #[inline(always)]
-fn load_tile(window: &Window<'_>, frames: usize, start: usize, length: usize, workspace: &mut Workspace) {
+fn load_others(task: &Task<'_>, start: usize, length: usize, workspace: &mut Workspace) {
+    let Task { window, frames, .. } = *task;
     let start = start - window.range.start;
     let stride = workspace.stride;
     macro_rules! load {
@@ -293,23 +295,18 @@ fn load_tile(window: &Window<'_>, frames: usize, start: usize, length: usize, wo
             }
         }};
     }
-    macro_rules! load_short {
-        ($samples:expr, $to_i16:expr) => {{
+    macro_rules! load_bytes {
+        ($samples:expr) => {{
             for (to, from) in workspace.first.iter_mut().zip(&$samples[start..start + length]) {
                 *to = f32::from(*from);
             }
-            let (mut lowest, mut highest) = (i16::MAX, i16::MIN);
             for t in 0..frames {
                 let row = &$samples[window.row(t) + start..][..length];
                 let to = &mut workspace.short[t * stride..][..length];
                 for i in 0..length {
-                    let sample = $to_i16(row[i]);
-                    to[i] = sample;
-                    lowest = lowest.min(sample);
-                    highest = highest.max(sample);
+                    to[i] = i16::from(row[i]);
                 }
             }
-            workspace.range = highest.abs_diff(lowest);
         }};
     }
     // Types whose samples may be unusable: their voxels go through the kernel as constants, and are refused by it.
@@ -345,10 +342,9 @@ fn load_tile(window: &Window<'_>, frames: usize, start: usize, length: usize, wo
         }};
     }
     match window.voxels {
-        Voxels::U8(v) => load_short!(v, |x: u8| i16::from(x)),
-        Voxels::I8(v) => load_short!(v, |x: i8| i16::from(x)),
-        Voxels::U16(v) => load_short!(v, |x: u16| (x ^ 0x8000) as i16),
-        Voxels::I16(v) => load_short!(v, |x: i16| x),
+        Voxels::U8(v) => load_bytes!(v),
+        Voxels::I8(v) => load_bytes!(v),
+        Voxels::U16(_) | Voxels::I16(_) => unreachable!("samples of 16 bits are loaded by the kernel"),
         Voxels::U32(v) => load!(v, |x: u32, first: u32| (i64::from(x) - i64::from(first)) as f32),
         Voxels::I32(v) => load!(v, |x: i32, first: i32| (i64::from(x) - i64::from(first)) as f32),
         Voxels::U64(v) => load_checked!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f32),
@@ -400,6 +396,41 @@ mod tests {
             for level in &levels()[1..] {
                 assert!(widest == run(*level), "{level:?}");
             }
+        }
+    }
+
+    /// Ranges that a scan takes several frames of at once, one, and none; and unsigned samples beyond the signed ones.
+    #[test]
+    fn samples_of_16_bits_give_what_those_of_32_give() {
+        let (voxels, frames) = (777_usize, 37_usize);
+        for (range, lowest) in [(4_000, -500), (9_000, 20_000), (30_000, -15_000), (60_000, -30_000), (60_000, 3_000)] {
+            let mut state = 7u32;
+            let samples: Vec<i32> = (0..frames * voxels)
+                .map(|i| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let risen = (i / voxels).saturating_sub(6 + i % voxels % 9) as f64 / 4.0;
+                    let height = if i % voxels % 5 == 0 { 0.0 } else { 0.8 * f64::from(range) };
+                    let noise = f64::from(state >> 16) / 65_536.0 * 0.2 * f64::from(range);
+                    lowest + (height * (1.0 - (-risen).exp()) + noise) as i32
+                })
+                .collect();
+            let times = TimeAxis::uniform(2.0, frames).expect("even times");
+            let shape = [voxels, 1, 1, frames];
+            let long = Series::from_voxels(samples.clone(), shape, times.clone()).expect("fits");
+            let short = if samples.iter().all(|x| i16::try_from(*x).is_ok()) {
+                Series::from_voxels(samples.iter().map(|x| *x as i16).collect::<Vec<_>>(), shape, times)
+            } else {
+                Series::from_voxels(samples.iter().map(|x| *x as u16).collect::<Vec<_>>(), shape, times)
+            };
+            let rows = |series: &Series| {
+                let options = RunOptions::new();
+                let (kernel, _) = prepare(&Descriptors::new().baseline_frames(0..5), series, &options).expect("fits");
+                levels()
+                    .into_iter()
+                    .map(|level| run_at(level, kernel.as_ref(), series, &options, Vec::new()).expect("runs").rows)
+                    .collect::<Vec<_>>()
+            };
+            assert!(rows(&long) == rows(&short.expect("fits")), "{range} from {lowest}");
         }
     }
 }

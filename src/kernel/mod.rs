@@ -7,6 +7,7 @@ pub mod bounded;
 pub mod lanes;
 mod runnable;
 pub mod short;
+mod short_tile;
 
 use std::borrow::Cow;
 
@@ -18,7 +19,8 @@ use crate::series::{Mask, Series};
 use bounded::{Bounded, BoundedWord};
 use lanes::{Double, Lanes};
 pub use runnable::{Runnable, Samples, Tile};
-use short::{ShortCurve, ShortLanes};
+use short::{ScanState, ShortCurve, ShortLanes};
+pub use short_tile::ShortRows;
 
 /// Samples whose difference from the voxel's first one is not below this (2^40) in magnitude count as not finite: 32-bit
 /// arithmetic would overflow further on.
@@ -110,16 +112,46 @@ pub trait PreparedKernel: Send + Sync + Sized {
     /// The definition in code, for [`Lanes::WIDTH`] voxels at once.
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
 
-    /// How many numbers [`scan`](Self::scan) finds per voxel; 0 without one.
+    /// A shortcut for 16-bit samples finds, in whole numbers, what the text would find in the same samples, to the bit; the
+    /// text then takes it from [`Curve::scanned`]. It goes through the frames while they come from memory. This is how many
+    /// 16-bit numbers it keeps per voxel meanwhile; 0 without a shortcut.
+    fn scan_keeps(&self) -> usize {
+        0
+    }
+
+    /// The frame that [`scan_frames`](Self::scan_frames) begins with.
+    fn scan_start(&self) -> usize {
+        0
+    }
+
+    /// Takes the frames before that one in.
+    #[inline(always)]
+    fn scan_begin<L: ShortLanes>(&self, lanes: L, curve: ShortCurve<'_>, state: ScanState<'_>) {
+        let _ = (lanes, curve, state);
+    }
+
+    /// Takes `N` frames in, from `frame` on; of no voxel do samples differ by 2^15 / N or more. `first` is frame 0.
+    #[inline(always)]
+    fn scan_frames<L: ShortLanes, const N: usize>(
+        &self,
+        lanes: L,
+        frame: usize,
+        samples: [L::Short; N],
+        first: L::Short,
+        state: ScanState<'_>,
+    ) {
+        let _ = (lanes, frame, samples, first, state);
+    }
+
+    /// How many numbers a scan finds per voxel.
     fn scanned(&self) -> usize {
         0
     }
 
-    /// A shortcut for 16-bit samples: finds, in whole numbers, what the text would find in the same samples, to the bit;
-    /// the text then takes it from [`Curve::scanned`].
+    /// What it found, after the last frame.
     #[inline(always)]
-    fn scan<L: ShortLanes>(&self, lanes: L, curve: ShortCurve<'_>, found: &mut [L::F]) {
-        let _ = (lanes, curve, found);
+    fn scan_end<L: ShortLanes>(&self, lanes: L, curve: ShortCurve<'_>, state: ScanState<'_>, found: &mut [L::F]) {
+        let _ = (lanes, curve, state, found);
     }
 
     /// The same for one voxel, with bounds on what 32-bit engines may lose. A kernel that is verified
@@ -160,7 +192,7 @@ pub struct Curve<'a, L: Lanes> {
     pub finite: L::M,
     /// Layers of [`PreparedKernel::extra`].
     pub extra: &'a [L::F],
-    /// What [`PreparedKernel::scan`] found, if it ran.
+    /// What [`PreparedKernel::scan_end`] found, if there was a scan.
     pub scanned: Option<&'a [L::F]>,
 }
 
@@ -180,7 +212,7 @@ impl<'a, L: Lanes> Curve<'a, L> {
     }
 
     /// The same of 16-bit samples, all of them shifted by the same number or none; with what a
-    /// [`scan`](PreparedKernel::scan) of them found.
+    /// scan of them found.
     #[inline(always)]
     pub fn of_short(
         lanes: L,

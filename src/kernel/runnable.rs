@@ -8,6 +8,7 @@ use fearless_simd::Level;
 use super::bounded::{Bounded, BoundedWord};
 use super::lanes::{Double, Numbers as _, Wide};
 use super::short::{ShortCurve, ShortLanes};
+use super::short_tile::{self, ShortRows};
 use super::{Curve, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
 
@@ -29,8 +30,8 @@ pub struct Tile<'a> {
     /// Voxels; memory goes on to the next multiple of the lanes' width.
     pub(crate) length: usize,
     pub(crate) samples: Samples<'a, f32>,
-    /// No two 16-bit samples differ by more than this.
-    pub(crate) range: u16,
+    /// What a scan of 16-bit samples has kept of the tile's voxels, if it holds, and its sums.
+    pub(crate) kept: Option<(&'a mut [i16], &'a mut [i32])>,
     pub(crate) first: &'a [f32],
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     pub(crate) finite: &'a [f32],
@@ -67,12 +68,55 @@ pub trait Runnable: Send + Sync {
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>>;
     /// [`PreparedKernel::evaluate`] for a tile of voxels in f32, by the widest vector instructions that there are.
     fn evaluate_tile(&self, tile: &mut Tile<'_>);
+    /// Copies rows of 16-bit samples into a tile, and scans them on the way if the kernel can. Returns whether what the scan has
+    /// kept holds.
+    fn load_rows(&self, rows: &mut ShortRows<'_>) -> bool;
+    /// [`PreparedKernel::scan_keeps`].
+    fn scan_keeps(&self) -> usize;
 }
 
 impl fmt::Debug for dyn Runnable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Runnable").field("outputs", &self.outputs().len()).finish_non_exhaustive()
     }
+}
+
+/// Does something with the lanes of a level. A kernel is compiled once per level, so only those that matter: SSE4.2 is hardly
+/// faster than the SSE2 of every x86-64. AVX-512 has registers to spare for two vectors at a time; elsewhere sixteen voxels
+/// are two or more.
+macro_rules! at_level {
+    ($level:expr, $lanes:ident => $work:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            use fearless_simd::Simd as _;
+            if let Some(avx512) = $level.as_avx512() {
+                let $lanes = super::lanes::Twice(Wide(avx512));
+                avx512.vectorize(
+                    #[inline(always)]
+                    || $work,
+                )
+            } else if let Some(avx2) = $level.as_avx2() {
+                let $lanes = Wide(avx2);
+                avx2.vectorize(
+                    #[inline(always)]
+                    || $work,
+                )
+            } else if let Some(sse2) = $level.as_sse2() {
+                let $lanes = Wide(sse2);
+                sse2.vectorize(
+                    #[inline(always)]
+                    || $work,
+                )
+            } else {
+                unreachable!("every x86-64 has SSE2")
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        fearless_simd::dispatch!($level, simd => {
+            let $lanes = Wide(simd);
+            $work
+        })
+    }};
 }
 
 impl<P: PreparedKernel + 'static> Runnable for P {
@@ -116,30 +160,15 @@ impl<P: PreparedKernel + 'static> Runnable for P {
     }
 
     fn evaluate_tile(&self, tile: &mut Tile<'_>) {
-        // A kernel is compiled once per level, so only those that matter: SSE4.2 is hardly faster than the SSE2 of every
-        // x86-64. AVX-512 has registers to spare for two vectors at a time; elsewhere sixteen voxels are two or more.
-        #[cfg(target_arch = "x86_64")]
-        {
-            use fearless_simd::Simd as _;
-            if let Some(avx512) = tile.level.as_avx512() {
-                avx512.vectorize(
-                    #[inline(always)]
-                    || evaluate_blocks(super::lanes::Twice(Wide(avx512)), self, tile),
-                );
-            } else if let Some(avx2) = tile.level.as_avx2() {
-                avx2.vectorize(
-                    #[inline(always)]
-                    || evaluate_blocks(Wide(avx2), self, tile),
-                );
-            } else if let Some(sse2) = tile.level.as_sse2() {
-                sse2.vectorize(
-                    #[inline(always)]
-                    || evaluate_blocks(Wide(sse2), self, tile),
-                );
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        fearless_simd::dispatch!(tile.level, simd => evaluate_blocks(Wide(simd), self, tile));
+        at_level!(tile.level, lanes => evaluate_blocks(lanes, self, tile));
+    }
+
+    fn load_rows(&self, rows: &mut ShortRows<'_>) -> bool {
+        at_level!(rows.level, lanes => short_tile::load(lanes, self, rows))
+    }
+
+    fn scan_keeps(&self) -> usize {
+        PreparedKernel::scan_keeps(self)
     }
 }
 
@@ -167,10 +196,11 @@ where
                 Curve::new(lanes, &differences[block..], tile.stride, first, finite, &extra)
             }
             Samples::Short(samples) => {
-                let curve = ShortCurve { samples: &samples[block..], stride: tile.stride, range: tile.range };
-                let scanned = tile.range < 1 << 15 && !found.is_empty();
-                if scanned {
-                    kernel.scan(lanes, curve, &mut found);
+                let curve = ShortCurve { samples: &samples[block..], stride: tile.stride };
+                let scanned = tile.kept.is_some();
+                if let Some((kept, sums)) = &mut tile.kept {
+                    let state = short_tile::state_of::<L>(kernel.scan_keeps(), block, kept, sums);
+                    kernel.scan_end(lanes, curve, state, &mut found);
                 }
                 Curve::of_short(lanes, curve, first, &extra, scanned.then_some(&found))
             }

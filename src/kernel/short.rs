@@ -14,8 +14,6 @@ pub struct ShortCurve<'a> {
     pub samples: &'a [i16],
     /// From one frame to the next.
     pub stride: usize,
-    /// No two samples of a voxel differ by more than this.
-    pub range: u16,
 }
 
 impl<'a> ShortCurve<'a> {
@@ -24,6 +22,15 @@ impl<'a> ShortCurve<'a> {
     pub fn frame(self, frame: usize) -> &'a [i16] {
         &self.samples[frame * self.stride..]
     }
+}
+
+/// What a scan keeps of some voxels from frames to frames; each number of all of them side by side.
+#[derive(Debug)]
+pub struct ScanState<'a> {
+    /// 16-bit numbers.
+    pub short: &'a mut [i16],
+    /// A 32-bit sum.
+    pub sum: &'a mut [i32],
 }
 
 /// Lanes that can count in 16 bits. Nothing overflows as long as the samples of a voxel differ by less than 2^15.
@@ -37,6 +44,8 @@ pub trait ShortLanes: Lanes {
 
     /// Numbers from memory, one per voxel.
     fn short(self, stored: &[i16]) -> Self::Short;
+    /// Numbers into memory, one per voxel.
+    fn short_store(self, x: Self::Short, to: &mut [i16]);
     /// The same number for every voxel.
     fn short_splat(self, value: i16) -> Self::Short;
     /// The larger.
@@ -49,6 +58,10 @@ pub trait ShortLanes: Lanes {
     fn short_select(self, mask: Self::ShortMask, a: Self::Short, b: Self::Short) -> Self::Short;
     /// The number in 32 bits.
     fn long(self, x: Self::Short) -> Self::Long;
+    /// Numbers from memory, one per voxel.
+    fn long_load(self, stored: &[i32]) -> Self::Long;
+    /// Numbers into memory, one per voxel.
+    fn long_store(self, x: Self::Long, to: &mut [i32]);
     /// `sum + x`.
     fn long_add(self, sum: Self::Long, x: Self::Long) -> Self::Long;
     /// The number as a float, rounded from 2^24 on.
@@ -70,6 +83,10 @@ impl<S: Simd> ShortLanes for Wide<S> {
     #[inline(always)]
     fn short(self, stored: &[i16]) -> i16x16<S> {
         i16x16::from_slice(self.0, &stored[..16])
+    }
+    #[inline(always)]
+    fn short_store(self, x: i16x16<S>, to: &mut [i16]) {
+        x.store_slice(&mut to[..16]);
     }
     #[inline(always)]
     fn short_splat(self, value: i16) -> i16x16<S> {
@@ -96,6 +113,14 @@ impl<S: Simd> ShortLanes for Wide<S> {
         widen(x)
     }
     #[inline(always)]
+    fn long_load(self, stored: &[i32]) -> i32x16<S> {
+        i32x16::from_slice(self.0, &stored[..16])
+    }
+    #[inline(always)]
+    fn long_store(self, x: i32x16<S>, to: &mut [i32]) {
+        x.store_slice(&mut to[..16]);
+    }
+    #[inline(always)]
     fn long_add(self, sum: i32x16<S>, x: i32x16<S>) -> i32x16<S> {
         sum + x
     }
@@ -113,6 +138,11 @@ impl<L: ShortLanes> ShortLanes for Twice<L> {
     #[inline(always)]
     fn short(self, stored: &[i16]) -> Self::Short {
         Twin(self.0.short(stored), self.0.short(&stored[L::WIDTH..]))
+    }
+    #[inline(always)]
+    fn short_store(self, x: Self::Short, to: &mut [i16]) {
+        self.0.short_store(x.0, to);
+        self.0.short_store(x.1, &mut to[L::WIDTH..]);
     }
     #[inline(always)]
     fn short_splat(self, value: i16) -> Self::Short {
@@ -138,6 +168,15 @@ impl<L: ShortLanes> ShortLanes for Twice<L> {
     #[inline(always)]
     fn long(self, x: Self::Short) -> Self::Long {
         Twin(self.0.long(x.0), self.0.long(x.1))
+    }
+    #[inline(always)]
+    fn long_load(self, stored: &[i32]) -> Self::Long {
+        Twin(self.0.long_load(stored), self.0.long_load(&stored[L::WIDTH..]))
+    }
+    #[inline(always)]
+    fn long_store(self, x: Self::Long, to: &mut [i32]) {
+        self.0.long_store(x.0, to);
+        self.0.long_store(x.1, &mut to[L::WIDTH..]);
     }
     #[inline(always)]
     fn long_add(self, sum: Self::Long, x: Self::Long) -> Self::Long {

@@ -1,7 +1,7 @@
 //! One pass over 16-bit samples that finds what the text finds in differences from the first sample: the same numbers, to
 //! the bit, because all of them are whole and exact.
 
-use crate::kernel::short::{ShortCurve, ShortLanes};
+use crate::kernel::short::{ScanState, ShortCurve, ShortLanes};
 
 use super::tables::Tables;
 
@@ -30,109 +30,202 @@ pub(super) fn applies(t: &Tables) -> bool {
     t.even && t.slope_window <= 3 && t.n <= MOST_SEGMENTS
 }
 
+/// Frames before [`start`].
 #[inline(always)]
-pub(super) fn scan<L: ShortLanes>(t: &Tables, l: L, curve: ShortCurve<'_>, out: &mut [L::F]) {
-    match (t.needs_slope, t.slope_window) {
-        (false, _) => scan_windows::<L, 0, false>(t, l, curve, out),
-        (true, 3) if !t.needs_slope_window => scan_windows::<L, 2, false>(t, l, curve, out),
-        (true, 3) => scan_windows::<L, 2, true>(t, l, curve, out),
-        (true, _) => scan_windows::<L, 1, true>(t, l, curve, out),
-    }
-}
-
-/// `STEP` frames lie from a window's first to its last sample; 0 without windows, whose number is kept if `NUMBER`.
-#[inline(always)]
-fn scan_windows<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
-    t: &Tables,
-    l: L,
-    curve: ShortCurve<'_>,
-    out: &mut [L::F],
-) {
+pub(super) fn begin<L: ShortLanes>(t: &Tables, l: L, curve: ShortCurve<'_>, state: ScanState<'_>) {
     let falls = t.sign < 0.0;
-    let zero = l.short_splat(0);
     let first = height(l, curve, falls, 0);
-    let mut sum = l.long(zero);
+    let mut sum = l.long(l.short_splat(0));
     for i in t.first_segment..=t.b {
         sum = l.long_add(sum, l.long(height(l, curve, falls, i) - first));
     }
-    let mut frame = l.short_splat(t.b as i16);
-    let mut highest = height(l, curve, falls, t.b);
-    let lowest = l.short_splat(i16::MIN);
-    let (mut pair, mut previous) = (lowest, highest);
-    // The steepest window so far, and the one up to the highest sample so far; the first counts whatever the peak.
+    l.long_store(sum, state.sum);
+    let highest = height(l, curve, falls, t.b);
     let last_baseline = height(l, curve, falls, t.b - 1);
-    let mut before_previous = last_baseline;
-    let mut steepest =
-        if STEP > 0 && t.b - 1 + STEP < t.n { height(l, curve, falls, t.b - 1 + STEP) - last_baseline } else { lowest };
-    let mut window = zero;
-    let (mut slope, mut best) = (steepest, window);
-    // As many heights as 16 bits hold the sum of, each counted from the first sample; what overflows before that is taken
-    // off comes back.
-    let run = if u32::from(curve.range) * (RUN as u32) < 1 << 15 { RUN } else { 1 };
-    let firsts = times(l, first, run);
-    let mut start = t.b + 1;
-    while start < t.n {
-        let end = t.n.min(start + run);
-        let mut part = zero;
-        for (i, row) in (start..end).zip(curve.frame(start).chunks(curve.stride)) {
-            let here = upright(l, row, falls);
-            let higher = l.short_greater(here, highest);
-            highest = l.short_max(here, highest);
-            frame = l.short_select(higher, l.short_splat(i as i16), frame);
-            pair = l.short_max(pair, l.short_min(previous, here));
-            part = part + here;
-            if STEP > 0 {
-                let this = here - if STEP == 1 { previous } else { before_previous };
-                if NUMBER {
-                    let better = l.short_greater(this, steepest);
-                    window = l.short_select(better, l.short_splat((i - (t.b - 1) - STEP) as i16), window);
-                    best = l.short_select(higher, window, best);
-                }
-                steepest = l.short_max(this, steepest);
-                slope = l.short_select(higher, steepest, slope);
-                before_previous = previous;
-            }
-            previous = here;
-        }
-        let firsts = if end - start == run { firsts } else { times(l, first, end - start) };
-        sum = l.long_add(sum, l.long(part - firsts));
-        start = end;
+    // The first window counts whatever the peak.
+    let step = step(t);
+    let lowest = l.short_splat(i16::MIN);
+    let steepest =
+        if step > 0 && t.b - 1 + step < t.n { height(l, curve, falls, t.b - 1 + step) - last_baseline } else { lowest };
+    let kept = Kept::<L> {
+        frame: l.short_splat(t.b as i16),
+        highest,
+        pair: lowest,
+        previous: highest,
+        before_previous: last_baseline,
+        steepest,
+        slope: steepest,
+        window: l.short_splat(0),
+        best: l.short_splat(0),
+    };
+    kept.store::<2, true>(l, state.short);
+    for i in t.b + 1..start(t) {
+        let state = ScanState { short: &mut *state.short, sum: &mut *state.sum };
+        frames(t, l, i, [l.short(curve.frame(i))], l.short(curve.frame(0)), state);
     }
-    let origin = float(l, first);
-    out[found::FRAME] = float(l, frame);
-    out[found::HIGHEST] = float(l, highest) - origin;
-    out[found::PAIR] = float(l, pair) - origin;
-    out[found::SLOPE] = float(l, slope);
-    out[found::WINDOW] = float(l, best);
+}
+
+/// The frame that follows those of the baseline and of the first window.
+pub(super) fn start(t: &Tables) -> usize {
+    t.n.min(t.b + step(t).max(1))
+}
+
+/// Frames from `frame` on.
+#[inline(always)]
+pub(super) fn frames<L: ShortLanes, const N: usize>(
+    t: &Tables,
+    l: L,
+    frame: usize,
+    samples: [L::Short; N],
+    first: L::Short,
+    state: ScanState<'_>,
+) {
+    match (step(t), t.needs_slope_window) {
+        (0, _) => frames_of::<L, N, 0, false>(t, l, frame, samples, first, state),
+        (2, false) => frames_of::<L, N, 2, false>(t, l, frame, samples, first, state),
+        (2, true) => frames_of::<L, N, 2, true>(t, l, frame, samples, first, state),
+        _ => frames_of::<L, N, 1, true>(t, l, frame, samples, first, state),
+    }
+}
+
+/// Frames from a window's first to its last sample; 0 without windows.
+fn step(t: &Tables) -> usize {
+    match (t.needs_slope, t.slope_window) {
+        (false, _) => 0,
+        (true, 3) => 2,
+        (true, _) => 1,
+    }
+}
+
+/// The same with windows of `STEP` more frames than one, whose number is kept if `NUMBER`.
+#[inline(always)]
+fn frames_of<L: ShortLanes, const N: usize, const STEP: usize, const NUMBER: bool>(
+    t: &Tables,
+    l: L,
+    frame: usize,
+    samples: [L::Short; N],
+    first: L::Short,
+    state: ScanState<'_>,
+) {
+    let falls = t.sign < 0.0;
+    let mut k = Kept::<L>::load::<STEP, NUMBER>(l, state.short);
+    // Each height counts from the first sample; what overflows before that is taken off comes back.
+    let first = upright(l, first, falls);
+    let mut part = l.short_splat(0);
+    for _ in 0..N {
+        part = part - first;
+    }
+    for (j, sample) in samples.into_iter().enumerate() {
+        let i = frame + j;
+        let here = upright(l, sample, falls);
+        let higher = l.short_greater(here, k.highest);
+        k.highest = l.short_max(here, k.highest);
+        k.frame = l.short_select(higher, l.short_splat(i as i16), k.frame);
+        k.pair = l.short_max(k.pair, l.short_min(k.previous, here));
+        part = part + here;
+        if STEP > 0 {
+            let this = here - if STEP == 1 { k.previous } else { k.before_previous };
+            if NUMBER {
+                let better = l.short_greater(this, k.steepest);
+                k.window = l.short_select(better, l.short_splat((i - (t.b - 1) - STEP) as i16), k.window);
+                k.best = l.short_select(higher, k.window, k.best);
+            }
+            k.steepest = l.short_max(this, k.steepest);
+            k.slope = l.short_select(higher, k.steepest, k.slope);
+            k.before_previous = k.previous;
+        }
+        k.previous = here;
+    }
+    k.store::<STEP, NUMBER>(l, state.short);
+    l.long_store(l.long_add(l.long_load(state.sum), l.long(part)), state.sum);
+}
+
+/// What was found in all frames.
+#[inline(always)]
+pub(super) fn end<L: ShortLanes>(t: &Tables, l: L, curve: ShortCurve<'_>, state: ScanState<'_>, out: &mut [L::F]) {
+    let falls = t.sign < 0.0;
+    let k = Kept::<L>::load::<2, true>(l, state.short);
+    let origin = float(l, height(l, curve, falls, 0));
+    out[found::FRAME] = float(l, k.frame);
+    out[found::HIGHEST] = float(l, k.highest) - origin;
+    out[found::PAIR] = float(l, k.pair) - origin;
+    out[found::SLOPE] = float(l, k.slope);
+    out[found::WINDOW] = float(l, k.best);
     // Every sample belongs to two segments, the first and the last to one.
-    let ends = float(l, height(l, curve, falls, t.first_segment)) + float(l, previous);
-    let all = l.number(sum);
+    let ends = float(l, height(l, curve, falls, t.first_segment)) + float(l, k.previous);
+    let all = l.number(l.long_load(state.sum));
     out[found::PAIR_SUM] = all + all - (ends - (origin + origin));
 }
 
-/// Heights that are summed up in 16 bits where samples differ little enough.
-const RUN: usize = 8;
+/// Numbers that are kept.
+pub(super) const KEPT: usize = 9;
 
-/// So many times a number, of which only the lower 16 bits count.
-#[inline(always)]
-fn times<L: ShortLanes>(l: L, x: L::Short, count: usize) -> L::Short {
-    let mut sum = l.short_splat(0);
-    for _ in 0..count {
-        sum = sum + x;
+/// What is kept of some voxels from frame to frame, as heights.
+struct Kept<L: ShortLanes> {
+    /// The highest sample and its frame.
+    frame: L::Short,
+    highest: L::Short,
+    /// The largest lower one of two consecutive heights.
+    pair: L::Short,
+    /// The last two heights.
+    previous: L::Short,
+    before_previous: L::Short,
+    /// The steepest window so far, and the one up to the highest sample so far; their numbers.
+    steepest: L::Short,
+    slope: L::Short,
+    window: L::Short,
+    best: L::Short,
+}
+
+impl<L: ShortLanes> Kept<L> {
+    /// What frames are looked at with: windows only where there are some, their numbers only where they are asked for.
+    #[inline(always)]
+    fn load<const STEP: usize, const NUMBER: bool>(l: L, memory: &[i16]) -> Self {
+        let zero = l.short_splat(0);
+        let at = |place: usize| l.short(&memory[place * L::WIDTH..]);
+        let of_windows = |place: usize| if STEP > 0 { at(place) } else { zero };
+        let of_numbers = |place: usize| if NUMBER { at(place) } else { zero };
+        Self {
+            frame: at(0),
+            highest: at(1),
+            pair: at(2),
+            previous: at(3),
+            before_previous: of_windows(4),
+            steepest: of_windows(5),
+            slope: of_windows(6),
+            window: of_numbers(7),
+            best: of_numbers(8),
+        }
     }
-    sum
+
+    #[inline(always)]
+    fn store<const STEP: usize, const NUMBER: bool>(self, l: L, memory: &mut [i16]) {
+        let mut put = |place: usize, x: L::Short| l.short_store(x, &mut memory[place * L::WIDTH..]);
+        put(0, self.frame);
+        put(1, self.highest);
+        put(2, self.pair);
+        put(3, self.previous);
+        if STEP > 0 {
+            put(4, self.before_previous);
+            put(5, self.steepest);
+            put(6, self.slope);
+        }
+        if NUMBER {
+            put(7, self.window);
+            put(8, self.best);
+        }
+    }
 }
 
 /// The sample of a frame, upright.
 #[inline(always)]
 fn height<L: ShortLanes>(l: L, curve: ShortCurve<'_>, falls: bool, frame: usize) -> L::Short {
-    upright(l, curve.frame(frame), falls)
+    upright(l, l.short(curve.frame(frame)), falls)
 }
 
 /// A sample, upright: turned over bit by bit, samples fall where they rose, by as much.
 #[inline(always)]
-fn upright<L: ShortLanes>(l: L, stored: &[i16], falls: bool) -> L::Short {
-    let sample = l.short(stored);
+fn upright<L: ShortLanes>(l: L, sample: L::Short, falls: bool) -> L::Short {
     if falls { l.short_splat(-1) - sample } else { sample }
 }
 
