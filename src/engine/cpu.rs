@@ -5,6 +5,9 @@
 //! kernel. Samples of 8 and 16 bits are copied as such, others as differences from the first sample. Rows are as long as the
 //! cache allows: memory is read ahead along a row, and anew at the beginning of each.
 
+#[cfg(feature = "gpu")]
+mod estimate;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -12,11 +15,13 @@ use fearless_simd::{Level, Select as _, Simd, SimdBase as _, dispatch, f32x16};
 use rayon::prelude::*;
 
 use super::RunOptions;
-use super::raw_rows::{RawRows, outside_words, overwrite_outside};
+use super::raw_rows::{RawRows, outside_words, overwrite_outside, read_stage, wanted};
 use crate::error::Result;
 use crate::kernel::{LARGEST_DIFFERENCE, Runnable, Samples, ShortRows, Tile};
 use crate::maps::StageTime;
-use crate::series::{Mask, Series, Voxels};
+use crate::series::{Mask, Series};
+use crate::stored::Window;
+use crate::voxels::Voxels;
 
 /// Voxels that a thread takes at once: rows of four pages in 16 bits. Those of two pages are read at half the speed.
 const TASK: usize = 1 << 13;
@@ -53,31 +58,58 @@ fn run_at(
     for row in &mut rows {
         row.resize(count, 0);
     }
-    let short = series.voxels().sample_bytes() <= 2;
+    let short = series.sample_type().bytes() <= 2;
     let tile = tile_voxels(series.frames() * if short { 2 } else { 4 });
     let outside_words = outside_words(kernel.outputs());
     let done = AtomicUsize::new(0);
-    let mut tasks: Vec<Vec<&mut [u32]>> = (0..count.div_ceil(TASK)).map(|_| Vec::with_capacity(row_count)).collect();
-    for row in &mut rows {
-        for (task, chunk) in tasks.iter_mut().zip(row.chunks_mut(TASK)) {
-            task.push(chunk);
+    let mut begun = 0;
+    let waited = series.for_each_window(0..series.frames(), wanted(options.mask), |window| {
+        // Nobody looks inside the mask between windows.
+        blank(&mut rows, begun..window.range.start, &outside_words);
+        begun = window.range.end;
+        let voxels = window.range.len();
+        let mut tasks: Vec<Vec<&mut [u32]>> =
+            (0..voxels.div_ceil(TASK)).map(|_| Vec::with_capacity(row_count)).collect();
+        for row in &mut rows {
+            for (task, chunk) in tasks.iter_mut().zip(row[window.range.clone()].chunks_mut(TASK)) {
+                task.push(chunk);
+            }
         }
+        tasks.into_par_iter().enumerate().try_for_each_init(
+            || Workspace::new(series.frames(), tile, short, kernel),
+            |workspace, (index, mut rows)| {
+                options.cancel.check()?;
+                let mask = options.mask.map(Mask::flat);
+                let start = window.range.start + index * TASK;
+                let task = Task { window, frames: series.frames(), mask, outside_words: &outside_words, start };
+                run_task(level, kernel, &task, workspace, &mut rows);
+                let voxels = rows[0].len();
+                options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
+                Ok(())
+            },
+        )
+    })?;
+    blank(&mut rows, begun..count, &outside_words);
+    let bytes = series.sample_bytes() + (row_count * count * 4) as u64;
+    let seconds = start.elapsed().as_secs_f64() - waited;
+    let mut stages = read_stage(series, waited);
+    stages.push(StageTime { stage: "cpu: kernel".into(), seconds, bytes });
+    Ok(RawRows { rows, stages, ran: None })
+}
+
+/// Voxels outside the mask that were not even read.
+fn blank(rows: &mut [Vec<u32>], voxels: std::ops::Range<usize>, outside_words: &[u32]) {
+    if !voxels.is_empty() {
+        rows.iter_mut().zip(outside_words).for_each(|(row, word)| row[voxels.clone()].fill(*word));
     }
-    tasks.into_par_iter().enumerate().try_for_each_init(
-        || Workspace::new(series.frames(), tile, short, kernel),
-        |workspace, (index, mut rows)| {
-            options.cancel.check()?;
-            let mask = options.mask.map(Mask::flat);
-            let task = Task { series, mask, outside_words: &outside_words, start: index * TASK };
-            run_task(level, kernel, &task, workspace, &mut rows);
-            let voxels = rows[0].len();
-            options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
-            Ok(())
-        },
-    )?;
-    let bytes = (series.voxels().len() * series.voxels().sample_bytes() + row_count * count * 4) as u64;
-    let stages = vec![StageTime { stage: "cpu: kernel".into(), seconds: start.elapsed().as_secs_f64(), bytes }];
-    Ok(RawRows { rows, stages })
+}
+
+#[cfg(feature = "gpu")]
+pub(super) use estimate::estimate;
+
+/// What the CPU engine calls itself.
+pub(super) fn device_name() -> String {
+    format!("CPU, {} threads, {}", rayon::current_num_threads(), level_name())
 }
 
 /// What this machine's vector instructions are called.
@@ -105,7 +137,8 @@ fn tile_voxels(voxel_bytes: usize) -> usize {
 }
 
 struct Task<'a> {
-    series: &'a Series,
+    window: &'a Window<'a>,
+    frames: usize,
     mask: Option<&'a [u32]>,
     outside_words: &'a [u32],
     start: usize,
@@ -169,7 +202,7 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
             }
             continue;
         }
-        load_tile(level, kernel, task.series, first_voxel, length, workspace);
+        load_tile(level, kernel, task, first_voxel, length, workspace);
         for (layer, values) in kernel.extra().iter().enumerate() {
             workspace.extra[layer * stride..][..length].copy_from_slice(&values[first_voxel..][..length]);
         }
@@ -209,16 +242,17 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
 fn load_tile(
     level: Level,
     kernel: &dyn Runnable,
-    series: &Series,
-    start: usize,
+    task: &Task<'_>,
+    first_voxel: usize,
     length: usize,
     workspace: &mut Workspace,
 ) {
     workspace.scanned = false;
-    let (samples, shift): (&[i16], i16) = match series.voxels() {
+    let start = first_voxel - task.window.range.start;
+    let (samples, shift): (&[i16], i16) = match task.window.voxels {
         Voxels::I16(v) => (v, 0),
         Voxels::U16(v) => (bytemuck::cast_slice(v), i16::MIN),
-        _ => return dispatch!(level, simd => load_others(simd, series, start, length, workspace)),
+        _ => return dispatch!(level, simd => load_others(simd, task, first_voxel, length, workspace)),
     };
     for (to, from) in workspace.first.iter_mut().zip(&samples[start..start + length]) {
         // As it is stored: an unsigned one is that of the shifted bits, shifted back.
@@ -228,8 +262,8 @@ fn load_tile(
         level,
         samples,
         shift,
-        count: series.voxel_count(),
-        frames: series.frames(),
+        count: task.window.range.len(),
+        frames: task.frames,
         start,
         length,
         tile: &mut workspace.short,
@@ -242,9 +276,9 @@ fn load_tile(
 /// Samples of 8 bits are copied as such, others as differences from the first; the lanes after the tile's end repeat nothing
 /// and are never read back.
 #[inline(always)]
-fn load_others<S: Simd>(simd: S, series: &Series, start: usize, length: usize, workspace: &mut Workspace) {
-    let count = series.voxel_count();
-    let frames = series.frames();
+fn load_others<S: Simd>(simd: S, task: &Task<'_>, start: usize, length: usize, workspace: &mut Workspace) {
+    let Task { window, frames, .. } = *task;
+    let start = start - window.range.start;
     let stride = workspace.stride;
     macro_rules! load {
         ($samples:expr, $difference:expr) => {{
@@ -253,7 +287,7 @@ fn load_others<S: Simd>(simd: S, series: &Series, start: usize, length: usize, w
                 *to = *from as f32;
             }
             for t in 0..frames {
-                let row = &$samples[t * count + start..][..length];
+                let row = &$samples[window.row(t) + start..][..length];
                 let to = &mut workspace.differences[t * stride..][..length];
                 for i in 0..length {
                     to[i] = $difference(row[i], first[i]);
@@ -267,7 +301,7 @@ fn load_others<S: Simd>(simd: S, series: &Series, start: usize, length: usize, w
                 *to = f32::from(*from);
             }
             for t in 0..frames {
-                let row = &$samples[t * count + start..][..length];
+                let row = &$samples[window.row(t) + start..][..length];
                 let to = &mut workspace.short[t * stride..][..length];
                 for i in 0..length {
                     to[i] = i16::from(row[i]);
@@ -286,7 +320,7 @@ fn load_others<S: Simd>(simd: S, series: &Series, start: usize, length: usize, w
             }
             let limit = LARGEST_DIFFERENCE as f32;
             for t in 0..frames {
-                let row = &$samples[t * count + start..][..length];
+                let row = &$samples[window.row(t) + start..][..length];
                 let to = &mut workspace.differences[t * stride..][..length];
                 for (((to, finite), from), first) in to.iter_mut().zip(&mut *finite).zip(row).zip(first) {
                     let difference: f32 = $difference(*from, *first);
@@ -299,7 +333,7 @@ fn load_others<S: Simd>(simd: S, series: &Series, start: usize, length: usize, w
             }
         }};
     }
-    match series.voxels() {
+    match window.voxels {
         Voxels::U8(v) => load_bytes!(v),
         Voxels::I8(v) => load_bytes!(v),
         Voxels::U16(_) | Voxels::I16(_) => unreachable!("samples of 16 bits are loaded by the kernel"),
@@ -308,7 +342,7 @@ fn load_others<S: Simd>(simd: S, series: &Series, start: usize, length: usize, w
         Voxels::U64(v) => load_checked!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f32),
         Voxels::I64(v) => load_checked!(v, |x: i64, first: i64| (i128::from(x) - i128::from(first)) as f32),
         Voxels::F32(v) => {
-            let finite = load_floats(simd, v, [count, start, length], workspace);
+            let finite = load_floats(simd, v, [frames, window.range.len(), start, length], workspace);
             if !finite {
                 neutralise(frames, length, workspace);
             }
@@ -325,7 +359,7 @@ const ROWS: usize = 4;
 fn load_floats<S: Simd>(
     simd: S,
     samples: &[f32],
-    [count, start, length]: [usize; 3],
+    [frames, count, start, length]: [usize; 4],
     workspace: &mut Workspace,
 ) -> bool {
     let first = &samples[start..][..length];
@@ -334,7 +368,6 @@ fn load_floats<S: Simd>(
     for (finite, first) in finite.iter_mut().zip(first) {
         *finite = f32::from(u8::from(first.is_finite()));
     }
-    let frames = samples.len() / count;
     let mut t = 0;
     while t < frames {
         let rows = if t + ROWS <= frames { ROWS } else { 1 };
