@@ -12,8 +12,6 @@ use crate::voxels::{SampleType, Voxels, swap_samples};
 
 /// Windows begin and hold a multiple of this many voxels, so that sums over blocks are the same wherever samples lie.
 pub(crate) const WINDOW_GRANULE: usize = 1 << 14;
-/// Memory for the two windows of which one is read while the other is worked on.
-pub(crate) const WINDOW_BYTES: u64 = 128 << 20;
 
 /// A stretch of voxels with their samples in memory, frame by frame.
 #[derive(Debug, Clone)]

@@ -128,7 +128,6 @@ fn zeros<T: Zeroable>(samples: usize) -> Option<Vec<T>> {
 }
 
 /// Turns every sample of so many bytes around.
-#[cfg_attr(not(feature = "nifti"), expect(dead_code, reason = "only files are stored in another byte order"))]
 pub(crate) fn swap_samples(bytes: &mut [u8], sample_bytes: usize) {
     fn swap<const N: usize>(bytes: &mut [u8]) {
         bytes.as_chunks_mut::<N>().0.iter_mut().for_each(|sample| sample.reverse());

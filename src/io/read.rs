@@ -15,7 +15,7 @@ use super::memory::Scratch;
 use super::names;
 use super::options::Storage;
 use crate::error::{Error, Result};
-use crate::stored::{Place, Stored, WINDOW_BYTES};
+use crate::stored::{Place, Stored};
 use crate::voxels::{Voxels, swap_samples};
 
 /// Bytes of a file that are read, on all threads, between two looks at whether to go on.
@@ -25,6 +25,8 @@ const INFLATED_BYTES: usize = 4 << 20;
 const CHUNKS_AHEAD: usize = 8;
 /// Bytes of a page of memory, on systems with small ones.
 const PAGE_BYTES: usize = 1 << 12;
+/// Memory for the two windows of a series in a file, of which one is read while the other is worked on.
+const WINDOW_BYTES: u64 = 128 << 20;
 /// Bytes that one thread turns around at once.
 const SWAP_BYTES: usize = 1 << 20;
 
