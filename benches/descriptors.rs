@@ -30,7 +30,7 @@ fn descriptors(criterion: &mut Criterion) {
     group.sample_size(10);
     for shape in SHAPES {
         let series = series(shape);
-        let Voxels::I16(samples) = series.voxels() else { panic!("phantoms are 16-bit") };
+        let Ok(Voxels::I16(samples)) = series.voxels() else { panic!("phantoms are 16-bit") };
         let size = shape.map(|n| n.to_string()).join("x");
         group.throughput(Throughput::Bytes(2 * samples.len() as u64));
         let mut copy = samples.clone();

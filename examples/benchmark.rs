@@ -2,6 +2,10 @@
 //!
 //! `cargo run --release --example benchmark`; the binary alone works on a machine without cargo.
 
+#[path = "support/floors.rs"]
+mod floors;
+#[path = "support/jobs.rs"]
+mod jobs;
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -9,10 +13,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use perfuse::io::{Overwrite, ReadOptions, SaveOptions};
+use perfuse::io::Overwrite;
 use perfuse::kernels::descriptors::{Baseline, MapSelection};
 use perfuse::phantom::{Noise, Phantom};
-use perfuse::{Descriptors, Engine, Error, Maps, Result, RunOptions, Series};
+use perfuse::{Descriptors, Engine, Error, Maps, Result, RunOptions, Series, TimeAxis};
 use serde_json::{Value, json};
 use support::arguments::{Numbers, Times};
 use support::bandwidth::{self, Bandwidth};
@@ -24,9 +28,15 @@ Examples:
   benchmark dce.nii.gz --device gpu --json result.json
       Your own series, on the CPU engine and on a GPU, also as JSON.
   benchmark --size 64,64,16,40 --runs 20
+  benchmark --record benches/record
+      Also as JSON, in a file named by the day and the processor.
+  benchmark --sweep 1e9
+      Seconds per sample from 10^7 samples to 10^9, in memory.
 
 `cold` is the first run, `warm` the median of the others, which write into the memory of the run before. GB/s are 10^9
-bytes per second: of samples in memory for the file, of samples and maps (read plus written) for the maps.";
+bytes per second: of samples in memory for the file, of samples and maps (read plus written) for the maps. A job is the
+fastest of its runs, from opening the file to maps on the disk. A floor is what other software takes for that alone:
+reading into warm memory, inflating, deflating on all cores, writing to the disk, or a copy of as many bytes.";
 
 /// End-to-end times and bandwidths of the semi-quantitative maps.
 #[derive(Debug, Parser)]
@@ -55,6 +65,12 @@ struct Arguments {
     /// Also write the results as JSON, e.g. --json result.json
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also write the results as JSON into this folder, named by the day and the processor, e.g. --record benches/record
+    #[arg(long, value_name = "DIR", conflicts_with = "json")]
+    record: Option<PathBuf>,
+    /// Instead: seconds per sample from 10^7 samples up to so many, e.g. --sweep 1e9
+    #[arg(long, value_name = "SAMPLES", conflicts_with = "series")]
+    sweep: Option<f64>,
     /// Replace an earlier JSON file
     #[arg(long)]
     force: bool,
@@ -72,7 +88,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    if let Some(json) = &arguments.json {
+    if let Some(most) = arguments.sweep {
+        return sweep(most, arguments);
+    }
+    let json = arguments.json.clone().or(arguments.record.as_ref().map(|folder| folder.join(record_name())));
+    if let Some(json) = &json {
         support::refuse_existing(json, arguments.force)?;
     }
     let mut engines = vec![match arguments.threads {
@@ -93,26 +113,20 @@ fn run(arguments: &Arguments) -> Result<()> {
         Some(path) => path.clone(),
         None => generate(arguments.size.0, scratch.path())?,
     };
-    let mut options = ReadOptions::new();
-    if let Some(spacing) = arguments.times.dt {
-        options = options.frame_spacing_s(spacing);
-    }
-    if let Some(file) = &arguments.times.times {
-        options = options.times_file(file);
+    let options = arguments.times.options();
+
+    // The whole jobs first, with nothing else in memory.
+    let mut jobs = Vec::new();
+    for engine in &engines {
+        let baseline = arguments.baseline.as_ref();
+        jobs.push(jobs::measure(&path, &options, scratch.path(), engine, baseline, arguments.runs)?);
     }
 
-    // The whole job first, with nothing else in memory.
-    let mut job = Vec::new();
-    for (index, engine) in engines.iter().enumerate() {
-        let out = scratch.path().join(format!("maps{index}"));
-        job.push(whole_job(&path, &options, &out, engine, arguments.baseline.clone())?);
-    }
-
-    let (series, inflating) = read_apart(&path, options)?;
-    let bandwidth = bandwidth::measure(series.voxels(), series.frames(), arguments.runs);
+    let series = Series::open_with(&path, &options)?.in_memory()?;
+    let bandwidth = bandwidth::measure(series.voxels()?, series.frames(), arguments.runs);
     let [x, y, z, t] = series.shape();
     let (name, sample_type) =
-        (arguments.series.as_ref().map_or("generated".into(), |_| series.name()), series.voxels().type_name());
+        (arguments.series.as_ref().map_or("generated".into(), |_| series.name()), series.sample_type().name());
     let mut text = format!(
         "series     {name}: {x} x {y} x {z} voxels, {t} frames, {sample_type}, {:.1} MB in memory\n\
          memory     copy {:.1} GB/s (one thread {:.1}), read plus written; read {:.1} GB/s in slab order; two threads\n",
@@ -121,11 +135,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         bandwidth.copy_one_thread / 1e9,
         bandwidth.slab_read / 1e9,
     );
-    text += &inflating.text;
     let mut devices = Vec::new();
-    for (engine, job) in engines.iter().zip(job) {
-        text += &format!("\n{}: {}\n{}", engine.name(), engine.device(), job.text);
+    for (engine, jobs) in engines.iter().zip(jobs) {
+        text += &format!("\n{}: {}\n", engine.name(), engine.device());
         let copy = device_copy(engine);
+        jobs.iter().for_each(|job| text += &job.text(&bandwidth, copy));
         if let Some(copy) = copy {
             text += &format!("device memory: copy {:.1} GB/s, read plus written\n", copy / 1e9);
         }
@@ -133,11 +147,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         text += &table;
         devices.push(json!({
             "engine": engine.name(), "device": engine.device(), "device_copy_bytes_per_s": copy,
-            "whole_job": job.json, "runs": rows,
+            "jobs": jobs.iter().map(|job| job.json(&bandwidth, copy)).collect::<Vec<_>>(), "runs": rows,
         }));
     }
     support::print(&text);
-    if let Some(file) = &arguments.json {
+    if let Some(file) = &json {
         let all = json!({
             "software": {"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")},
             "optimised": !cfg!(debug_assertions),
@@ -146,7 +160,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 "copy_bytes_per_s": bandwidth.copy, "copy_one_thread_bytes_per_s": bandwidth.copy_one_thread,
                 "slab_read_bytes_per_s": bandwidth.slab_read, "threads": 2,
             },
-            "file": inflating.json,
+            "best_compressor": floors::COMPRESSOR,
             "devices": devices,
         });
         support::write_file(file, format!("{all:#}\n"))?;
@@ -163,7 +177,7 @@ fn generate([x, y, z, t]: [usize; 4], folder: &Path) -> Result<PathBuf> {
 }
 
 fn sample_bytes(series: &Series) -> f64 {
-    (series.voxels().len() * series.voxels().sample_bytes()) as f64
+    series.sample_bytes() as f64
 }
 
 fn kernel(series: &Series, baseline: Option<Baseline>, ids: &[&str]) -> Descriptors {
@@ -172,89 +186,70 @@ fn kernel(series: &Series, baseline: Option<Baseline>, ids: &[&str]) -> Descript
     Descriptors::new().baseline(baseline.unwrap_or_else(first)).maps(maps)
 }
 
-/// A piece of the report in both forms.
-struct Part {
-    text: String,
-    json: Value,
-}
-
-/// Reads, computes all maps, writes: the main job, once, from a cold start of the engine.
-fn whole_job(
-    path: &Path,
-    options: &ReadOptions,
-    out: &Path,
-    engine: &Engine,
-    baseline: Option<Baseline>,
-) -> Result<Part> {
-    bandwidth::forget_peak_memory();
-    let before = bandwidth::memory().map(|[now, _]| now);
-    let start = Instant::now();
-    let (series, read) = Series::open_with_report(path, options)?;
-    let kernel = kernel(&series, baseline, &[]);
-    let maps = engine.run(&kernel, &series)?;
-    let written = maps.save_with(out, &SaveOptions::new())?;
-    let seconds = start.elapsed().as_secs_f64();
-    let peak = bandwidth::memory().map(|[_, peak]| peak);
-    let name = if read.compressed { "read and inflate" } else { "read" };
-    let mut stages = vec![(name, read.read_inflate_seconds, read.data_bytes)];
-    stages.extend(maps.record().stages.iter().map(|stage| (stage.stage.as_str(), stage.seconds, stage.bytes)));
-    stages.push(("write", written.seconds, written.bytes));
-    stages.push(("whole job", seconds, 0));
-    let mut text = format!("{:<28} {:>10} {:>10} {:>8}\n", "whole job, cold, all maps", "seconds", "MB", "GB/s");
-    for (stage, seconds, bytes) in &stages {
-        let rate = if *bytes > 0 {
-            format!("{:>10.1} {:>8.2}", *bytes as f64 / 1e6, *bytes as f64 / seconds / 1e9)
-        } else {
-            String::new()
-        };
-        text += &format!("  {stage:<26} {seconds:>10.4} {rate}\n");
-    }
-    let needed = sample_bytes(&series) as u64 + map_bytes(&maps);
-    if let (Some(before), Some(peak)) = (before, peak) {
-        let mb = |bytes: u64| bytes as f64 / 1e6;
-        let (before, needed) = (mb(before), mb(needed));
+/// Seconds per sample over three decades: the same cost at every size means that nothing grows faster than the work.
+fn sweep(most: f64, arguments: &Arguments) -> Result<()> {
+    let engine = Engine::cpu();
+    let mut text =
+        format!("{}\n{:>14} {:>9} {:>9} {:>13}\n", engine.device(), "samples", "MB", "seconds", "ns per sample");
+    for exponent in 0.. {
+        let wanted = 1e7 * 10f64.powf(f64::from(exponent) / 2.0);
+        if wanted > most * 1.01 {
+            break;
+        }
+        let (frames, plane) = (60, 256 * 256);
+        let slices = ((wanted / (frames * plane) as f64).round() as usize).max(1);
+        let samples: Vec<i16> = (0..plane * slices * frames)
+            .map(|i| {
+                let (voxel, frame) = (i % (plane * slices), i / (plane * slices));
+                let noise = (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as i16;
+                let rise = frame.saturating_sub(8).min(20) * (voxel % 31);
+                300 + rise as i16 + noise
+            })
+            .collect();
+        let times = TimeAxis::uniform(4.0, frames)?;
+        let series = Series::from_voxels(samples, [256, 256, slices, frames], times)?;
+        let kernel = kernel(&series, arguments.baseline.clone(), CASES[0].1);
+        let mut maps = engine.run(&kernel, &series)?;
+        let mut seconds = f64::INFINITY;
+        for _ in 0..arguments.runs.max(1) {
+            let start = Instant::now();
+            maps = engine.run_reusing(&kernel, &series, &RunOptions::new(), maps)?;
+            seconds = seconds.min(start.elapsed().as_secs_f64());
+        }
+        let count = (series.voxel_count() * frames) as f64;
         text += &format!(
-            "  {:<26} {:>10.1} MB, of which {before:.1} before; samples and maps: {needed:.1} MB\n",
-            "peak memory",
-            mb(peak)
+            "{count:>14.3e} {:>9.1} {seconds:>9.4} {:>13.4}\n",
+            series.sample_bytes() as f64 / 1e6,
+            seconds / count * 1e9
         );
     }
-    let stages: Vec<Value> = stages
-        .iter()
-        .map(|(stage, seconds, bytes)| json!({"stage": stage, "seconds": seconds, "bytes": bytes}))
-        .collect();
-    let json = json!({"stages": stages, "memory_before_bytes": before, "peak_memory_bytes": peak, "samples_and_maps_bytes": needed});
-    Ok(Part { text, json })
+    support::print(&text);
+    Ok(())
+}
+
+/// `2026-11-22-amd-epyc.json`: the day, in coordinated universal time, and the processor.
+fn record_name() -> String {
+    let days = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() / 86_400);
+    // Hinnant's civil_from_days, for days after 1970.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(std::env::consts::ARCH);
+    let plain: String = model.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { ' ' }).collect();
+    let model = plain.split_whitespace().take(4).collect::<Vec<_>>().join("-");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{year:04}-{month:02}-{day:02}-{model}-{cores}-cores.json")
 }
 
 /// Bytes of all maps and the status in memory.
 fn map_bytes(maps: &Maps) -> u64 {
     4 * (maps.status().len() * (maps.iter().count() + 1)) as u64
-}
-
-/// Reading the file's bytes and turning them into samples, each for itself.
-fn read_apart(path: &Path, options: ReadOptions) -> Result<(Series, Part)> {
-    let times = Series::open_with(path, &options)?.times()?.clone();
-    let start = Instant::now();
-    let read = std::fs::read(path).map_err(|source| Error::Io { action: "read", path: path.into(), source })?;
-    let reading = start.elapsed().as_secs_f64();
-    let start = Instant::now();
-    let opened = Series::from_nifti_bytes(path, &read, &ReadOptions::new().times(times));
-    let inflating = start.elapsed().as_secs_f64();
-    let Ok(series) = opened else {
-        // A pair of files: its bytes can't be had apart.
-        let json = json!({"bytes": read.len(), "read_seconds": reading});
-        return Ok((Series::open_with(path, &options)?, Part { text: String::new(), json }));
-    };
-    let (stored, inflated) = (read.len() as f64, sample_bytes(&series));
-    let text = format!(
-        "file       read {:.1} MB in {reading:.4} s ({:.2} GB/s), inflate to samples in {inflating:.4} s ({:.2} GB/s)\n",
-        stored / 1e6,
-        stored / reading / 1e9,
-        inflated / inflating / 1e9,
-    );
-    let json = json!({"bytes": stored, "read_seconds": reading, "inflate_seconds": inflating});
-    Ok((series, Part { text, json }))
 }
 
 /// Every case on one engine, cold and warm, as a table and as rows.

@@ -352,7 +352,7 @@ fn load(arguments: &Arguments, bars: Bars) -> Result<Case> {
     Ok(Case { series, lesion, base })
 }
 
-fn film<'a>(arguments: &Arguments, page: &FillingPage<'a>, bar: &Bar) -> Result<Film<'a>> {
+fn film(arguments: &Arguments, page: &FillingPage<'_>, bar: &Bar) -> Result<Film> {
     let pictures = &arguments.pictures;
     let tell = bar.teller();
     let mut cine = page

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use ndarray::{Array3, ShapeBuilder};
+use ndarray::Array3;
 use perfuse::input_function::Fluid;
 use perfuse::io::Overwrite;
 use perfuse::render::{Colormap, CurvePlot, Montage, Slices};
@@ -200,11 +200,7 @@ fn plot(found: &ResolvedInputFunction, series: &Series) -> Result<CurvePlot> {
 fn show(mask: &Mask, function: &InputFunction, series: &Series, path: &Path) -> Result<()> {
     let frame = series.times()?.seconds().partition_point(|time| *time < peak(function).0).min(series.frames() - 1);
     let [x, y, z] = series.spatial_shape();
-    let (count, scaling) = (series.voxel_count(), series.scaling());
-    let values = (0..count)
-        .map(|voxel| (scaling.slope * series.voxels().get_f64(frame * count + voxel) + scaling.intercept) as f32)
-        .collect();
-    let image = Array3::from_shape_vec((x, y, z).f(), values).expect("as many values as voxels");
+    let image = series.mean_of_frames(&[frame])?;
     let labels = mask.labels();
     let slices = (0..z).filter(|slice| (0..y).any(|j| (0..x).any(|i| labels[[i, j, *slice]] != 0))).take(20).collect();
     let time = series.times()?.seconds()[frame];

@@ -80,8 +80,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     let folder = arguments.out.join("pictures");
     support::refuse_existing(&arguments.out.join("run.json"), arguments.force)?;
     let kernel = arguments.analysis.kernel()?;
-    let engine = arguments.device.engine()?;
-    let input = Input::load(&arguments.source, &arguments.times, &arguments.region, bars)?;
+    let (engine, input) =
+        Input::load_beside(&arguments.device, &arguments.source, &arguments.times, &arguments.region, bars)?;
 
     let mut maps = {
         let bar = bars.counts("computing");

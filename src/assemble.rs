@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::maps::Maps;
-use crate::series::{Scaling, Series, Voxels};
+use crate::series::{Scaling, Series};
 use crate::time::{FrameReference, SampleAxis, TimeAxis};
+use crate::voxels::{SampleType, Voxels};
 
 impl Series {
     /// Puts images one behind the other, as samples without times ([`SampleAxis::Index`]): for T1 mapping, one image (or
@@ -28,10 +29,11 @@ impl Series {
             }
             first.geometry().check_matches(part.geometry(), &part.name(), &first.name())?;
         }
-        let alike = parts
-            .iter()
-            .all(|part| part.scaling() == first.scaling() && part.voxels().type_name() == first.voxels().type_name());
-        let (voxels, scaling) = if alike { (joined(parts), first.scaling()) } else { (scaled(parts), Scaling::NONE) };
+        let alike =
+            parts.iter().all(|part| part.scaling() == first.scaling() && part.sample_type() == first.sample_type());
+        let whole: Vec<Series> = parts.iter().map(Series::in_memory).collect::<Result<_>>()?;
+        let (voxels, scaling) =
+            if alike { (joined(&whole)?, first.scaling()) } else { (scaled(&whole)?, Scaling::NONE) };
         let frames = parts.iter().map(Series::frames).sum();
         let mut stack = Series::from_voxels(voxels, [shape[0], shape[1], shape[2], frames], SampleAxis::Index)?
             .with_scaling(scaling)?
@@ -86,14 +88,15 @@ impl Series {
 }
 
 /// Samples of one type, one part behind the other.
-fn joined(parts: &[Series]) -> Voxels {
+fn joined(parts: &[Series]) -> Result<Voxels> {
     macro_rules! join {
         ($($variant:ident)*) => {
-            match parts[0].voxels() {
+            match parts[0].voxels()? {
                 $(Voxels::$variant(_) => {
-                    let mut all = Vec::with_capacity(parts.iter().map(|part| part.voxels().len()).sum());
+                    let samples = parts.iter().map(|part| part.voxel_count() * part.frames()).sum();
+                    let mut all = Vec::with_capacity(samples);
                     for part in parts {
-                        if let Voxels::$variant(samples) = part.voxels() {
+                        if let Voxels::$variant(samples) = part.voxels()? {
                             all.extend_from_slice(samples);
                         }
                     }
@@ -102,21 +105,23 @@ fn joined(parts: &[Series]) -> Voxels {
             }
         };
     }
-    join!(U8 I8 U16 I16 U32 I32 U64 I64 F32 F64)
+    Ok(join!(U8 I8 U16 I16 U32 I32 U64 I64 F32 F64))
 }
 
 /// Scaled samples, one part behind the other.
-fn scaled(parts: &[Series]) -> Voxels {
-    let values = parts.iter().flat_map(|part| {
+fn scaled(parts: &[Series]) -> Result<Voxels> {
+    let mut values = Vec::with_capacity(parts.iter().map(|part| part.voxel_count() * part.frames()).sum());
+    for part in parts {
         let Scaling { slope, intercept } = part.scaling();
-        (0..part.voxels().len()).map(move |i| slope * part.voxels().get_f64(i) + intercept)
-    });
-    let narrow = |voxels: &Voxels| voxels.sample_bytes() <= 2 || matches!(voxels, Voxels::F32(_));
-    if parts.iter().all(|part| narrow(part.voxels())) {
-        Voxels::F32(values.map(|value| value as f32).collect())
-    } else {
-        Voxels::F64(values.collect())
+        let voxels = part.voxels()?;
+        values.extend((0..voxels.len()).map(|i| slope * voxels.get_f64(i) + intercept));
     }
+    let narrow = |part: &Series| part.sample_type().bytes() <= 2 || part.sample_type() == SampleType::F32;
+    Ok(if parts.iter().all(narrow) {
+        Voxels::F32(values.iter().map(|value| *value as f32).collect())
+    } else {
+        Voxels::F64(values)
+    })
 }
 
 #[cfg(test)]
@@ -135,13 +140,13 @@ mod tests {
         let b = image(vec![3i16, 4], [2, 1, 1]).with_source("b.nii");
         let c = image(vec![5u8, 6], [2, 1, 1]).with_scaling(scaling).unwrap();
         let stack = Series::stack(&[a.clone(), b.clone()]).unwrap();
-        assert!(matches!(stack.voxels(), Voxels::I16(v) if *v == [1, 2, 3, 4]), "{stack:?}");
+        assert!(matches!(stack.voxels(), Ok(Voxels::I16(v)) if *v == [1, 2, 3, 4]), "{stack:?}");
         assert_eq!((stack.shape(), stack.further_sources()), ([2, 1, 1, 2], &[PathBuf::from("b.nii")][..]));
         assert!(stack.times().unwrap_err().to_string().contains("a.nii: no usable time axis: 2 samples"));
         let stack = Series::stack(&[a.clone(), c]).unwrap();
-        assert!(matches!(stack.voxels(), Voxels::F32(v) if *v == [1.0, 2.0, 3.5, 4.0]), "{stack:?}");
+        assert!(matches!(stack.voxels(), Ok(Voxels::F32(v)) if *v == [1.0, 2.0, 3.5, 4.0]), "{stack:?}");
         let stack = Series::stack(&[a.clone(), image(vec![1u32 << 31, 0], [2, 1, 1])]).unwrap();
-        assert!(matches!(stack.voxels(), Voxels::F64(_)));
+        assert!(matches!(stack.voxels(), Ok(Voxels::F64(_))));
 
         let other = Series::stack(&[a.clone(), image(vec![1i16, 2], [1, 2, 1])]).unwrap_err().to_string();
         assert!(other.contains("[1, 2, 1]") && other.contains("[2, 1, 1]") && other.contains("a.nii"), "{other}");

@@ -101,8 +101,10 @@ pub mod report;
 mod series;
 mod special;
 pub mod status;
+mod stored;
 mod time;
 mod units;
+mod voxels;
 
 pub use engine::{Cancel, Engine, NonFinite, RunOptions, Verification};
 pub use error::{Error, Result};
@@ -112,9 +114,10 @@ pub use kernels::descriptors::Descriptors;
 pub use kernels::fit::PharmacokineticFit;
 pub use maps::{Map, MapData, Maps, RunRecord, SettingValue, StageTime};
 pub use quantity::{Quantity, SignalKind, Unit};
-pub use series::{Mask, Sample, Scaling, Series, VoxelMap, Voxels};
+pub use series::{Mask, Scaling, Series, VoxelMap};
 pub use time::{FrameReference, SampleAxis, TimeAxis};
 pub use units::{FlipAngle, Seconds};
+pub use voxels::{Sample, SampleType, Voxels};
 
 // The samples of the README are tests, too.
 #[cfg(all(doctest, feature = "nifti"))]

@@ -10,12 +10,17 @@ use std::time::Instant;
 use fearless_simd::{Level, dispatch};
 use rayon::prelude::*;
 
+use crate::engine::wanted;
+use crate::error::{Error, Result};
 use crate::kernel::LARGEST_DIFFERENCE;
 use crate::maps::StageTime;
-use crate::series::{Mask, Series, Voxels};
+use crate::series::{Mask, Series};
+use crate::stored::{WINDOW_GRANULE, Window};
+use crate::voxels::Voxels;
 
 /// Voxels that are summed in sequence before sums are put together; fixed, so that results don't depend on threads.
 const BLOCK: usize = 1 << 14;
+const _: () = assert!(WINDOW_GRANULE.is_multiple_of(BLOCK), "windows are made of whole blocks");
 
 /// Voxels whose deviations are computed at once: their sums stay in the fastest cache.
 const DEVIATION_BLOCK: usize = 1 << 10;
@@ -29,12 +34,20 @@ pub struct Reductions<'a> {
     /// The median of the baseline's standard deviations, with the frames that it is of.
     noise: OnceLock<(Range<usize>, Option<f64>)>,
     stages: Mutex<Vec<StageTime>>,
+    failed: Mutex<Option<Error>>,
 }
 
 impl<'a> Reductions<'a> {
     /// Nothing is computed yet.
     pub fn new(series: &'a Series, mask: Option<&'a Mask>) -> Self {
-        Self { series, mask, mean: OnceLock::new(), noise: OnceLock::new(), stages: Mutex::default() }
+        Self {
+            series,
+            mask,
+            mean: OnceLock::new(),
+            noise: OnceLock::new(),
+            stages: Mutex::default(),
+            failed: Mutex::default(),
+        }
     }
 
     /// The mean of the scaled samples over the mask, frame by frame; voxels with a sample that isn't finite are left
@@ -60,10 +73,15 @@ impl<'a> Reductions<'a> {
             let count = self.series.voxel_count();
             let mut squares = vec![0.0f32; count];
             let level = Level::new();
-            squares.par_chunks_mut(DEVIATION_BLOCK).enumerate().for_each(|(block, out)| {
-                let start = block * DEVIATION_BLOCK;
-                dispatch!(level, _simd => baseline_squares(self.series, frames.clone(), start, out));
+            let read = self.series.for_each_window(frames.clone(), wanted(self.mask), |window| {
+                let here = &mut squares[window.range.clone()];
+                here.par_chunks_mut(DEVIATION_BLOCK).enumerate().for_each(|(block, out)| {
+                    let start = block * DEVIATION_BLOCK;
+                    dispatch!(level, _simd => baseline_squares(window, frames.clone(), start, out));
+                });
+                Ok(())
             });
+            self.note(read)?;
             if let Some(mask) = self.mask {
                 let inside = mask.flat();
                 let mut kept = 0;
@@ -82,7 +100,7 @@ impl<'a> Reductions<'a> {
     /// Computes [`mean_curve`](Self::mean_curve) and [`baseline_sd_median`](Self::baseline_sd_median), where the samples
     /// allow it without reading the baseline frames twice: for those who need both.
     pub fn mean_curve_and_baseline_noise(&self, frames: Range<usize>) {
-        if self.mean.get().is_some() || frames.len() < 2 {
+        if self.mean.get().is_some() || frames.len() < 2 || self.series.is_in_file() {
             return;
         }
         let reduced = self
@@ -103,20 +121,25 @@ impl<'a> Reductions<'a> {
             let (count, frames) = (self.series.voxel_count(), self.series.frames());
             let factor = self.series.scaling().slope.abs() / UNIT;
             let mut noise = vec![0.0f32; count];
-            noise.par_chunks_mut(256).enumerate().for_each(|(block, out)| {
-                let mut steps = Vec::with_capacity(frames);
-                for (i, out) in out.iter_mut().enumerate() {
-                    let voxel = block * 256 + i;
-                    let sample = |t: usize| self.series.voxels().get_f64(voxel + t * count);
-                    steps.clear();
-                    steps.extend((1..frames).map(|t| (sample(t) - sample(t - 1)).abs()));
-                    steps.retain(|step| step.is_finite());
-                    *out = match median(&mut steps) {
-                        Some(median) => (median * factor) as f32,
-                        None => 0.0,
-                    };
-                }
+            let read = self.series.for_each_window(0..frames, wanted(self.mask), |window| {
+                let here = &mut noise[window.range.clone()];
+                here.par_chunks_mut(256).enumerate().for_each(|(block, out)| {
+                    let mut steps = Vec::with_capacity(frames);
+                    for (i, out) in out.iter_mut().enumerate() {
+                        let voxel = window.range.start + block * 256 + i;
+                        let sample = |t: usize| window.get_f64(voxel, t);
+                        steps.clear();
+                        steps.extend((1..frames).map(|t| (sample(t) - sample(t - 1)).abs()));
+                        steps.retain(|step| step.is_finite());
+                        *out = match median(&mut steps) {
+                            Some(median) => (median * factor) as f32,
+                            None => 0.0,
+                        };
+                    }
+                });
+                Ok(())
             });
+            let _ = self.note(read);
             noise
         })
     }
@@ -126,30 +149,51 @@ impl<'a> Reductions<'a> {
         std::mem::take(&mut self.stages.lock().expect("no reduction panicked"))
     }
 
+    /// What went wrong while samples were read from a file: whatever was reduced meanwhile is not to be used.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.failed.lock().expect("no reduction panicked").take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn note(&self, read: Result<f64>) -> Option<f64> {
+        read.map_err(|error| *self.failed.lock().expect("no reduction panicked") = Some(error)).ok()
+    }
+
     fn timed<T>(&self, stage: &str, frames: usize, compute: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = compute();
-        let bytes = (frames * self.series.voxel_count() * self.series.voxels().sample_bytes()) as u64;
+        let bytes = (frames * self.series.voxel_count() * self.series.sample_type().bytes()) as u64;
         let time = StageTime { stage: stage.into(), seconds: start.elapsed().as_secs_f64(), bytes };
         self.stages.lock().expect("no reduction panicked").push(time);
         result
     }
 
     fn compute_mean(&self) -> Option<Vec<f64>> {
-        let count = self.series.voxel_count();
         let inside = self.mask.map(Mask::flat);
-        let mut selected = inside.map_or(count, |inside| inside.iter().filter(|l| **l != 0).count());
-        let mut finite = None;
-        if matches!(self.series.voxels(), Voxels::F32(_) | Voxels::F64(_) | Voxels::I64(_) | Voxels::U64(_)) {
-            let usable = usable_voxels(self.series, inside);
-            let usable_count = usable.iter().filter(|l| **l != 0).count();
-            // Without a single unusable voxel the sums need not look at each.
-            if usable_count < selected {
-                selected = usable_count;
-                finite = Some(usable);
+        let mut selected =
+            inside.map_or(self.series.voxel_count(), |inside| inside.iter().filter(|l| **l != 0).count());
+        let frames = 0..self.series.frames();
+        // As `sum` begins.
+        let mut sums = vec![-0.0; frames.len()];
+        let read = self.series.for_each_window(frames.clone(), wanted(self.mask), |window| {
+            let inside = inside.map(|inside| &inside[window.range.clone()]);
+            let mut finite = None;
+            if matches!(window.voxels, Voxels::F32(_) | Voxels::F64(_) | Voxels::I64(_) | Voxels::U64(_)) {
+                let here = inside.map_or(window.range.len(), |inside| inside.iter().filter(|l| **l != 0).count());
+                let usable = usable_voxels(window, frames.len(), inside);
+                let usable_count = usable.iter().filter(|l| **l != 0).count();
+                // Without a single unusable voxel the sums need not look at each.
+                if usable_count < here {
+                    selected -= here - usable_count;
+                    finite = Some(usable);
+                }
             }
-        }
-        let sums = frame_sums(self.series, finite.as_deref().or(inside), 0..self.series.frames());
+            add_to_sums(window, finite.as_deref().or(inside), frames.clone(), &mut sums);
+            Ok(())
+        });
+        self.note(read)?;
         self.mean_of(&sums, selected)
     }
 
@@ -167,16 +211,16 @@ impl<'a> Reductions<'a> {
     }
 }
 
-/// The sum of each of these frames over the selected voxels: blocks in integers for integers of up to 32 bits, else in
+/// Adds the sum of each of these frames over the selected voxels: blocks in integers for integers of up to 32 bits, else in
 /// f64.
-fn frame_sums(series: &Series, inside: Option<&[u32]>, frames: Range<usize>) -> Vec<f64> {
-    let range = frames.start * series.voxel_count()..frames.end * series.voxel_count();
+fn add_to_sums(window: &Window<'_>, inside: Option<&[u32]>, frames: Range<usize>, to: &mut [f64]) {
+    let range = window.row(frames.start)..window.row(frames.end);
     macro_rules! sums {
         ($samples:expr, $wide:ty) => {
-            frame_sums_of(series, inside, &$samples[range], <$wide>::from, |sum: $wide| sum as f64)
+            add_sums_of(window, inside, &$samples[range], <$wide>::from, |sum: $wide| sum as f64, to)
         };
     }
-    match series.voxels() {
+    match window.voxels {
         // A block of 2^14 samples of 16 bits sums up within 32.
         Voxels::U8(v) => sums!(v, i32),
         Voxels::I8(v) => sums!(v, i32),
@@ -184,36 +228,32 @@ fn frame_sums(series: &Series, inside: Option<&[u32]>, frames: Range<usize>) -> 
         Voxels::I16(v) => sums!(v, i32),
         Voxels::U32(v) => sums!(v, i64),
         Voxels::I32(v) => sums!(v, i64),
-        Voxels::U64(v) => frame_sums_of(series, inside, &v[range], |x| x as f64, |sum: f64| sum),
-        Voxels::I64(v) => frame_sums_of(series, inside, &v[range], |x| x as f64, |sum: f64| sum),
-        Voxels::F32(v) => frame_sums_of(series, inside, &v[range], f64::from, |sum: f64| sum),
-        Voxels::F64(v) => frame_sums_of(series, inside, &v[range], |x| x, |sum: f64| sum),
+        Voxels::U64(v) => add_sums_of(window, inside, &v[range], |x| x as f64, |sum: f64| sum, to),
+        Voxels::I64(v) => add_sums_of(window, inside, &v[range], |x| x as f64, |sum: f64| sum, to),
+        Voxels::F32(v) => add_sums_of(window, inside, &v[range], f64::from, |sum: f64| sum, to),
+        Voxels::F64(v) => add_sums_of(window, inside, &v[range], |x| x, |sum: f64| sum, to),
     }
 }
 
-fn frame_sums_of<T, W>(
-    series: &Series,
+fn add_sums_of<T, W>(
+    window: &Window<'_>,
     inside: Option<&[u32]>,
     samples: &[T],
     widen: impl Fn(T) -> W + Sync,
     finish: impl Fn(W) -> f64 + Sync,
-) -> Vec<f64>
-where
+    to: &mut [f64],
+) where
     T: Copy + Sync,
     W: Copy + Default + std::ops::AddAssign + std::ops::Add<Output = W>,
 {
-    let count = series.voxel_count();
     let level = Level::new();
-    samples
-        .par_chunks_exact(count)
-        .map(|frame| {
-            let block_sum = |(block, samples): (usize, &[T])| {
-                let inside = inside.map(|inside| &inside[block * BLOCK..block * BLOCK + samples.len()]);
-                finish(dispatch!(level, _simd => sum_block(samples, inside, &widen)))
-            };
-            frame.chunks(BLOCK).enumerate().map(block_sum).sum()
-        })
-        .collect()
+    to.par_iter_mut().zip(samples.par_chunks_exact(window.range.len())).for_each(|(to, frame)| {
+        let block_sum = |(block, samples): (usize, &[T])| {
+            let inside = inside.map(|inside| &inside[block * BLOCK..block * BLOCK + samples.len()]);
+            finish(dispatch!(level, _simd => sum_block(samples, inside, &widen)))
+        };
+        *to = frame.chunks(BLOCK).enumerate().map(block_sum).fold(*to, |sum, block| sum + block);
+    });
 }
 
 /// The sum of a block. Independent partial sums let the compiler use vector instructions, and their fixed number keeps the
@@ -253,33 +293,33 @@ where
 }
 
 /// 1 for voxels inside whose samples are all finite and near enough to their first one, as kernels ask for.
-fn usable_voxels(series: &Series, inside: Option<&[u32]>) -> Vec<u32> {
-    let count = series.voxel_count();
+fn usable_voxels(window: &Window<'_>, frames: usize, inside: Option<&[u32]>) -> Vec<u32> {
+    let count = window.range.len();
     let mut usable: Vec<u32> =
         inside.map_or_else(|| vec![1; count], |inside| inside.iter().map(|l| u32::from(*l != 0)).collect());
     let level = Level::new();
     usable.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
-        for t in 0..series.frames() {
-            dispatch!(level, _simd => keep_usable(series, t, block * BLOCK, out));
+        for t in 0..frames {
+            dispatch!(level, _simd => keep_usable(window, t, block * BLOCK, out));
         }
     });
     usable
 }
 
+/// `start` counts from the window's first voxel.
 #[inline(always)]
-fn keep_usable(series: &Series, frame: usize, start: usize, out: &mut [u32]) {
-    let count = series.voxel_count();
+fn keep_usable(window: &Window<'_>, frame: usize, start: usize, out: &mut [u32]) {
     macro_rules! keep {
         ($samples:expr, $difference:expr) => {{
             let first = &$samples[start..start + out.len()];
-            let row = &$samples[frame * count + start..][..out.len()];
+            let row = &$samples[window.row(frame) + start..][..out.len()];
             for i in 0..out.len() {
                 let near = f64::abs($difference(row[i], first[i])) < LARGEST_DIFFERENCE;
                 out[i] &= u32::from(near & (first[i] as f32).is_finite());
             }
         }};
     }
-    match series.voxels() {
+    match window.voxels {
         Voxels::F32(v) => keep!(v, |x: f32, first: f32| f64::from(x) - f64::from(first)),
         Voxels::F64(v) => keep!(v, |x: f64, first: f64| x - first),
         Voxels::I64(v) => keep!(v, |x: i64, first: i64| (i128::from(x) - i128::from(first)) as f64),
@@ -288,21 +328,20 @@ fn keep_usable(series: &Series, frame: usize, start: usize, out: &mut [u32]) {
     }
 }
 
-/// Sum of the squared deviations from the mean over the baseline frames, in stored units, for the voxels from `start`; NaN
-/// where a sample isn't finite.
+/// Sum of the squared deviations from the mean over the baseline frames, in stored units, for the voxels from the window's
+/// `start`-th; NaN where a sample isn't finite.
 #[inline(always)]
-fn baseline_squares(series: &Series, frames: Range<usize>, start: usize, out: &mut [f32]) {
-    let count = series.voxel_count();
+fn baseline_squares(window: &Window<'_>, frames: Range<usize>, start: usize, out: &mut [f32]) {
     let inv_n = 1.0 / frames.len() as f64;
     macro_rules! deviations {
         ($samples:expr, $narrow:ty, $convert:expr) => {{
             let samples = $samples;
-            let first = &samples[frames.start * count + start..][..out.len()];
+            let first = &samples[window.row(frames.start) + start..][..out.len()];
             let mut sums = [<$narrow>::default(); DEVIATION_BLOCK];
             let mut squares = [0.0f64; DEVIATION_BLOCK];
             let (sums, squares) = (&mut sums[..out.len()], &mut squares[..out.len()]);
             for t in frames.clone() {
-                let row = &samples[t * count + start..][..out.len()];
+                let row = &samples[window.row(t) + start..][..out.len()];
                 for i in 0..out.len() {
                     let difference: $narrow = $convert(row[i], first[i]);
                     sums[i] += difference;
@@ -321,12 +360,12 @@ fn baseline_squares(series: &Series, frames: Range<usize>, start: usize, out: &m
     }
     macro_rules! short_deviations {
         ($samples:expr) => {{
-            if !short_baseline_squares($samples, count, frames.clone(), start, out) {
+            if !short_baseline_squares(window, $samples, frames.clone(), start, out) {
                 deviations!($samples, i32, |x, first| i32::from(x) - i32::from(first));
             }
         }};
     }
-    match series.voxels() {
+    match window.voxels {
         Voxels::U8(v) => short_deviations!(v),
         Voxels::I8(v) => short_deviations!(v),
         Voxels::U16(v) => short_deviations!(v),
@@ -343,18 +382,18 @@ fn baseline_squares(series: &Series, frames: Range<usize>, start: usize, out: &m
 /// The same in 32-bit whole numbers, if they hold the sums; else the result is of no use, which is said.
 #[inline(always)]
 fn short_baseline_squares<T: Copy + Into<i32>>(
+    window: &Window<'_>,
     samples: &[T],
-    count: usize,
     frames: Range<usize>,
     start: usize,
     out: &mut [f32],
 ) -> bool {
-    let first = &samples[frames.start * count + start..][..out.len()];
+    let first = &samples[window.row(frames.start) + start..][..out.len()];
     let (mut sums, mut squares) = ([0i32; DEVIATION_BLOCK], [0i32; DEVIATION_BLOCK]);
     let (sums, squares) = (&mut sums[..out.len()], &mut squares[..out.len()]);
     let mut largest = 0i32;
     for t in frames.clone() {
-        let row = &samples[t * count + start..][..out.len()];
+        let row = &samples[window.row(t) + start..][..out.len()];
         for i in 0..out.len() {
             let difference: i32 = row[i].into() - first[i].into();
             sums[i] = sums[i].wrapping_add(difference);

@@ -1,83 +1,17 @@
 //! The series: samples in their stored type, with scaling, times and geometry; masks and maps that go with it.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ndarray::{Array3, ArrayView3, ArrayView4, ShapeBuilder};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
+use crate::stored::{Stored, Window};
 use crate::time::{SampleAxis, TimeAxis};
-
-macro_rules! voxel_types {
-    ($($variant:ident $type:ty, $name:literal;)*) => {
-        /// Samples in their stored type: x fastest, then y, z and time.
-        #[derive(Debug, Clone)]
-        #[non_exhaustive]
-        pub enum Voxels {
-            $(#[doc = concat!("`", $name, "` samples.")] $variant(Vec<$type>),)*
-        }
-
-        impl Voxels {
-            /// Number of samples.
-            pub fn len(&self) -> usize {
-                match self { $(Voxels::$variant(v) => v.len(),)* }
-            }
-
-            /// Bytes per sample.
-            pub fn sample_bytes(&self) -> usize {
-                match self { $(Voxels::$variant(_) => size_of::<$type>(),)* }
-            }
-
-            /// The name of the sample type, as in Rust.
-            pub fn type_name(&self) -> &'static str {
-                match self { $(Voxels::$variant(_) => $name,)* }
-            }
-
-            /// One stored sample as f64 (rounded there beyond 2^53).
-            pub fn get_f64(&self, index: usize) -> f64 {
-                match self { $(Voxels::$variant(v) => v[index] as f64,)* }
-            }
-        }
-
-        $(impl From<Vec<$type>> for Voxels {
-            fn from(samples: Vec<$type>) -> Self { Voxels::$variant(samples) }
-        }
-        impl Sample for $type {})*
-    };
-}
-
-/// A type that samples can be stored in.
-pub trait Sample: Copy + Send + Sync + 'static
-where
-    Voxels: From<Vec<Self>>,
-{
-}
-
-voxel_types! {
-    U8 u8, "u8";
-    I8 i8, "i8";
-    U16 u16, "u16";
-    I16 i16, "i16";
-    U32 u32, "u32";
-    I32 i32, "i32";
-    U64 u64, "u64";
-    I64 i64, "i64";
-    F32 f32, "f32";
-    F64 f64, "f64";
-}
-
-impl Voxels {
-    /// Whether there are no samples.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether the stored type is an integer, so that samples are quantised in steps of 1 before scaling.
-    pub fn is_integer(&self) -> bool {
-        !matches!(self, Voxels::F32(_) | Voxels::F64(_))
-    }
-}
+use crate::voxels::{Sample, SampleType, Voxels};
 
 /// `value = slope * stored + intercept`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,13 +36,20 @@ impl Scaling {
     }
 }
 
+/// Where samples are.
+#[derive(Debug)]
+enum Samples {
+    Memory(Voxels),
+    File(Stored),
+}
+
 /// A series: `[x, y, z, t]` samples in their stored type, with scaling, times and geometry. A stack of images that differ in
 /// something else than time, a flip angle for one, has no times ([`SampleAxis::Index`]).
 ///
 /// Cloning shares the samples.
 #[derive(Debug, Clone)]
 pub struct Series {
-    voxels: Arc<Voxels>,
+    samples: Arc<Samples>,
     shape: [usize; 4],
     scaling: Scaling,
     axis: SampleAxis,
@@ -125,18 +66,27 @@ impl Series {
     /// # Errors
     /// [`Error::Mismatch`] if the number of samples, the shape and the times don't fit.
     pub fn from_voxels(voxels: impl Into<Voxels>, shape: [usize; 4], axis: impl Into<SampleAxis>) -> Result<Self> {
-        let (voxels, axis) = (voxels.into(), axis.into());
-        let samples = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
-        if samples != Some(voxels.len()) || voxels.is_empty() {
-            return Err(Error::mismatch(
-                "samples",
-                "shape",
-                format!("{} samples for a shape of {shape:?}", voxels.len()),
-            ));
+        Self::from_samples(Samples::Memory(voxels.into()), shape, axis.into())
+    }
+
+    /// Takes samples that stay in a file.
+    #[cfg_attr(not(feature = "nifti"), expect(dead_code, reason = "only io reads files"))]
+    pub(crate) fn from_stored(stored: Stored, shape: [usize; 4], axis: impl Into<SampleAxis>) -> Result<Self> {
+        Self::from_samples(Samples::File(stored), shape, axis.into())
+    }
+
+    fn from_samples(samples: Samples, shape: [usize; 4], axis: SampleAxis) -> Result<Self> {
+        let found = match &samples {
+            Samples::Memory(voxels) => voxels.len(),
+            Samples::File(stored) => stored.samples(),
+        };
+        let expected = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
+        if expected != Some(found) || found == 0 {
+            return Err(Error::mismatch("samples", "shape", format!("{found} samples for a shape of {shape:?}")));
         }
         check_times(&axis, shape[3], "series")?;
         Ok(Self {
-            voxels: Arc::new(voxels),
+            samples: Arc::new(samples),
             shape,
             scaling: Scaling::NONE,
             axis,
@@ -223,8 +173,51 @@ impl Series {
     }
 
     /// The samples, x fastest, as stored.
-    pub fn voxels(&self) -> &Voxels {
-        &self.voxels
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if they stay in their file, as those of a large one do: see [`in_memory`](Self::in_memory).
+    pub fn voxels(&self) -> Result<&Voxels> {
+        match &*self.samples {
+            Samples::Memory(voxels) => Ok(voxels),
+            Samples::File(stored) => Err(stored.no_memory(0)),
+        }
+    }
+
+    /// The samples of a series that is known to be in memory.
+    pub(crate) fn resident(&self) -> &Voxels {
+        self.voxels().expect("made in memory")
+    }
+
+    /// The same series with its samples in memory, read if they stayed in a file until now.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if there is no memory for them, [`Error::Io`] if the file can't be read.
+    pub fn in_memory(&self) -> Result<Self> {
+        match &*self.samples {
+            Samples::Memory(_) => Ok(self.clone()),
+            Samples::File(stored) => {
+                let samples = Arc::new(Samples::Memory(stored.load()?));
+                Ok(Self { samples, ..self.clone() })
+            }
+        }
+    }
+
+    /// Whether the samples stay in their file and are read from there whenever they are needed.
+    pub fn is_in_file(&self) -> bool {
+        matches!(&*self.samples, Samples::File(_))
+    }
+
+    /// The type that samples are stored in.
+    pub fn sample_type(&self) -> SampleType {
+        match &*self.samples {
+            Samples::Memory(voxels) => voxels.sample_type(),
+            Samples::File(stored) => stored.sample_type(),
+        }
+    }
+
+    /// Bytes of all samples.
+    pub fn sample_bytes(&self) -> u64 {
+        (self.voxel_count() * self.frames()) as u64 * self.sample_type().bytes() as u64
     }
 
     /// Voxels along x, y, z, and frames.
@@ -313,32 +306,88 @@ impl Series {
             ));
         }
         let index = voxel[0] + self.shape[0] * (voxel[1] + self.shape[1] * voxel[2]);
-        Ok(self.curve_at(index))
-    }
-
-    /// The first sample of a voxel and every sample's difference from it, in stored units: exact for integers of up to 52
-    /// bits.
-    pub(crate) fn differences_at(&self, index: usize) -> (f64, Vec<f64>) {
-        let stride = self.voxel_count();
-        let frames = 0..self.frames();
-        let differences = match &*self.voxels {
-            Voxels::I64(v) => {
-                frames.map(|t| (i128::from(v[index + t * stride]) - i128::from(v[index])) as f64).collect()
-            }
-            Voxels::U64(v) => {
-                frames.map(|t| (i128::from(v[index + t * stride]) - i128::from(v[index])) as f64).collect()
-            }
-            other => frames.map(|t| other.get_f64(index + t * stride) - other.get_f64(index)).collect(),
-        };
-        (self.voxels.get_f64(index), differences)
+        self.curve_at(index)
     }
 
     /// The scaled curve of the voxel with this flat index, in f64.
-    pub(crate) fn curve_at(&self, index: usize) -> Vec<f64> {
-        let stride = self.voxel_count();
-        (0..self.frames())
-            .map(|t| self.scaling.slope * self.voxels.get_f64(index + t * stride) + self.scaling.intercept)
-            .collect()
+    pub(crate) fn curve_at(&self, index: usize) -> Result<Vec<f64>> {
+        let Scaling { slope, intercept } = self.scaling;
+        self.with_voxel(index, |window| {
+            (0..self.frames()).map(|frame| slope * window.get_f64(index, frame) + intercept).collect()
+        })
+    }
+
+    /// The mean of some frames, scaled: `[x, y, z]`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if there is no frame or one that the series doesn't have; [`Error::Io`] if samples stay in a file
+    /// that can't be read.
+    pub fn mean_of_frames(&self, frames: &[usize]) -> Result<Array3<f32>> {
+        if frames.is_empty() || frames.iter().any(|frame| *frame >= self.frames()) {
+            let mend = format!("the series has {} frames, counted from 0", self.frames());
+            return Err(Error::setting("frames", format!("{frames:?}"), mend));
+        }
+        let mut sums = vec![0.0f64; self.voxel_count()];
+        for frame in frames {
+            self.for_each_window(
+                *frame..frame + 1,
+                |_| true,
+                |window| {
+                    let start = window.range.start;
+                    sums[window.range.clone()].par_iter_mut().enumerate().for_each(|(i, sum)| {
+                        *sum += window.get_f64(start + i, *frame);
+                    });
+                    Ok(())
+                },
+            )?;
+        }
+        let Scaling { slope, intercept } = self.scaling;
+        let mean = |sum: &f64| (slope * sum / frames.len() as f64 + intercept) as f32;
+        let [x, y, z] = self.spatial_shape();
+        let flat: Vec<f32> = sums.par_iter().map(mean).collect();
+        Ok(Array3::from_shape_vec((x, y, z).f(), flat).expect("as many values as voxels"))
+    }
+
+    /// Hands over all voxels with these frames: at once if they are in memory, else window after window as they are read,
+    /// without those that aren't wanted. Returns the seconds that were waited for a file.
+    pub(crate) fn for_each_window(
+        &self,
+        frames: Range<usize>,
+        wanted: impl Fn(Range<usize>) -> bool,
+        mut work: impl FnMut(&Window<'_>) -> Result<()>,
+    ) -> Result<f64> {
+        match &*self.samples {
+            Samples::Memory(voxels) => {
+                work(&Window { voxels, range: 0..self.voxel_count(), first_frame: 0 })?;
+                Ok(0.0)
+            }
+            Samples::File(stored) => stored.for_each_window(frames, wanted, work),
+        }
+    }
+
+    /// All samples, if they are in memory.
+    pub(crate) fn whole(&self) -> Option<Window<'_>> {
+        match &*self.samples {
+            Samples::Memory(voxels) => Some(Window { voxels, range: 0..self.voxel_count(), first_frame: 0 }),
+            Samples::File(_) => None,
+        }
+    }
+
+    /// Does something with the samples of some neighbouring voxels.
+    pub(crate) fn with_range<T>(&self, range: Range<usize>, work: impl FnOnce(&Window<'_>) -> T) -> Result<T> {
+        match &*self.samples {
+            Samples::Memory(voxels) => Ok(work(&Window { voxels, range: 0..self.voxel_count(), first_frame: 0 })),
+            Samples::File(stored) => {
+                let mut voxels = Voxels::zeros(stored.sample_type(), 0).ok_or_else(|| stored.no_memory(0))?;
+                stored.read(range.clone(), 0..self.frames(), &mut voxels)?;
+                Ok(work(&Window { voxels: &voxels, range, first_frame: 0 }))
+            }
+        }
+    }
+
+    /// Does something with the samples of one voxel.
+    pub(crate) fn with_voxel<T>(&self, index: usize, work: impl FnOnce(&Window<'_>) -> T) -> Result<T> {
+        self.with_range(index..index + 1, work)
     }
 }
 

@@ -209,7 +209,7 @@ fn the_artery_does_not_depend_on_the_order_or_direction_of_axes() {
     let (series, _) = Scene { noise_mm: 0.1, ..USUAL }.build();
     let frames = series.frames();
     let value = |x: usize, y: usize, z: usize, t: usize| {
-        series.voxels().get_f64(x + SIDE * (y + SIDE * (z + SLICES * t))) as f32
+        series.voxels().unwrap().get_f64(x + SIDE * (y + SIDE * (z + SLICES * t))) as f32
     };
     let mirrored =
         Array4::from_shape_fn((SIDE, SIDE, SLICES, frames), |(x, y, z, t)| value(SIDE - 1 - x, y, SLICES - 1 - z, t));

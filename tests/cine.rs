@@ -232,7 +232,7 @@ fn a_mark_stands_where_it_should() {
     let film = cine(&series, &lesion).mark(mark).centre(centre).film().unwrap();
     assert!(film.pixels_of(mark).is_empty() && film.centre() == centre);
     let plain = cine(&series, &lesion).centre(centre).film().unwrap();
-    let greens = |film: &perfuse::render::Film<'_>| {
+    let greens = |film: &perfuse::render::Film| {
         let frame = film.frame(0).unwrap();
         (0..frame.height())
             .flat_map(|y| (0..frame.width()).map(move |x| (x, y)))

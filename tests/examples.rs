@@ -597,7 +597,7 @@ fn fits_give_the_parameters_of_curves_in_files() {
     }
     let signal = Series::open(&image).unwrap();
     let samples = ndarray::Array4::from_shape_fn((4, 4, 2, 60), |(x, y, z, t)| {
-        100.0 + 100.0 * signal.voxels().get_f64(x + 4 * y + 16 * z + 32 * t) as f32
+        100.0 + 100.0 * signal.voxels().expect("in memory").get_f64(x + 4 * y + 16 * z + 32 * t) as f32
     });
     let signal = Series::from_array(samples.view(), signal.times().unwrap().clone()).unwrap();
     signal.save(at("signal.nii.gz"), Default::default()).unwrap();

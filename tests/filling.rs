@@ -208,7 +208,7 @@ fn a_lesion_of_one_slice_is_measured_in_its_plane() {
 #[test]
 fn falling_samples_and_negative_scaling_give_the_same() {
     let phantom = FillingPhantom::ball(6.0, [1.0; 3]).pattern(Pattern::Centrifugal).build().unwrap();
-    let Voxels::F32(samples) = phantom.series.voxels() else { panic!("stored as floats") };
+    let Ok(Voxels::F32(samples)) = phantom.series.voxels() else { panic!("stored as floats") };
     let fallen: Vec<f32> = samples.iter().map(|y| 1000.0 - y).collect();
     let make = |samples: Vec<f32>| {
         Series::from_voxels(samples, phantom.series.shape(), phantom.series.times().unwrap().clone())
@@ -262,7 +262,7 @@ fn bad_input_is_refused_and_odd_input_survives() {
     let flat =
         Series::from_voxels(vec![5i16; x * y * z * 20], [x, y, z, 20], TimeAxis::uniform(1.0, 20).unwrap()).unwrap();
     attempt(&FillingPattern::new(), &flat, &mask).unwrap();
-    let Voxels::F32(samples) = phantom.series.voxels() else { panic!("stored as floats") };
+    let Ok(Voxels::F32(samples)) = phantom.series.voxels() else { panic!("stored as floats") };
     let mut damaged = samples.clone();
     let inside = phantom.lesion.labels().indexed_iter().find(|(_, label)| **label != 0).unwrap().0;
     damaged[inside.0 + x * (inside.1 + y * inside.2)] = f32::NAN;

@@ -465,7 +465,7 @@ fn verification_passes_for_every_type_and_method() {
                     let kernel = Descriptors::new().onset(method).polarity(polarity).peak_reading(reading);
                     for engine in engines() {
                         let verification = engine.verify_voxels(&kernel, series, &RunOptions::new(), 120).unwrap();
-                        let name = series.voxels().type_name();
+                        let name = series.sample_type().name();
                         let onset = verification.maps.iter().find(|map| map.id == "onset").unwrap();
                         if method == Onset::Saturating {
                             println!(

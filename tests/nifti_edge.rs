@@ -96,9 +96,10 @@ impl Row {
     fn check_series(&self, path: &Path) -> Result<(), Failed> {
         let series = Series::open_with(path, &ReadOptions::new().frame_spacing_s(1.0))?;
         ensure(series.shape()[..] == self.shape[..], || format!("shape {:?}", series.shape()))?;
-        ensure(rust_name(&self.dtype) == series.voxels().type_name(), || series.voxels().type_name().into())?;
-        let scaled = |i| series.scaling().slope * series.voxels().get_f64(i) + series.scaling().intercept;
-        self.check_values(&(0..series.voxels().len()).map(scaled).collect::<Vec<f64>>(), 1e-12)?;
+        ensure(rust_name(&self.dtype) == series.sample_type().name(), || series.sample_type().name().into())?;
+        let voxels = series.voxels()?;
+        let scaled = |i| series.scaling().slope * voxels.get_f64(i) + series.scaling().intercept;
+        self.check_values(&(0..voxels.len()).map(scaled).collect::<Vec<f64>>(), 1e-12)?;
         self.check_zooms(series.geometry().voxel_size)
     }
 

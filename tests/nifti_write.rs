@@ -316,7 +316,7 @@ fn a_series_comes_back_as_it_was() {
         assert_eq!(back.times().unwrap().seconds(), times.seconds());
         assert_eq!((back.shape(), back.scaling()), (shape, series.scaling()));
         assert_eq!(back.geometry(), &geometry());
-        assert!(matches!(back.voxels(), Voxels::I16(found) if *found == samples));
+        assert!(matches!(back.voxels(), Ok(Voxels::I16(found)) if *found == samples));
         assert!(back.warnings().is_empty(), "{:?}", back.warnings());
         assert!(matches!(series.save(&path, Overwrite::Refuse), Err(Error::Exists { .. })));
         series.save(&path, Overwrite::Replace).expect("replaced");

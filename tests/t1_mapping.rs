@@ -397,7 +397,7 @@ fn results_are_the_same_whatever_the_storage_order_and_scaling() {
         })
         .collect();
     let series = stack(&voxels);
-    let Voxels::F64(samples) = series.voxels() else { panic!("as given") };
+    let Ok(Voxels::F64(samples)) = series.voxels() else { panic!("as given") };
     let shape = series.shape();
     let stored: Vec<Voxels> = vec![
         samples.iter().map(|s| *s as f32).collect::<Vec<_>>().into(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use perfuse::io::ReadOptions;
 use perfuse::kernels::descriptors::{
     Baseline, LateSlopeFrom, MapSelection, Noise, Onset, OnsetScope, PeakReading, Polarity,
 };
@@ -32,6 +33,33 @@ pub(crate) struct Times {
     /// Text file with the time of every frame: seconds, one a line, e.g. --times frame_times.txt
     #[arg(long, value_name = "FILE")]
     pub(crate) times: Option<PathBuf>,
+    /// Memory that the samples of the series may take, in MiB [default: a third of the machine's]; a larger series is read
+    /// stretch by stretch, a compressed one from a temporary file, e.g. --samples-in 2048
+    #[arg(long, help_heading = "Memory", value_name = "MIB")]
+    samples_in: Option<u64>,
+    /// Folder for that temporary file [default: the system's], e.g. --scratch /data
+    #[arg(long, help_heading = "Memory", value_name = "DIR")]
+    scratch: Option<PathBuf>,
+}
+
+impl Times {
+    /// How to read the series.
+    pub(crate) fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::new();
+        if let Some(spacing) = self.dt {
+            options = options.frame_spacing_s(spacing);
+        }
+        if let Some(file) = &self.times {
+            options = options.times_file(file);
+        }
+        if let Some(mib) = self.samples_in {
+            options = options.memory_limit_bytes(mib.saturating_mul(1 << 20));
+        }
+        if let Some(folder) = &self.scratch {
+            options = options.scratch_folder(folder);
+        }
+        options
+    }
 }
 
 /// Where to look.

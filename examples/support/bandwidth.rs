@@ -26,7 +26,7 @@ impl Bandwidth {
 /// Measures with the samples themselves; the best of several rounds.
 pub(crate) fn measure(voxels: &Voxels, frames: usize, rounds: usize) -> Bandwidth {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("two threads");
-    let bytes = bytes(voxels);
+    let bytes = voxels.as_bytes();
     let mut target = vec![0u8; bytes.len()];
     let size = bytes.len() as f64;
     let best = |work: &mut dyn FnMut()| {
@@ -70,22 +70,6 @@ fn read_slabs(bytes: &[u8], frames: usize, row: usize) -> u64 {
             sum
         })
         .reduce(|| 0, u64::wrapping_add)
-}
-
-fn bytes(voxels: &Voxels) -> &[u8] {
-    match voxels {
-        Voxels::U8(v) => v,
-        Voxels::I8(v) => bytemuck::cast_slice(v),
-        Voxels::U16(v) => bytemuck::cast_slice(v),
-        Voxels::I16(v) => bytemuck::cast_slice(v),
-        Voxels::U32(v) => bytemuck::cast_slice(v),
-        Voxels::I32(v) => bytemuck::cast_slice(v),
-        Voxels::U64(v) => bytemuck::cast_slice(v),
-        Voxels::I64(v) => bytemuck::cast_slice(v),
-        Voxels::F32(v) => bytemuck::cast_slice(v),
-        Voxels::F64(v) => bytemuck::cast_slice(v),
-        _ => &[],
-    }
 }
 
 /// The memory that this process has now and the most that it has had since [`forget_peak_memory`], in bytes; Linux only.

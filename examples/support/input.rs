@@ -4,11 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use perfuse::io::ReadOptions;
 use perfuse::phantom::Phantom;
-use perfuse::{Mask, Result, Series, StageTime};
+use perfuse::{Engine, Mask, Result, Series, StageTime};
 
-use super::arguments::{Region, Source, Times};
+use super::arguments::{Device, Region, Source, Times};
 use super::progress::Bars;
 
 /// What a program works on.
@@ -23,6 +22,18 @@ pub(crate) struct Input {
 }
 
 impl Input {
+    /// Opens the device while the series is read.
+    pub(crate) fn load_beside(
+        device: &Device,
+        source: &Source,
+        times: &Times,
+        region: &Region,
+        bars: Bars,
+    ) -> Result<(Engine, Self)> {
+        let (engine, input) = rayon::join(|| device.engine(), || Self::load(source, times, region, bars));
+        Ok((engine?, input?))
+    }
+
     /// Reads the series and the mask, and checks that they lie on one grid.
     pub(crate) fn load(source: &Source, times: &Times, region: &Region, bars: Bars) -> Result<Self> {
         let mut input = match &source.series {
@@ -54,13 +65,7 @@ impl Input {
 /// Reads a series, with the times that the flags give it.
 pub(crate) fn open_series(path: &Path, times: &Times, bars: Bars) -> Result<(Series, StageTime)> {
     let bar = bars.bytes("reading");
-    let mut options = ReadOptions::new().progress(Arc::new(bar.teller()));
-    if let Some(spacing) = times.dt {
-        options = options.frame_spacing_s(spacing);
-    }
-    if let Some(file) = &times.times {
-        options = options.times_file(file);
-    }
+    let options = times.options().progress(Arc::new(bar.teller()));
     let (series, report) = Series::open_with_report(path, &options)?;
     let read = StageTime {
         stage: if report.compressed { "read and inflate" } else { "read" }.into(),

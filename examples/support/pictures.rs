@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ndarray::{Array3, ShapeBuilder};
 use perfuse::render::{Montage, Range};
 use perfuse::{Error, Map, MapData, Maps, Mask, Result, Series};
 use rayon::prelude::*;
@@ -22,7 +21,9 @@ pub(crate) fn montages(
     bar: &Bar,
 ) -> Result<usize> {
     std::fs::create_dir_all(folder).map_err(|source| Error::Io { action: "create", path: folder.into(), source })?;
-    let underlay = mean_image(series);
+    // The mean of some images, evenly spread.
+    let frames: Vec<usize> = (0..series.frames()).step_by(series.frames().div_ceil(12)).collect();
+    let underlay = series.mean_of_frames(&frames)?;
     let (tell, done) = (bar.teller(), AtomicU64::new(0));
     let drawn: Vec<_> = maps.iter().filter(|map| !matches!(map.data, MapData::Curve(_))).collect();
     drawn.par_iter().try_for_each(|map| {
@@ -51,18 +52,6 @@ fn trusted_range(map: &Map, maps: &Maps, doubtful: u32) -> Option<(f64, f64)> {
     trusted.sort_by(f32::total_cmp);
     let at = |share: f64| f64::from(trusted[(share * (trusted.len() - 1) as f64).round() as usize]);
     (trusted.len() >= 50 && at(0.02) < at(0.98)).then(|| (at(0.02), at(0.98)))
-}
-
-/// The mean of some images, evenly spread.
-fn mean_image(series: &Series) -> Array3<f32> {
-    let ([x, y, z], count) = (series.spatial_shape(), series.voxel_count());
-    let frames: Vec<usize> = (0..series.frames()).step_by(series.frames().div_ceil(12)).collect();
-    let mean = |voxel: usize| {
-        let sum: f64 = frames.iter().map(|frame| series.voxels().get_f64(frame * count + voxel)).sum();
-        (series.scaling().slope * sum / frames.len() as f64 + series.scaling().intercept) as f32
-    };
-    let flat: Vec<f32> = (0..count).into_par_iter().map(mean).collect();
-    Array3::from_shape_vec((x, y, z).f(), flat).expect("as many values as voxels")
 }
 
 /// Pictures of an earlier run's maps, and curves of these names, must not stand beside the maps of this one.

@@ -21,7 +21,7 @@ pub(crate) fn series_lines(maps: &Maps, series: &Series) -> String {
     let [x, y, z, t] = record.shape;
     let name = record.source.as_ref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy());
     let name = name.unwrap_or("phantom".into());
-    let kind = series.voxels().type_name();
+    let kind = series.sample_type().name();
     let mut text = String::new();
     let _ = writeln!(text, "{:<10} {} ({})", "device", record.device, record.reason);
     let _ = writeln!(text, "{:<10} {name}: {x} x {y} x {z} voxels, {t} frames, {kind}", "series");

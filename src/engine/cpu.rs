@@ -5,18 +5,23 @@
 //! kernel. Samples of 8 and 16 bits are copied as such, others as differences from the first sample. Rows are as long as the
 //! cache allows: memory is read ahead along a row, and anew at the beginning of each.
 
+#[cfg(feature = "gpu")]
+mod estimate;
+mod tile;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use fearless_simd::{Level, dispatch};
+use fearless_simd::Level;
 use rayon::prelude::*;
 
 use super::RunOptions;
-use super::raw_rows::{RawRows, outside_words, overwrite_outside};
+use super::raw_rows::{RawRows, outside_words, overwrite_outside, read_stage, wanted};
 use crate::error::Result;
-use crate::kernel::{LARGEST_DIFFERENCE, Runnable, Samples, ShortRows, Tile};
+use crate::kernel::{Runnable, Samples, Tile};
 use crate::maps::StageTime;
-use crate::series::{Mask, Series, Voxels};
+use crate::series::{Mask, Series};
+use crate::stored::Window;
 
 /// Voxels that a thread takes at once: rows of four pages in 16 bits. Those of two pages are read at half the speed.
 const TASK: usize = 1 << 13;
@@ -53,31 +58,58 @@ fn run_at(
     for row in &mut rows {
         row.resize(count, 0);
     }
-    let short = series.voxels().sample_bytes() <= 2;
+    let short = series.sample_type().bytes() <= 2;
     let tile = tile_voxels(series.frames() * if short { 2 } else { 4 });
     let outside_words = outside_words(kernel.outputs());
     let done = AtomicUsize::new(0);
-    let mut tasks: Vec<Vec<&mut [u32]>> = (0..count.div_ceil(TASK)).map(|_| Vec::with_capacity(row_count)).collect();
-    for row in &mut rows {
-        for (task, chunk) in tasks.iter_mut().zip(row.chunks_mut(TASK)) {
-            task.push(chunk);
+    let mut begun = 0;
+    let waited = series.for_each_window(0..series.frames(), wanted(options.mask), |window| {
+        // Nobody looks inside the mask between windows.
+        blank(&mut rows, begun..window.range.start, &outside_words);
+        begun = window.range.end;
+        let voxels = window.range.len();
+        let mut tasks: Vec<Vec<&mut [u32]>> =
+            (0..voxels.div_ceil(TASK)).map(|_| Vec::with_capacity(row_count)).collect();
+        for row in &mut rows {
+            for (task, chunk) in tasks.iter_mut().zip(row[window.range.clone()].chunks_mut(TASK)) {
+                task.push(chunk);
+            }
         }
+        tasks.into_par_iter().enumerate().try_for_each_init(
+            || Workspace::new(series.frames(), tile, short, kernel),
+            |workspace, (index, mut rows)| {
+                options.cancel.check()?;
+                let mask = options.mask.map(Mask::flat);
+                let start = window.range.start + index * TASK;
+                let task = Task { window, frames: series.frames(), mask, outside_words: &outside_words, start };
+                run_task(level, kernel, &task, workspace, &mut rows);
+                let voxels = rows[0].len();
+                options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
+                Ok(())
+            },
+        )
+    })?;
+    blank(&mut rows, begun..count, &outside_words);
+    let bytes = series.sample_bytes() + (row_count * count * 4) as u64;
+    let seconds = start.elapsed().as_secs_f64() - waited;
+    let mut stages = read_stage(series, waited);
+    stages.push(StageTime { stage: "cpu: kernel".into(), seconds, bytes });
+    Ok(RawRows { rows, stages, ran: None })
+}
+
+/// Voxels outside the mask that were not even read.
+fn blank(rows: &mut [Vec<u32>], voxels: std::ops::Range<usize>, outside_words: &[u32]) {
+    if !voxels.is_empty() {
+        rows.iter_mut().zip(outside_words).for_each(|(row, word)| row[voxels.clone()].fill(*word));
     }
-    tasks.into_par_iter().enumerate().try_for_each_init(
-        || Workspace::new(series.frames(), tile, short, kernel),
-        |workspace, (index, mut rows)| {
-            options.cancel.check()?;
-            let mask = options.mask.map(Mask::flat);
-            let task = Task { series, mask, outside_words: &outside_words, start: index * TASK };
-            run_task(level, kernel, &task, workspace, &mut rows);
-            let voxels = rows[0].len();
-            options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
-            Ok(())
-        },
-    )?;
-    let bytes = (series.voxels().len() * series.voxels().sample_bytes() + row_count * count * 4) as u64;
-    let stages = vec![StageTime { stage: "cpu: kernel".into(), seconds: start.elapsed().as_secs_f64(), bytes }];
-    Ok(RawRows { rows, stages })
+}
+
+#[cfg(feature = "gpu")]
+pub(super) use estimate::estimate;
+
+/// What the CPU engine calls itself.
+pub(super) fn device_name() -> String {
+    format!("CPU, {} threads, {}", rayon::current_num_threads(), level_name())
 }
 
 /// What this machine's vector instructions are called.
@@ -105,7 +137,8 @@ fn tile_voxels(voxel_bytes: usize) -> usize {
 }
 
 struct Task<'a> {
-    series: &'a Series,
+    window: &'a Window<'a>,
+    frames: usize,
     mask: Option<&'a [u32]>,
     outside_words: &'a [u32],
     start: usize,
@@ -169,7 +202,7 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
             }
             continue;
         }
-        load_tile(level, kernel, task.series, first_voxel, length, workspace);
+        tile::load(level, kernel, task, first_voxel, length, workspace);
         for (layer, values) in kernel.extra().iter().enumerate() {
             workspace.extra[layer * stride..][..length].copy_from_slice(&values[first_voxel..][..length]);
         }
@@ -202,121 +235,6 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
                 overwrite_outside(&mut row[begin..], inside, *word);
             }
         }
-    }
-}
-
-/// Copies the samples of a tile; those of 16 bits are scanned on the way.
-fn load_tile(
-    level: Level,
-    kernel: &dyn Runnable,
-    series: &Series,
-    start: usize,
-    length: usize,
-    workspace: &mut Workspace,
-) {
-    workspace.scanned = false;
-    let (samples, shift): (&[i16], i16) = match series.voxels() {
-        Voxels::I16(v) => (v, 0),
-        Voxels::U16(v) => (bytemuck::cast_slice(v), i16::MIN),
-        _ => return dispatch!(level, _simd => load_others(series, start, length, workspace)),
-    };
-    for (to, from) in workspace.first.iter_mut().zip(&samples[start..start + length]) {
-        // As it is stored: an unsigned one is that of the shifted bits, shifted back.
-        *to = f32::from(from.wrapping_add(shift)) - f32::from(shift);
-    }
-    workspace.scanned = kernel.load_rows(&mut ShortRows {
-        level,
-        samples,
-        shift,
-        count: series.voxel_count(),
-        frames: series.frames(),
-        start,
-        length,
-        tile: &mut workspace.short,
-        stride: workspace.stride,
-        kept: &mut workspace.kept,
-        sums: &mut workspace.sums,
-    });
-}
-
-/// Samples of 8 bits are copied as such, others as differences from the first; the lanes after the tile's end repeat nothing
-/// and are never read back.
-#[inline(always)]
-fn load_others(series: &Series, start: usize, length: usize, workspace: &mut Workspace) {
-    let count = series.voxel_count();
-    let frames = series.frames();
-    let stride = workspace.stride;
-    macro_rules! load {
-        ($samples:expr, $difference:expr) => {{
-            let first = &$samples[start..start + length];
-            for (to, from) in workspace.first.iter_mut().zip(first) {
-                *to = *from as f32;
-            }
-            for t in 0..frames {
-                let row = &$samples[t * count + start..][..length];
-                let to = &mut workspace.differences[t * stride..][..length];
-                for i in 0..length {
-                    to[i] = $difference(row[i], first[i]);
-                }
-            }
-        }};
-    }
-    macro_rules! load_bytes {
-        ($samples:expr) => {{
-            for (to, from) in workspace.first.iter_mut().zip(&$samples[start..start + length]) {
-                *to = f32::from(*from);
-            }
-            for t in 0..frames {
-                let row = &$samples[t * count + start..][..length];
-                let to = &mut workspace.short[t * stride..][..length];
-                for i in 0..length {
-                    to[i] = i16::from(row[i]);
-                }
-            }
-        }};
-    }
-    // Types whose samples may be unusable: their voxels go through the kernel as constants, and are refused by it.
-    macro_rules! load_checked {
-        ($samples:expr, $difference:expr) => {{
-            let first = &$samples[start..start + length];
-            let finite = &mut workspace.finite[..length];
-            for ((to, finite), from) in workspace.first.iter_mut().zip(&mut *finite).zip(first) {
-                *to = *from as f32;
-                *finite = f32::from(u8::from(to.is_finite()));
-            }
-            let limit = LARGEST_DIFFERENCE as f32;
-            for t in 0..frames {
-                let row = &$samples[t * count + start..][..length];
-                let to = &mut workspace.differences[t * stride..][..length];
-                for (((to, finite), from), first) in to.iter_mut().zip(&mut *finite).zip(row).zip(first) {
-                    let difference: f32 = $difference(*from, *first);
-                    *to = difference;
-                    *finite = if difference.abs() < limit { *finite } else { 0.0 };
-                }
-            }
-            if workspace.finite[..length].iter().any(|finite| *finite == 0.0) {
-                for t in 0..frames {
-                    for i in 0..length {
-                        let x = &mut workspace.differences[t * stride + i];
-                        *x = if workspace.finite[i] == 0.0 { 0.0 } else { *x };
-                    }
-                }
-                for i in 0..length {
-                    workspace.first[i] = if workspace.finite[i] == 0.0 { 0.0 } else { workspace.first[i] };
-                }
-            }
-        }};
-    }
-    match series.voxels() {
-        Voxels::U8(v) => load_bytes!(v),
-        Voxels::I8(v) => load_bytes!(v),
-        Voxels::U16(_) | Voxels::I16(_) => unreachable!("samples of 16 bits are loaded by the kernel"),
-        Voxels::U32(v) => load!(v, |x: u32, first: u32| (i64::from(x) - i64::from(first)) as f32),
-        Voxels::I32(v) => load!(v, |x: i32, first: i32| (i64::from(x) - i64::from(first)) as f32),
-        Voxels::U64(v) => load_checked!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f32),
-        Voxels::I64(v) => load_checked!(v, |x: i64, first: i64| (i128::from(x) - i128::from(first)) as f32),
-        Voxels::F32(v) => load_checked!(v, |x: f32, first: f32| x - first),
-        Voxels::F64(v) => load_checked!(v, |x: f64, first: f64| (x - first) as f32),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Engines: what runs a kernel over a series.
 
+#[cfg(feature = "gpu")]
+mod choice;
 mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
@@ -24,7 +26,8 @@ use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
 use crate::status;
 use crate::time::{FrameReference, TimeAxis};
-use raw_rows::{RawRows, row_kinds};
+pub(crate) use raw_rows::wanted;
+use raw_rows::{Ran, RawRows, row_kinds};
 
 /// Voxels that [`Engine::verify`] compares at most, evenly spread, unless told.
 const VERIFIED_VOXELS: usize = 100_000;
@@ -41,6 +44,18 @@ pub struct Engine {
     device: String,
     reason: String,
     pool: Option<rayon::ThreadPool>,
+    /// Whether each run may go to the CPU all the same.
+    #[cfg(feature = "gpu")]
+    choosing: Option<Choosing>,
+}
+
+/// What `auto` learns of its GPU from run to run.
+#[cfg(feature = "gpu")]
+#[derive(Debug)]
+struct Choosing {
+    link: choice::Link,
+    /// Bytes per second, samples and results, by the kernel's name and number of rows.
+    measured: std::sync::Mutex<std::collections::HashMap<(&'static str, usize), f64>>,
 }
 
 #[derive(Debug)]
@@ -52,12 +67,16 @@ enum Backend {
 }
 
 impl Engine {
-    /// The fastest engine here: a real GPU if there is one, otherwise the CPU engine; never software Vulkan.
-    /// [`reason`](Self::reason) says why.
+    /// The fastest engine for each run: without a real GPU the CPU engine, never software Vulkan. Where there is a GPU, a
+    /// stretch of the work is timed on the CPU before each run; the run goes to the GPU if that will be done earlier, by
+    /// what the device's kind allows or, from the second run of a kernel on, by what was measured on the device. The run's
+    /// record says where it ran and why; [`reason`](Self::reason) says why this device.
+    ///
+    /// Opening a GPU takes some tenths of a second: do it on a thread of its own while the series is read.
     pub fn auto() -> Self {
         #[cfg(feature = "gpu")]
         let why_not = match gpu::Gpu::open(&gpu::DeviceChoice::Real) {
-            Ok(gpu) => return Self::on(gpu, "auto: a GPU is there"),
+            Ok(gpu) => return Self::choosing(gpu),
             Err(Error::NoDevice { .. }) => "auto: no real GPU is there".to_string(),
             Err(error) => format!("auto: the GPU can't be used ({error})"),
         };
@@ -120,7 +139,30 @@ impl Engine {
     #[cfg(feature = "gpu")]
     fn on(gpu: gpu::Gpu, reason: &str) -> Self {
         let device = gpu.info().to_string();
-        Self { backend: Backend::Gpu(Box::new(gpu)), device, reason: reason.into(), pool: None }
+        Self { backend: Backend::Gpu(Box::new(gpu)), device, reason: reason.into(), pool: None, choosing: None }
+    }
+
+    #[cfg(feature = "gpu")]
+    fn choosing(gpu: gpu::Gpu) -> Self {
+        use gpu::DeviceKind;
+        let link = match gpu.info().kind {
+            DeviceKind::Integrated => choice::Link::Shared,
+            DeviceKind::Software => choice::Link::Software,
+            DeviceKind::Discrete | DeviceKind::Virtual | DeviceKind::Other => choice::Link::Bus,
+        };
+        let choosing = Some(Choosing { link, measured: std::sync::Mutex::default() });
+        Self { choosing, ..Self::on(gpu, "auto: a GPU is there; each run says why it ran there or not") }
+    }
+
+    /// For this crate's tests: decides as [`auto`](Self::auto) does, with any device taken for a real one.
+    #[cfg(feature = "gpu")]
+    #[doc(hidden)]
+    pub fn auto_with(gpu: gpu::Gpu) -> Self {
+        let mut engine = Self::choosing(gpu);
+        if let Some(choosing) = &mut engine.choosing {
+            choosing.link = choice::Link::Shared;
+        }
+        engine
     }
 
     /// The device behind the engine, for measuring it; `None` unless it is a GPU.
@@ -136,9 +178,11 @@ impl Engine {
     pub fn cpu() -> Self {
         Self {
             backend: Backend::Cpu,
-            device: format!("CPU, {} threads, {}", rayon::current_num_threads(), cpu::level_name()),
+            device: cpu::device_name(),
             reason: "asked for".into(),
             pool: None,
+            #[cfg(feature = "gpu")]
+            choosing: None,
         }
     }
 
@@ -149,6 +193,8 @@ impl Engine {
             device: format!("CPU in f64, {} threads", rayon::current_num_threads()),
             reason: "asked for".into(),
             pool: None,
+            #[cfg(feature = "gpu")]
+            choosing: None,
         }
     }
 
@@ -255,7 +301,7 @@ impl Engine {
             let raw = self.run_raw(prepared.as_ref(), series, options, Vec::new())?;
             let inside = options.mask.map_or(series.voxel_count(), Mask::voxel_count);
             let step = inside.div_ceil(at_most.max(1)).max(1);
-            Ok(verify::compare(prepared.as_ref(), series, options.mask, &raw, self.device.clone(), step))
+            verify::compare(prepared.as_ref(), series, options.mask, &raw, self.device.clone(), step)
         })
     }
 
@@ -274,7 +320,9 @@ impl Engine {
         let (prepared, _) = prepare(kernel, series, options)?;
         let [nx, ny, _] = series.spatial_shape();
         let index = voxel[0] + nx * (voxel[1] + ny * voxel[2]);
-        let values = reference::evaluate(prepared.as_ref(), series, index, options.non_finite);
+        let values = series.with_voxel(index, |window| {
+            reference::evaluate(prepared.as_ref(), window, series.frames(), index, options.non_finite)
+        })?;
         let names = prepared
             .outputs()
             .iter()
@@ -301,7 +349,7 @@ impl Engine {
         options.cancel.check()?;
         let mut raw = self.run_raw(prepared.as_ref(), series, options, memory)?;
         if options.non_finite == NonFinite::Skip && !matches!(self.backend, Backend::Reference) {
-            skip_non_finite(prepared.as_ref(), series, &mut raw);
+            skip_non_finite(prepared.as_ref(), series, &mut raw)?;
         }
         stages.append(&mut raw.stages);
         Ok(self.assemble(kernel.name(), kernel.kind(), prepared.as_ref(), series, options, raw, stages))
@@ -318,8 +366,50 @@ impl Engine {
             Backend::Cpu => cpu::run(prepared, series, options, memory),
             Backend::Reference => reference::run(prepared, series, options),
             #[cfg(feature = "gpu")]
-            Backend::Gpu(gpu) => gpu.run(prepared, series, options, memory),
+            Backend::Gpu(gpu) => match &self.choosing {
+                Some(choosing) => self.run_chosen(gpu, choosing, prepared, series, options, memory),
+                None => gpu.run(prepared, series, options, memory),
+            },
         }
+    }
+
+    /// Runs where the run will be done earlier.
+    #[cfg(feature = "gpu")]
+    fn run_chosen(
+        &self,
+        gpu: &gpu::Gpu,
+        choosing: &Choosing,
+        prepared: &dyn Runnable,
+        series: &Series,
+        options: &RunOptions<'_>,
+        memory: Vec<Vec<u32>>,
+    ) -> Result<RawRows> {
+        let lock = || choosing.measured.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let key = (prepared.program().name, prepared.rows());
+        let inside = options.mask.map_or(series.voxel_count(), Mask::voxel_count);
+        let samples = (inside * series.frames()) as u64 * series.sample_type().bytes() as u64;
+        let bytes = samples + (inside * (prepared.rows() + 1) * 4) as u64;
+        let choice = choice::choose(&choice::Estimate {
+            cpu_seconds: cpu::estimate(prepared, series, options)?,
+            bytes,
+            link: choosing.link,
+            measured_bytes_per_s: lock().get(&key).copied(),
+        });
+        let reason = choice.to_string();
+        if !choice.gpu {
+            let mut raw = cpu::run(prepared, series, options, memory)?;
+            raw.ran = Some(Ran { engine: "cpu", device: cpu::device_name(), reason });
+            return Ok(raw);
+        }
+        let start = Instant::now();
+        let mut raw = gpu.run(prepared, series, options, memory)?;
+        // What compiling the pipeline took is no property of the bus.
+        let set_up: f64 =
+            raw.stages.iter().filter(|stage| stage.stage == "gpu: set up").map(|stage| stage.seconds).sum();
+        let seconds = start.elapsed().as_secs_f64() - set_up;
+        lock().insert(key, bytes as f64 / seconds.max(1e-6));
+        raw.ran = Some(Ran { engine: "gpu", device: self.device.clone(), reason });
+        Ok(raw)
     }
 
     #[expect(clippy::too_many_arguments, reason = "everything that a record tells")]
@@ -334,6 +424,11 @@ impl Engine {
         stages: Vec<StageTime>,
     ) -> Maps {
         let [x, y, z] = series.spatial_shape();
+        let ran = raw.ran.unwrap_or_else(|| Ran {
+            engine: self.name(),
+            device: self.device.clone(),
+            reason: self.reason.clone(),
+        });
         let mut rows = raw.rows.into_iter();
         let mut maps = Vec::new();
         for output in prepared.outputs() {
@@ -354,9 +449,9 @@ impl Engine {
         let times = series.times().ok();
         let record = RunRecord {
             kernel: kernel.into(),
-            engine: self.name().into(),
-            device: self.device.clone(),
-            reason: self.reason.clone(),
+            engine: ran.engine.into(),
+            device: ran.device,
+            reason: ran.reason,
             kind,
             settings: settings_with_options(prepared.settings(), options),
             source: series.source().map(Into::into),
@@ -386,7 +481,10 @@ fn prepare<K: VoxelKernel>(
     }
     let start = Instant::now();
     let reductions = Reductions::new(series, options.mask);
-    let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions })?;
+    let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions });
+    // Whatever a kernel made of reductions that failed, the file is what has to be mended.
+    reductions.check()?;
+    let prepared = prepared?;
     let mut stages = reductions.take_stages();
     let reduced: f64 = stages.iter().map(|stage| stage.seconds).sum();
     let seconds = (start.elapsed().as_secs_f64() - reduced).max(0.0);
@@ -412,20 +510,38 @@ fn settings_with_options(
 }
 
 /// Evaluates voxels with samples that are not finite from their other frames, in f64, whatever the engine.
-fn skip_non_finite(prepared: &dyn Runnable, series: &Series, raw: &mut RawRows) {
-    let Some(status_row) = raw.rows.last() else { return };
+fn skip_non_finite(prepared: &dyn Runnable, series: &Series, raw: &mut RawRows) -> Result<()> {
+    let Some(status_row) = raw.rows.last() else { return Ok(()) };
     let voxels: Vec<usize> =
         (0..status_row.len()).filter(|i| status_row[*i] & status::NON_FINITE_SAMPLE != 0).collect();
-    let kinds = row_kinds(prepared.outputs());
-    let repaired: Vec<(usize, Vec<f64>)> = voxels
-        .into_par_iter()
-        .filter_map(|voxel| Some((voxel, reference::evaluate_finite_frames(prepared, series, voxel)?)))
-        .collect();
-    for (voxel, values) in repaired {
-        for ((row, value), kind) in raw.rows.iter_mut().zip(values).zip(&kinds) {
-            row[voxel] = reference::word(value, *kind);
-        }
+    if voxels.is_empty() {
+        return Ok(());
     }
+    let kinds = row_kinds(prepared.outputs());
+    let within = |range: std::ops::Range<usize>| {
+        &voxels
+            [voxels.partition_point(|voxel| *voxel < range.start)..voxels.partition_point(|voxel| *voxel < range.end)]
+    };
+    series.for_each_window(
+        0..series.frames(),
+        |range| !within(range).is_empty(),
+        |window| {
+            let repaired: Vec<(usize, Vec<f64>)> = within(window.range.clone())
+                .par_iter()
+                .filter_map(|voxel| {
+                    let values = reference::evaluate_finite_frames(prepared, window, series.frames(), *voxel)?;
+                    Some((*voxel, values))
+                })
+                .collect();
+            for (voxel, values) in repaired {
+                for ((row, value), kind) in raw.rows.iter_mut().zip(values).zip(&kinds) {
+                    row[voxel] = reference::word(value, *kind);
+                }
+            }
+            Ok(())
+        },
+    )?;
+    Ok(())
 }
 
 fn floats(words: Option<Vec<u32>>) -> Vec<f32> {

@@ -2,6 +2,7 @@
 
 use crate::kernel::{Output, OutputKind};
 use crate::maps::StageTime;
+use crate::series::{Mask, Series};
 use crate::status;
 
 /// The bits of the NaN that stands for "no answer".
@@ -12,6 +13,16 @@ pub(crate) const NAN_BITS: u32 = 0x7fc0_0000;
 pub(crate) struct RawRows {
     pub(crate) rows: Vec<Vec<u32>>,
     pub(crate) stages: Vec<StageTime>,
+    /// What ran, if it was chosen for this run.
+    pub(crate) ran: Option<Ran>,
+}
+
+/// What ran, and why.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) engine: &'static str,
+    pub(crate) device: String,
+    pub(crate) reason: String,
 }
 
 /// What each row holds, the status last.
@@ -27,6 +38,18 @@ pub(crate) fn outside_words(outputs: &[Output]) -> Vec<u32> {
         *status = status::OUTSIDE_MASK;
     }
     words
+}
+
+/// Whether a stretch of voxels has any inside the mask.
+pub(crate) fn wanted(mask: Option<&Mask>) -> impl Fn(std::ops::Range<usize>) -> bool {
+    let inside = mask.map(Mask::flat);
+    move |range| inside.is_none_or(|inside| inside[range].iter().any(|label| *label != 0))
+}
+
+/// What waiting for the file took, where samples stay in one.
+pub(crate) fn read_stage(series: &Series, seconds: f64) -> Vec<StageTime> {
+    let stage = StageTime { stage: "read".into(), seconds, bytes: series.sample_bytes() };
+    if series.is_in_file() { vec![stage] } else { Vec::new() }
 }
 
 /// Writes a word where the label is 0.

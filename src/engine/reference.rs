@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::raw_rows::{RawRows, blank_word, outside_words, row_kinds};
+use super::raw_rows::{RawRows, blank_word, outside_words, read_stage, row_kinds, wanted};
 use super::{NonFinite, RunOptions};
 use crate::error::Result;
 use crate::kernel::bounded::{Bounded, BoundedWord, Decisions};
@@ -10,13 +10,21 @@ use crate::kernel::lanes::Double;
 use crate::kernel::{Curve, LARGEST_DIFFERENCE, OutputKind, Runnable};
 use crate::series::{Mask, Series};
 use crate::status;
+use crate::stored::Window;
+use crate::voxels::Voxels;
 
 /// One voxel's results in f64: the rows in order, then the status.
-pub(crate) fn evaluate(prepared: &dyn Runnable, series: &Series, voxel: usize, policy: NonFinite) -> Vec<f64> {
-    let Voxel { first, mut differences, finite } = Voxel::load(series, voxel);
+pub(crate) fn evaluate(
+    prepared: &dyn Runnable,
+    window: &Window<'_>,
+    frames: usize,
+    voxel: usize,
+    policy: NonFinite,
+) -> Vec<f64> {
+    let Voxel { first, mut differences, finite } = Voxel::load(window, frames, voxel);
     if !finite
         && policy == NonFinite::Skip
-        && let Some(words) = evaluate_finite_frames(prepared, series, voxel)
+        && let Some(words) = evaluate_finite_frames(prepared, window, frames, voxel)
     {
         return words;
     }
@@ -30,9 +38,13 @@ pub(crate) fn evaluate(prepared: &dyn Runnable, series: &Series, voxel: usize, p
 }
 
 /// A voxel with samples that are not finite, from its other frames; `None` if they don't suffice.
-pub(crate) fn evaluate_finite_frames(prepared: &dyn Runnable, series: &Series, voxel: usize) -> Option<Vec<f64>> {
-    let stride = series.voxel_count();
-    let samples: Vec<f64> = (0..series.frames()).map(|t| series.voxels().get_f64(voxel + t * stride)).collect();
+pub(crate) fn evaluate_finite_frames(
+    prepared: &dyn Runnable,
+    window: &Window<'_>,
+    frames: usize,
+    voxel: usize,
+) -> Option<Vec<f64>> {
+    let samples: Vec<f64> = (0..frames).map(|t| window.get_f64(voxel, t)).collect();
     let frames: Vec<usize> = (0..samples.len()).filter(|t| samples[*t].is_finite()).collect();
     let kernel = prepared.with_frames(&frames)?;
     let first = samples[*frames.first()?];
@@ -50,12 +62,13 @@ pub(crate) fn evaluate_finite_frames(prepared: &dyn Runnable, series: &Series, v
 /// One voxel's results with the error that a 32-bit engine may make; `decisions` says how to take ambiguous comparisons.
 pub(super) fn evaluate_bounded(
     prepared: &dyn Runnable,
-    series: &Series,
+    window: &Window<'_>,
+    frames: usize,
     voxel: usize,
     decisions: &Decisions,
 ) -> Vec<BoundedWord> {
     let lanes = Bounded(decisions);
-    let Voxel { first, mut differences, finite } = Voxel::load(series, voxel);
+    let Voxel { first, mut differences, finite } = Voxel::load(window, frames, voxel);
     if !finite {
         differences.fill(0.0);
     }
@@ -68,11 +81,12 @@ pub(super) fn evaluate_bounded(
 /// One voxel's results in f64, and a kernel's own verdict on an engine's, if it gives one.
 pub(super) fn judge(
     prepared: &dyn Runnable,
-    series: &Series,
+    window: &Window<'_>,
+    frames: usize,
     voxel: usize,
     engine: &[f64],
 ) -> Option<(Vec<f64>, Vec<bool>)> {
-    let Voxel { first, mut differences, finite } = Voxel::load(series, voxel);
+    let Voxel { first, mut differences, finite } = Voxel::load(window, frames, voxel);
     if !finite {
         differences.fill(0.0);
     }
@@ -93,11 +107,22 @@ struct Voxel {
 }
 
 impl Voxel {
-    fn load(series: &Series, voxel: usize) -> Self {
-        let (first, differences) = series.differences_at(voxel);
+    fn load(window: &Window<'_>, frames: usize, voxel: usize) -> Self {
+        let (first, differences) = differences_at(window, frames, voxel);
         let finite = usable(first, &differences);
         Self { first, differences, finite }
     }
+}
+
+/// The first sample of a voxel and every sample's difference from it, in stored units: exact for integers of up to 52 bits.
+fn differences_at(window: &Window<'_>, frames: usize, voxel: usize) -> (f64, Vec<f64>) {
+    let at = |t| window.at(voxel, t);
+    let differences = match window.voxels {
+        Voxels::I64(v) => (0..frames).map(|t| (i128::from(v[at(t)]) - i128::from(v[at(0)])) as f64).collect(),
+        Voxels::U64(v) => (0..frames).map(|t| (i128::from(v[at(t)]) - i128::from(v[at(0)])) as f64).collect(),
+        other => (0..frames).map(|t| other.get_f64(at(t)) - other.get_f64(at(0))).collect(),
+    };
+    (window.get_f64(voxel, 0), differences)
 }
 
 /// Whether 32-bit engines can work with these samples.
@@ -113,39 +138,44 @@ pub(super) fn run(prepared: &dyn Runnable, series: &Series, options: &RunOptions
     let kinds = row_kinds(prepared.outputs());
     let outside_words = outside_words(prepared.outputs());
     let done = std::sync::atomic::AtomicUsize::new(0);
-    let blocks: Vec<Vec<u32>> = (0..count.div_ceil(256))
-        .into_par_iter()
-        .map(|block| {
-            options.cancel.check()?;
-            let voxels = block * 256..count.min((block + 1) * 256);
-            let mut words = Vec::with_capacity(voxels.len() * kinds.len());
-            for voxel in voxels.clone() {
-                if inside.is_some_and(|inside| inside[voxel] == 0) {
-                    words.extend_from_slice(&outside_words);
-                    continue;
+    let mut rows: Vec<Vec<u32>> = outside_words.iter().map(|word| vec![*word; count]).collect();
+    let waited = series.for_each_window(0..series.frames(), wanted(options.mask), |window| {
+        let blocks: Vec<Vec<u32>> = (0..window.range.len().div_ceil(256))
+            .into_par_iter()
+            .map(|block| {
+                options.cancel.check()?;
+                let first = window.range.start + block * 256;
+                let voxels = first..window.range.end.min(first + 256);
+                let mut words = Vec::with_capacity(voxels.len() * kinds.len());
+                for voxel in voxels.clone() {
+                    if inside.is_some_and(|inside| inside[voxel] == 0) {
+                        words.extend_from_slice(&outside_words);
+                        continue;
+                    }
+                    let values = evaluate(prepared, window, series.frames(), voxel, options.non_finite);
+                    words.extend(values.iter().zip(&kinds).map(|(value, kind)| word(*value, *kind)));
                 }
-                let values = evaluate(prepared, series, voxel, options.non_finite);
-                words.extend(values.iter().zip(&kinds).map(|(value, kind)| word(*value, *kind)));
-            }
-            let finished = done.fetch_add(voxels.len(), std::sync::atomic::Ordering::Relaxed) + voxels.len();
-            options.tell(finished, count);
-            Ok(words)
-        })
-        .collect::<Result<_>>()?;
-    let mut rows: Vec<Vec<u32>> = (0..kinds.len()).map(|_| Vec::with_capacity(count)).collect();
-    for block in &blocks {
-        for voxel in block.chunks_exact(kinds.len()) {
-            for (row, word) in rows.iter_mut().zip(voxel) {
-                row.push(*word);
+                let finished = done.fetch_add(voxels.len(), std::sync::atomic::Ordering::Relaxed) + voxels.len();
+                options.tell(finished, count);
+                Ok(words)
+            })
+            .collect::<Result<_>>()?;
+        for (voxel, words) in window.range.clone().zip(blocks.iter().flat_map(|block| block.chunks_exact(kinds.len())))
+        {
+            for (row, word) in rows.iter_mut().zip(words) {
+                row[voxel] = *word;
             }
         }
-    }
+        Ok(())
+    })?;
+    let mut stages = read_stage(series, waited);
     let stage = crate::maps::StageTime {
         stage: "reference: kernel".into(),
-        seconds: start.elapsed().as_secs_f64(),
-        bytes: (series.voxels().len() * series.voxels().sample_bytes()) as u64,
+        seconds: start.elapsed().as_secs_f64() - waited,
+        bytes: series.sample_bytes(),
     };
-    Ok(RawRows { rows, stages: vec![stage] })
+    stages.push(stage);
+    Ok(RawRows { rows, stages, ran: None })
 }
 
 /// A result as the 32-bit word that maps are made of.

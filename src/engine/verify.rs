@@ -1,11 +1,15 @@
 //! Verification: an engine's maps against the definition in f64, with tolerances derived voxel by voxel.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::reference::{evaluate_bounded, judge};
+use crate::error::Result;
 use crate::kernel::bounded::{BoundedWord, Decisions};
 use crate::kernel::{OutputKind, Runnable};
 use crate::series::{Mask, Series};
+use crate::stored::Window;
 
 use super::raw_rows::RawRows;
 
@@ -113,7 +117,7 @@ pub(super) fn compare(
     raw: &RawRows,
     device: String,
     step: usize,
-) -> Verification {
+) -> Result<Verification> {
     let inside = mask.map(Mask::flat);
     let voxels: Vec<usize> =
         (0..series.voxel_count()).filter(|i| inside.is_none_or(|m| m[*i] != 0)).step_by(step).collect();
@@ -139,8 +143,21 @@ pub(super) fn compare(
     };
     let [nx, ny, _] = series.spatial_shape();
     let place = |voxel: usize| [voxel % nx, voxel / nx % ny, voxel / nx / ny];
-    let compared: Vec<(usize, Vec<Comparison>)> =
-        voxels.par_iter().map(|voxel| (*voxel, compare_voxel(prepared, series, *voxel, raw, &names))).collect();
+    let mut compared: Vec<(usize, Vec<Comparison>)> = Vec::with_capacity(voxels.len());
+    let within = |range: Range<usize>| {
+        &voxels
+            [voxels.partition_point(|voxel| *voxel < range.start)..voxels.partition_point(|voxel| *voxel < range.end)]
+    };
+    series.for_each_window(
+        0..series.frames(),
+        |range| !within(range).is_empty(),
+        |window| {
+            let compare =
+                |voxel: &usize| (*voxel, compare_voxel(prepared, window, series.frames(), *voxel, raw, &names));
+            compared.par_extend(within(window.range.clone()).par_iter().map(compare));
+            Ok(())
+        },
+    )?;
     let mut maps: Vec<MapVerification> = names.iter().map(|(id, _)| empty(id)).collect();
     let typical: Vec<f64> = (0..names.len())
         .map(|row| {
@@ -187,7 +204,7 @@ pub(super) fn compare(
             _ => joined.push(map),
         }
     }
-    Verification { device, voxels: voxels.len(), maps: joined }
+    Ok(Verification { device, voxels: voxels.len(), maps: joined })
 }
 
 fn join(all: &mut MapVerification, row: &MapVerification) {
@@ -208,19 +225,20 @@ fn join(all: &mut MapVerification, row: &MapVerification) {
 /// differ, with the other outcomes.
 fn compare_voxel(
     prepared: &dyn Runnable,
-    series: &Series,
+    window: &Window<'_>,
+    frames: usize,
     voxel: usize,
     raw: &RawRows,
     names: &[(String, OutputKind)],
 ) -> Vec<Comparison> {
     let engine: Vec<f64> =
         names.iter().enumerate().map(|(row, (_, kind))| number(raw.rows[row][voxel], *kind)).collect();
-    if let Some((definition, agrees)) = judge(prepared, series, voxel, &engine) {
+    if let Some((definition, agrees)) = judge(prepared, window, frames, voxel, &engine) {
         return (0..names.len()).map(|row| judged(engine[row], definition[row], agrees[row])).collect();
     }
     let decisions = Decisions::default();
     decisions.restart(0);
-    let nominal = evaluate_bounded(prepared, series, voxel, &decisions);
+    let nominal = evaluate_bounded(prepared, window, frames, voxel, &decisions);
     let ambiguous = decisions.ambiguous();
     let mut rows: Vec<Comparison> =
         (0..names.len()).map(|row| compare_word(raw.rows[row][voxel], nominal[row], names[row].1)).collect();
@@ -229,7 +247,7 @@ fn compare_voxel(
     }
     for flips in outcomes(ambiguous) {
         decisions.restart(flips);
-        let other = evaluate_bounded(prepared, series, voxel, &decisions);
+        let other = evaluate_bounded(prepared, window, frames, voxel, &decisions);
         for row in 0..names.len() {
             if !rows[row].agrees {
                 let comparison = compare_word(raw.rows[row][voxel], other[row], names[row].1);

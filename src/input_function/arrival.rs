@@ -46,7 +46,9 @@ impl Arrival {
             mend: "give the arrival in seconds on the series' clock, or a mask of an artery".into(),
         };
         let reductions = Reductions::new(series, mask);
-        let mean = reductions.mean_curve().ok_or_else(|| refuse("no voxel has finite samples only"))?;
+        let mean = reductions.mean_curve();
+        reductions.check()?;
+        let mean = mean.ok_or_else(|| refuse("no voxel has finite samples only"))?;
         let curve = Series::from_voxels(mean.to_vec(), [1, 1, 1, mean.len()], series.times()?.clone())?;
         let kernel = settings.clone().maps(MapSelection::only([Quantity::ONSET]));
         let values = Engine::reference_values(&kernel, &curve, [0; 3], &RunOptions::new())?;

@@ -188,7 +188,9 @@ impl ArteryFinder {
             Quantity::iauc(120.0),
         ]));
         let maps = engine.run_with(&kernel, series, options)?;
-        let roughness = Reductions::new(series, options.mask).successive_difference_sd();
+        let reductions = Reductions::new(series, options.mask);
+        let roughness = reductions.successive_difference_sd();
+        reductions.check()?;
         let features = self.features(&maps, &roughness, series.times()?.median_spacing_s())?;
         let tissue = self.tissue_steepness(&kernel, series, &features)?;
         let scores = scores(&features, tissue, series.times()?.median_spacing_s());
@@ -240,7 +242,9 @@ impl ArteryFinder {
         });
         let mask = Mask::from_labels(tissue.view());
         let reductions = Reductions::new(series, Some(&mask));
-        let Some(mean) = reductions.mean_curve() else { return Ok(None) };
+        let mean = reductions.mean_curve();
+        reductions.check()?;
+        let Some(mean) = mean else { return Ok(None) };
         let curve = Series::from_voxels(mean.to_vec(), [1, 1, 1, mean.len()], series.times()?.clone())?;
         let kernel = kernel.clone().maps(MapSelection::only([Quantity::BASELINE, Quantity::MAX_SLOPE]));
         let values = Engine::reference_values(&kernel, &curve, [0; 3], &RunOptions::new())?;

@@ -74,8 +74,9 @@ impl InputFunction {
     pub fn from_mask(series: &Series, mask: &Mask, average: Average, fluid: Fluid) -> Result<FromMask> {
         mask.check_matches(series)?;
         let inside = mask.flat().iter().enumerate().filter(|(_, label)| **label != 0).map(|(index, _)| index);
+        let curves: Vec<Vec<f64>> = inside.map(|index| series.curve_at(index)).collect::<Result<_>>()?;
         let (curves, refused): (Vec<_>, Vec<_>) =
-            inside.map(|index| series.curve_at(index)).partition(|curve| curve.iter().all(|c| c.is_finite()));
+            curves.into_iter().partition(|curve| curve.iter().all(|c| c.is_finite()));
         let name = mask.source().and_then(|path| path.file_name()).map(|name| name.display().to_string());
         let name = name.unwrap_or_else(|| "a mask".into());
         if curves.is_empty() {

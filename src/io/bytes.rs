@@ -1,23 +1,54 @@
 //! A stream of an image's bytes, inflated where they are gzip, that knows how much the stored bytes can justify.
 
+use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use flate2::bufread::GzDecoder;
+use rayon::prelude::*;
 
+use super::gzip::{Gunzip, MAGIC};
 use crate::error::{Error, Result};
+use crate::stored::read_at;
 
 /// Deflate's best case: 258 bytes from two bits, so 1032 bytes from one.
 const MOST_FROM_ONE_BYTE: u64 = 1032;
-const FILE_BUFFER_BYTES: usize = 1 << 18;
+/// Bytes of a file that one thread reads at once.
+const SHARE: usize = 1 << 20;
 
 /// The bytes of one file (or of memory), inflated on the fly.
 pub(super) struct ByteSource<'a> {
     name: PathBuf,
-    reader: Box<dyn Read + 'a>,
+    stored: Stored<'a>,
     stored_bytes: u64,
-    compressed: bool,
+    /// Where the next bytes come from, if they are compressed.
+    gzip: Option<Box<Gunzip<Stored<'a>>>>,
+}
+
+/// Bytes as they are stored, and how many of them were read.
+#[derive(Clone)]
+enum Stored<'a> {
+    Memory { bytes: &'a [u8], at: usize },
+    File { file: Arc<File>, at: u64 },
+}
+
+impl Read for Stored<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stored::Memory { bytes, at } => {
+                let here = (bytes.len() - *at).min(buffer.len());
+                buffer[..here].copy_from_slice(&bytes[*at..*at + here]);
+                *at += here;
+                Ok(here)
+            }
+            Stored::File { file, at } => {
+                let here = read_at(file, buffer, *at)?;
+                *at += here as u64;
+                Ok(here)
+            }
+        }
+    }
 }
 
 impl<'a> ByteSource<'a> {
@@ -31,21 +62,22 @@ impl<'a> ByteSource<'a> {
             return Err(Error::file(path, "the path", value, mend));
         }
         let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
-        ByteSource::new(path, BufReader::with_capacity(FILE_BUFFER_BYTES, file), metadata.len())
+        let mut start = [0; 2];
+        let length = fill_at(&file, &mut start, 0).map_err(|e| Error::io("read", path, e))?;
+        let stored = Stored::File { file: Arc::new(file), at: 0 };
+        ByteSource::new(path, &start[..length], stored, metadata.len())
     }
 
     pub(super) fn from_slice(name: &Path, bytes: &'a [u8]) -> Result<Self> {
-        Self::new(name, bytes, bytes.len() as u64)
+        Self::new(name, bytes, Stored::Memory { bytes, at: 0 }, bytes.len() as u64)
     }
 
-    fn new(name: &Path, mut stored: impl BufRead + 'a, stored_bytes: u64) -> Result<Self> {
-        let start = stored.fill_buf().map_err(|e| Error::io("read", name, e))?;
+    fn new(name: &Path, start: &[u8], stored: Stored<'a>, stored_bytes: u64) -> Result<Self> {
         if start.is_empty() {
             return Err(Error::file(name, "the file", "empty", "copy or convert the image again"));
         }
-        let compressed = start.starts_with(&[0x1f, 0x8b]);
-        let reader: Box<dyn Read + 'a> = if compressed { Box::new(Members::new(stored)) } else { Box::new(stored) };
-        Ok(Self { name: name.to_path_buf(), reader, stored_bytes, compressed })
+        let gzip = start.starts_with(&MAGIC).then(|| Box::new(Gunzip::new(stored.clone())));
+        Ok(Self { name: name.to_path_buf(), stored, stored_bytes, gzip })
     }
 
     pub(super) fn name(&self) -> &Path {
@@ -57,31 +89,84 @@ impl<'a> ByteSource<'a> {
     }
 
     pub(super) fn compressed(&self) -> bool {
-        self.compressed
+        self.gzip.is_some()
+    }
+
+    /// The file, if its bytes are the image's own.
+    pub(super) fn plain_file(&self) -> Option<Arc<File>> {
+        match &self.stored {
+            Stored::File { file, .. } if self.gzip.is_none() => Some(file.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether the last word of a compressed file says another length than this: then it has several members, or zeros
+    /// behind the last one.
+    pub(super) fn denies_length(&self, bytes: u64) -> Result<bool> {
+        let mut word = [0; 4];
+        let at = self.stored_bytes.saturating_sub(4);
+        match &self.stored {
+            _ if self.gzip.is_none() => return Ok(false),
+            Stored::Memory { bytes, .. } => word = bytes.last_chunk().copied().unwrap_or_default(),
+            Stored::File { file, .. } => {
+                fill_at(file, &mut word, at).map_err(|e| Error::io("read", &self.name, e))?;
+            }
+        }
+        Ok(u32::from_le_bytes(word) != bytes as u32)
+    }
+
+    /// All bytes as they are stored.
+    pub(super) fn all_stored(&self) -> Result<Cow<'a, [u8]>> {
+        match &self.stored {
+            Stored::Memory { bytes, .. } => Ok(Cow::Borrowed(bytes)),
+            Stored::File { file, .. } => {
+                let mut bytes = vec![0; self.stored_bytes as usize];
+                let filled = fill_by_all(file, &mut bytes, 0).map_err(|e| Error::io("read", &self.name, e))?;
+                bytes.truncate(filled);
+                Ok(Cow::Owned(bytes))
+            }
+        }
     }
 
     /// The most bytes that can come out, whatever a header claims.
     pub(super) fn justified_bytes(&self) -> u64 {
-        if self.compressed { self.stored_bytes.saturating_mul(MOST_FROM_ONE_BYTE) } else { self.stored_bytes }
+        if self.compressed() { self.stored_bytes.saturating_mul(MOST_FROM_ONE_BYTE) } else { self.stored_bytes }
     }
 
     /// Fills the buffer as far as the bytes reach and says how far that is.
     pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.reader.read(&mut buffer[filled..]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.failed(e)),
+        let filled = match (&mut self.gzip, &mut self.stored) {
+            (Some(gzip), _) => gzip.fill(buffer),
+            (None, Stored::File { file, at }) => {
+                let filled = fill_by_all(file, buffer, *at);
+                *at += *filled.as_ref().unwrap_or(&0) as u64;
+                filled
+            }
+            (None, stored) => stored.read(buffer),
+        };
+        filled.map_err(|e| self.failed(e))
+    }
+
+    /// Goes past bytes that aren't wanted; says how many there were. `None` where they have to be inflated.
+    pub(super) fn seek(&mut self, bytes: u64) -> Option<u64> {
+        match &mut self.stored {
+            _ if self.gzip.is_some() => None,
+            Stored::Memory { bytes: all, at } => {
+                let here = bytes.min((all.len() - *at) as u64);
+                *at += here as usize;
+                Some(here)
+            }
+            Stored::File { at, .. } => {
+                let here = bytes.min(self.stored_bytes.saturating_sub(*at));
+                *at += here;
+                Some(here)
             }
         }
-        Ok(filled)
     }
 
     fn failed(&self, error: io::Error) -> Error {
         // Errors without the system's number come from inflating, not from the disk.
-        if self.compressed && error.raw_os_error().is_none() {
+        if self.compressed() && error.raw_os_error().is_none() {
             let value = match error.kind() {
                 io::ErrorKind::UnexpectedEof => "truncated".to_string(),
                 _ => format!("damaged ({error})"),
@@ -92,48 +177,28 @@ impl<'a> ByteSource<'a> {
     }
 }
 
-/// All members of a gzip file, one behind the other, with the zeros that tapes and archives pad them with.
-struct Members<R> {
-    member: Option<GzDecoder<R>>,
+/// Reads as far as the file reaches, on all threads: memory that is touched for the first time costs more than reading.
+fn fill_by_all(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let shares = buffer
+        .par_chunks_mut(SHARE)
+        .enumerate()
+        .map(|(i, share)| Ok((share.len(), fill_at(file, share, at + (i * SHARE) as u64)?)))
+        .collect::<io::Result<Vec<_>>>()?;
+    // What lies behind a short share is behind the end.
+    let whole = shares.iter().take_while(|(wanted, got)| wanted == got).count();
+    Ok(shares[..shares.len().min(whole + 1)].iter().map(|(_, got)| got).sum())
 }
 
-impl<R: BufRead> Members<R> {
-    fn new(stored: R) -> Self {
-        Self { member: Some(GzDecoder::new(stored)) }
-    }
-}
-
-impl<R: BufRead> Read for Members<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(mut member) = self.member.take() {
-            let n = member.read(buffer)?;
-            if n > 0 || buffer.is_empty() {
-                self.member = Some(member);
-                return Ok(n);
-            }
-            let mut stored = member.into_inner();
-            match first_after_zeros(&mut stored)? {
-                None => {}
-                Some(0x1f) => self.member = Some(GzDecoder::new(stored)),
-                Some(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes that aren't gzip follow it")),
-            }
-        }
-        Ok(0)
-    }
-}
-
-/// Goes to the next byte that isn't 0, if there is one, and says which it is.
-fn first_after_zeros(stored: &mut impl BufRead) -> io::Result<Option<u8>> {
-    loop {
-        let ahead = stored.fill_buf()?;
-        if ahead.is_empty() {
-            return Ok(None);
-        }
-        let zeros = ahead.iter().take_while(|b| **b == 0).count();
-        let found = ahead.get(zeros).copied();
-        stored.consume(zeros);
-        if found.is_some() {
-            return Ok(found);
+/// Reads as far as the file reaches.
+fn fill_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match read_at(file, &mut buffer[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
         }
     }
+    Ok(filled)
 }

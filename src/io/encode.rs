@@ -4,19 +4,18 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 use bytemuck::Pod;
-use flate2::write::GzEncoder;
 use ndarray::{ArrayView, ArrayView3, Dimension};
 
-use super::header::{Header, SampleType};
+use super::header::Header;
 use super::options::Compression;
+use super::pack::GzipWriter;
+use crate::error::Error;
 use crate::geometry::Geometry;
-use crate::series::Voxels;
+use crate::series::Series;
+use crate::voxels::SampleType;
 
-/// Maps of 32-bit floats are mostly noise: level 2 makes them a seventh smaller and takes twice as long, and the levels
-/// above it gain nothing further.
-const GZIP_LEVEL: u32 = 1;
-/// Samples to sort for a display range: enough for a percentile, few enough to cost nothing.
-const MOST_SORTED: usize = 1 << 18;
+/// Samples to look at for a display range: enough for a percentile, few enough to cost nothing.
+const MOST_RANKED: usize = 1 << 18;
 
 /// Runs `content` on the way through gzip or not.
 pub(super) fn compressed(
@@ -27,9 +26,9 @@ pub(super) fn compressed(
     match compression {
         Compression::None => content(out),
         Compression::Gzip => {
-            let mut gzip = GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL));
+            let mut gzip = GzipWriter::new(out)?;
             content(&mut gzip)?;
-            gzip.finish().map(|_| ())
+            gzip.finish()
         }
     }
 }
@@ -73,19 +72,24 @@ pub(super) fn write_bits(out: &mut dyn Write, mut header: Header, bits: &[u32]) 
     write_samples(out, &header, bits)
 }
 
-pub(super) fn write_voxels(out: &mut dyn Write, header: &Header, voxels: &Voxels) -> io::Result<()> {
-    match voxels {
-        Voxels::U8(samples) => write_samples(out, header, samples),
-        Voxels::I8(samples) => write_samples(out, header, samples),
-        Voxels::U16(samples) => write_samples(out, header, samples),
-        Voxels::I16(samples) => write_samples(out, header, samples),
-        Voxels::U32(samples) => write_samples(out, header, samples),
-        Voxels::I32(samples) => write_samples(out, header, samples),
-        Voxels::U64(samples) => write_samples(out, header, samples),
-        Voxels::I64(samples) => write_samples(out, header, samples),
-        Voxels::F32(samples) => write_samples(out, header, samples),
-        Voxels::F64(samples) => write_samples(out, header, samples),
+/// A series in its stored type; frame by frame if it stays in a file.
+pub(super) fn write_series(out: &mut dyn Write, header: &Header, series: &Series) -> io::Result<()> {
+    out.write_all(&header.to_bytes())?;
+    if let Ok(voxels) = series.voxels() {
+        return out.write_all(voxels.as_bytes());
     }
+    for frame in 0..series.frames() {
+        let frames = series.for_each_window(
+            frame..frame + 1,
+            |_| true,
+            |window| {
+                let written = out.write_all(window.voxels.as_bytes());
+                written.map_err(|error| Error::io("write", "the series", error))
+            },
+        );
+        frames.map_err(io::Error::other)?;
+    }
+    Ok(())
 }
 
 fn write_samples<T: Pod>(out: &mut dyn Write, header: &Header, samples: &[T]) -> io::Result<()> {
@@ -106,14 +110,15 @@ pub(super) fn header(shape: &[usize], geometry: &Geometry, id: &str, what: &str)
 /// The 2nd to the 98th percentile of the finite samples: a range to look at them with, whatever outliers there are.
 fn display_range(samples: &[f32]) -> [f64; 2] {
     // An odd step doesn't fall into step with the image's rows.
-    let step = (samples.len() / MOST_SORTED) | 1;
+    let step = (samples.len() / MOST_RANKED) | 1;
     let mut finite: Vec<f32> = samples.iter().step_by(step).copied().filter(|v| v.is_finite()).collect();
     if finite.is_empty() {
         return [0.0; 2];
     }
-    finite.sort_unstable_by(f32::total_cmp);
-    let at = |fraction: f64| f64::from(finite[(fraction * (finite.len() - 1) as f64).round() as usize]);
-    [at(0.02), at(0.98)]
+    [0.02, 0.98].map(|fraction| {
+        let rank = (fraction * (finite.len() - 1) as f64).round() as usize;
+        f64::from(*finite.select_nth_unstable_by(rank, f32::total_cmp).1)
+    })
 }
 
 /// The shape of an array of three axes.

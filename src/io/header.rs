@@ -1,7 +1,8 @@
 //! NIfTI-1 and NIfTI-2 headers, read into one struct and written from one struct.
 
 use crate::geometry::Geometry;
-use crate::series::{Scaling, Voxels};
+use crate::series::Scaling;
+use crate::voxels::SampleType;
 
 mod emit;
 mod parse;
@@ -12,60 +13,25 @@ pub(super) const NIFTI2_BYTES: usize = 540;
 const EXTENDER_BYTES: usize = 4;
 
 /// The sample types that are read and written, with NIfTI's code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SampleType {
-    U8,
-    I8,
-    U16,
-    I16,
-    U32,
-    I32,
-    U64,
-    I64,
-    F32,
-    F64,
-}
-
-const SAMPLE_TYPES: [(i16, SampleType, usize); 10] = [
-    (2, SampleType::U8, 1),
-    (256, SampleType::I8, 1),
-    (512, SampleType::U16, 2),
-    (4, SampleType::I16, 2),
-    (768, SampleType::U32, 4),
-    (8, SampleType::I32, 4),
-    (1280, SampleType::U64, 8),
-    (1024, SampleType::I64, 8),
-    (16, SampleType::F32, 4),
-    (64, SampleType::F64, 8),
+const SAMPLE_TYPES: [(i16, SampleType); 10] = [
+    (2, SampleType::U8),
+    (256, SampleType::I8),
+    (512, SampleType::U16),
+    (4, SampleType::I16),
+    (768, SampleType::U32),
+    (8, SampleType::I32),
+    (1280, SampleType::U64),
+    (1024, SampleType::I64),
+    (16, SampleType::F32),
+    (64, SampleType::F64),
 ];
 
-impl SampleType {
-    fn from_code(code: i16) -> Option<Self> {
-        SAMPLE_TYPES.iter().find(|row| row.0 == code).map(|row| row.1)
-    }
+fn sample_type(code: i16) -> Option<SampleType> {
+    SAMPLE_TYPES.iter().find(|row| row.0 == code).map(|row| row.1)
+}
 
-    fn row(self) -> (i16, SampleType, usize) {
-        *SAMPLE_TYPES.iter().find(|row| row.1 == self).expect("every sample type has a row")
-    }
-
-    pub(super) fn bytes(self) -> usize {
-        self.row().2
-    }
-
-    pub(super) fn of(voxels: &Voxels) -> Self {
-        match voxels {
-            Voxels::U8(_) => Self::U8,
-            Voxels::I8(_) => Self::I8,
-            Voxels::U16(_) => Self::U16,
-            Voxels::I16(_) => Self::I16,
-            Voxels::U32(_) => Self::U32,
-            Voxels::I32(_) => Self::I32,
-            Voxels::U64(_) => Self::U64,
-            Voxels::I64(_) => Self::I64,
-            Voxels::F32(_) => Self::F32,
-            Voxels::F64(_) => Self::F64,
-        }
-    }
+fn code(sample: SampleType) -> i16 {
+    SAMPLE_TYPES.iter().find(|row| row.1 == sample).expect("every sample type has a row").0
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,10 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `gzip.rs`, `members.rs` | gzip files to bytes: as a stream, and several members at once |
+//! | `pack.rs` | bytes to a gzip file |
 //! | `bytes.rs` | a file's bytes, inflated, and how many of them can be justified |
+//! | `memory.rs` | how much memory there is, and files for what doesn't fit |
 //! | `header.rs`, `header/` | NIfTI-1 and NIfTI-2 headers: the struct, from bytes, to bytes |
 //! | `read.rs` | bytes to samples in their stored type |
 //! | `times.rs` | the time axis: caller, sidecar, header |
@@ -21,10 +24,14 @@
 
 mod bytes;
 mod encode;
+mod gzip;
 mod header;
+mod members;
+mod memory;
 mod names;
 mod open;
 mod options;
+mod pack;
 mod read;
 mod records;
 mod regions;
@@ -33,7 +40,7 @@ mod staged;
 mod times;
 
 pub use options::{
-    Compression, Overwrite, ReadOptions, ReadProgress, ReadReport, SaveOptions, SaveProgress, SaveReport,
+    Compression, Overwrite, ReadOptions, ReadProgress, ReadReport, SaveOptions, SaveProgress, SaveReport, Storage,
 };
 
 /// The bytes of samples that reading these bytes would allocate; for the tests that feed it damaged files.

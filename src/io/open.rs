@@ -6,16 +6,22 @@ use std::time::Instant;
 use ndarray::{ArrayView3, ShapeBuilder};
 
 use super::header::Header;
+use super::memory;
 use super::options::{ReadOptions, ReadReport};
-use super::read::{self, Image, Watch};
+use super::read::{self, Image, Room, Samples, Watch};
 use super::times::{self, HeaderTime};
 use crate::error::{Error, Result};
-use crate::series::{Mask, Scaling, Series, VoxelMap, Voxels};
+use crate::series::{Mask, Scaling, Series, VoxelMap};
 use crate::time::SampleAxis;
+use crate::voxels::Voxels;
 
 impl Series {
     /// Opens a dynamic series: a NIfTI-1 or NIfTI-2 image (`.nii`, `.hdr` with `.img`; gzip is known by its bytes) with at
     /// least two frames. Samples stay in their stored type.
+    ///
+    /// A series that is larger than the memory limit ([`ReadOptions::memory_limit_bytes`]) stays in its file, or, if that is
+    /// compressed, in a temporary one, and is read stretch by stretch whenever it is needed: runs give the same maps to the
+    /// bit.
     ///
     /// Times come from a BIDS sidecar beside the image (`VolumeTiming`, `FrameTimesStart`, or a `RepetitionTime` of 0.05
     /// to 120 s), else from `pixdim[4]` and its unit. What was doubtful is in [`Series::warnings`].
@@ -48,7 +54,7 @@ impl Series {
     pub fn open_with_report(path: impl AsRef<Path>, options: &ReadOptions) -> Result<(Self, ReadReport)> {
         let path = path.as_ref();
         let start = Instant::now();
-        let image = read::read_image(path, watch(options))?;
+        let image = read::read_image(path, room(options), watch(options))?;
         series(image, path, true, options, start.elapsed().as_secs_f64())
     }
 
@@ -95,12 +101,13 @@ impl Mask {
     /// [`Error::Io`] or [`Error::File`] if the file can't be read or a voxel is no label.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let image = read::read_image(path, Watch::default())?;
+        let image = read::read_image(path, Room::MEMORY, Watch::default())?;
         let shape = one_volume(&image.header, path)?;
         let Scaling { slope, intercept } = image.header.scaling;
-        let mut labels = Vec::with_capacity(image.voxels.len());
-        for index in 0..image.voxels.len() {
-            let value = slope * image.voxels.get_f64(index) + intercept;
+        let voxels = in_memory(image.samples, path)?;
+        let mut labels = Vec::with_capacity(voxels.len());
+        for index in 0..voxels.len() {
+            let value = slope * voxels.get_f64(index) + intercept;
             let label = value.round();
             // Slopes like 1/255 are stored rounded, so whole numbers come out almost whole. NaN fails here, too.
             let whole = (value - label).abs() <= 1e-4 && (0.0..=f64::from(u32::MAX)).contains(&label);
@@ -123,10 +130,10 @@ impl VoxelMap {
     /// [`Error::Io`] or [`Error::File`] if the file can't be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let image = read::read_image(path, Watch::default())?;
+        let image = read::read_image(path, Room::MEMORY, Watch::default())?;
         let shape = one_volume(&image.header, path)?;
         let Scaling { slope, intercept } = image.header.scaling;
-        let values = match image.voxels {
+        let values = match in_memory(image.samples, path)? {
             // Spares the copy, and keeps NaN as it is.
             Voxels::F32(values) if image.header.scaling == Scaling::NONE => values,
             voxels => (0..voxels.len()).map(|i| (slope * voxels.get_f64(i) + intercept) as f32).collect(),
@@ -138,13 +145,29 @@ impl VoxelMap {
 
 /// One image, of one or several samples, without times.
 fn image(path: &Path, options: &ReadOptions) -> Result<Series> {
-    let Image { header, voxels, mut warnings, .. } = read::read_image(path, watch(options))?;
+    let Image { header, samples, mut warnings, .. } = read::read_image(path, Room::MEMORY, watch(options))?;
     let shape = frames_last(&header, path, &mut warnings)?;
-    Ok(Series::from_voxels(voxels, shape, SampleAxis::Index)?
+    Ok(Series::from_voxels(in_memory(samples, path)?, shape, SampleAxis::Index)?
         .with_scaling(header.scaling)?
         .with_geometry(header.geometry)
         .with_source(path)
         .with_warnings(warnings))
+}
+
+/// Samples that were asked for in memory.
+fn in_memory(samples: Samples, path: &Path) -> Result<Voxels> {
+    match samples {
+        Samples::Memory(voxels) => Ok(voxels),
+        Samples::Stored(stored) => stored.load().map_err(|error| match error {
+            Error::OutOfMemory { .. } => Error::file(path, "dim", "too large", "there is no memory for it"),
+            other => other,
+        }),
+    }
+}
+
+fn room(options: &ReadOptions) -> Room<'_> {
+    let limit = options.memory_limit_bytes.unwrap_or_else(memory::default_limit);
+    Room { limit_bytes: Some(limit), scratch: options.scratch_folder.as_deref() }
 }
 
 fn watch(options: &ReadOptions) -> Watch<'_> {
@@ -163,16 +186,17 @@ fn series(
     options: &ReadOptions,
     read_inflate_seconds: f64,
 ) -> Result<(Series, ReadReport)> {
-    let Image { header, voxels, mut warnings, file_bytes, compressed } = image;
+    let Image { header, samples, storage, mut warnings, file_bytes, compressed } = image;
     let shape = series_shape(&header, path, &mut warnings)?;
     let time = HeaderTime::new(&header, shape[3]);
     let axis = times::time_axis(options.times.as_ref(), path, sidecar, &time, &mut warnings)?;
-    let report = ReadReport { read_inflate_seconds, file_bytes, data_bytes: header.data_bytes(), compressed };
-    let series = Series::from_voxels(voxels, shape, axis)?
-        .with_scaling(header.scaling)?
-        .with_geometry(header.geometry)
-        .with_source(path)
-        .with_warnings(warnings);
+    let report = ReadReport { read_inflate_seconds, file_bytes, data_bytes: header.data_bytes(), compressed, storage };
+    let series = match samples {
+        Samples::Memory(voxels) => Series::from_voxels(voxels, shape, axis),
+        Samples::Stored(stored) => Series::from_stored(stored, shape, axis),
+    };
+    let series =
+        series?.with_scaling(header.scaling)?.with_geometry(header.geometry).with_source(path).with_warnings(warnings);
     Ok((series, report))
 }
 

@@ -32,6 +32,8 @@ pub struct ReadOptions {
     pub(super) times: Option<GivenTimes>,
     pub(super) progress: Option<ReadProgress>,
     pub(super) cancel: Option<Arc<AtomicBool>>,
+    pub(super) memory_limit_bytes: Option<u64>,
+    pub(super) scratch_folder: Option<PathBuf>,
 }
 
 impl ReadOptions {
@@ -62,7 +64,23 @@ impl ReadOptions {
         self
     }
 
-    /// Called about once per MiB of samples, on the thread that reads.
+    /// Memory that samples may take [default: a third of the machine's, and no more than half of what is free]. Those of a
+    /// larger series stay in its file; a compressed one is inflated to a temporary file.
+    #[must_use]
+    pub fn memory_limit_bytes(mut self, bytes: u64) -> Self {
+        self.memory_limit_bytes = Some(bytes);
+        self
+    }
+
+    /// Where to inflate a compressed series that is larger than the memory limit [default: the system's folder for
+    /// temporary files, which some systems keep in memory]. Nothing stays there, however the program ends.
+    #[must_use]
+    pub fn scratch_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.scratch_folder = Some(folder.into());
+        self
+    }
+
+    /// Called once in a while, from every quarter to every sixteen MiB of samples, on the thread that reads.
     #[must_use]
     pub fn progress(mut self, progress: ReadProgress) -> Self {
         self.progress = Some(progress);
@@ -83,8 +101,22 @@ impl fmt::Debug for ReadOptions {
             .field("times", &self.times)
             .field("progress", &self.progress.is_some())
             .field("cancel", &self.cancel)
+            .field("memory_limit_bytes", &self.memory_limit_bytes)
+            .field("scratch_folder", &self.scratch_folder)
             .finish()
     }
+}
+
+/// Where the samples of a series are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Storage {
+    /// In memory.
+    Memory,
+    /// In the file that was opened.
+    File,
+    /// Inflated, in a temporary file.
+    Scratch,
 }
 
 /// What reading a series took.
@@ -95,10 +127,12 @@ pub struct ReadReport {
     pub read_inflate_seconds: f64,
     /// Bytes of the file (of both files of a pair), as stored.
     pub file_bytes: u64,
-    /// Bytes of samples in memory.
+    /// Bytes of all samples, inflated.
     pub data_bytes: u64,
     /// Whether the samples were stored as gzip.
     pub compressed: bool,
+    /// Where the samples are now.
+    pub storage: Storage,
 }
 
 /// What to do where a result exists already.

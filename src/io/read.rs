@@ -1,18 +1,54 @@
 //! From a stream of bytes to samples in their stored type. Nothing is allocated that the file can't justify.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 
-use bytemuck::Pod;
+use rayon::prelude::*;
 
 use super::bytes::ByteSource;
-use super::header::{ByteOrder, Header, Layout, NIFTI1_BYTES, NIFTI2_BYTES, SampleType};
+use super::header::{ByteOrder, Header, Layout, NIFTI1_BYTES, NIFTI2_BYTES};
+use super::members::Members;
+use super::memory::Scratch;
 use super::names;
+use super::options::Storage;
 use crate::error::{Error, Result};
-use crate::series::Voxels;
+use crate::stored::{Place, Stored};
+use crate::voxels::{Voxels, swap_samples};
 
-/// Samples are read in pieces that stay in the processor's cache while they are inflated and swapped.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes of a file that are read, on all threads, between two looks at whether to go on.
+const CHUNK_BYTES: usize = 16 << 20;
+/// Bytes that are inflated between two looks, and how many chunks of so many are under way between two threads.
+const INFLATED_BYTES: usize = 4 << 20;
+const CHUNKS_AHEAD: usize = 8;
+/// Bytes of a page of memory, on systems with small ones.
+const PAGE_BYTES: usize = 1 << 12;
+/// Memory for the two windows of a series in a file, of which one is read while the other is worked on.
+const WINDOW_BYTES: u64 = 128 << 20;
+/// Bytes that one thread turns around at once.
+const SWAP_BYTES: usize = 1 << 20;
+
+/// Where samples may be put.
+#[derive(Clone, Copy)]
+pub(super) struct Room<'a> {
+    /// Memory that they may take; `None` for images that are small or have to be in memory.
+    pub(super) limit_bytes: Option<u64>,
+    /// Where to inflate what is larger.
+    pub(super) scratch: Option<&'a Path>,
+}
+
+impl Room<'_> {
+    /// Memory, whatever it takes.
+    pub(super) const MEMORY: Room<'static> = Room { limit_bytes: None, scratch: None };
+}
+
+/// Samples where they were put.
+pub(super) enum Samples {
+    Memory(Voxels),
+    Stored(Stored),
+}
 
 /// Who is told how far reading is, and who can stop it.
 #[derive(Clone, Copy, Default)]
@@ -36,7 +72,8 @@ impl Watch<'_> {
 /// An image as stored.
 pub(super) struct Image {
     pub(super) header: Header,
-    pub(super) voxels: Voxels,
+    pub(super) samples: Samples,
+    pub(super) storage: Storage,
     pub(super) warnings: Vec<String>,
     /// Bytes of the files that were read.
     pub(super) file_bytes: u64,
@@ -44,7 +81,7 @@ pub(super) struct Image {
 }
 
 /// Reads an image from one file or from a pair, whichever member is named.
-pub(super) fn read_image(path: &Path, watch: Watch<'_>) -> Result<Image> {
+pub(super) fn read_image(path: &Path, room: Room<'_>, watch: Watch<'_>) -> Result<Image> {
     let header_path = match names::is_img(path) {
         true => names::other_member(path, ".hdr"),
         false => None,
@@ -60,7 +97,7 @@ pub(super) fn read_image(path: &Path, watch: Watch<'_>) -> Result<Image> {
         other => other?,
     };
     match header.layout {
-        Layout::Single => read_samples(header, source, watch),
+        Layout::Single => read_samples(header, source, room, watch),
         Layout::Pair => {
             let samples_path = if header_path == path {
                 names::other_member(path, ".img").ok_or_else(|| {
@@ -72,7 +109,7 @@ pub(super) fn read_image(path: &Path, watch: Watch<'_>) -> Result<Image> {
                 path.to_path_buf()
             };
             let header_bytes = source.stored_bytes();
-            let mut image = read_samples(header, ByteSource::open(&samples_path)?, watch)?;
+            let mut image = read_samples(header, ByteSource::open(&samples_path)?, room, watch)?;
             image.file_bytes += header_bytes;
             Ok(image)
         }
@@ -84,7 +121,7 @@ pub(super) fn read_image_bytes(name: &Path, bytes: &[u8], watch: Watch<'_>) -> R
     let mut source = ByteSource::from_slice(name, bytes)?;
     let header = read_header(&mut source)?;
     single_file(&header, name)?;
-    read_samples(header, source, watch)
+    read_samples(header, source, Room::MEMORY, watch)
 }
 
 /// The bytes of samples that reading these bytes would allocate.
@@ -147,7 +184,7 @@ fn check_room(header: &Header, source: &ByteSource<'_>) -> Result<()> {
     Err(Error::file(source.name(), field, value, mend))
 }
 
-fn read_samples(header: Header, mut source: ByteSource<'_>, watch: Watch<'_>) -> Result<Image> {
+fn read_samples(header: Header, mut source: ByteSource<'_>, room: Room<'_>, watch: Watch<'_>) -> Result<Image> {
     check_room(&header, &source)?;
     // A header that lies in the same file has been read already.
     let at = match header.layout {
@@ -159,29 +196,56 @@ fn read_samples(header: Header, mut source: ByteSource<'_>, watch: Watch<'_>) ->
     if skipped < to_skip {
         return Err(truncated(&header, &source, 0));
     }
-    let voxels = match header.sample {
-        SampleType::U8 => Voxels::U8(samples::<u8, 1>(&header, &mut source, watch)?),
-        SampleType::I8 => Voxels::I8(samples::<i8, 1>(&header, &mut source, watch)?),
-        SampleType::U16 => Voxels::U16(samples::<u16, 2>(&header, &mut source, watch)?),
-        SampleType::I16 => Voxels::I16(samples::<i16, 2>(&header, &mut source, watch)?),
-        SampleType::U32 => Voxels::U32(samples::<u32, 4>(&header, &mut source, watch)?),
-        SampleType::I32 => Voxels::I32(samples::<i32, 4>(&header, &mut source, watch)?),
-        SampleType::U64 => Voxels::U64(samples::<u64, 8>(&header, &mut source, watch)?),
-        SampleType::I64 => Voxels::I64(samples::<i64, 8>(&header, &mut source, watch)?),
-        SampleType::F32 => Voxels::F32(samples::<f32, 4>(&header, &mut source, watch)?),
-        SampleType::F64 => Voxels::F64(samples::<f64, 8>(&header, &mut source, watch)?),
+    let (file_bytes, compressed, name) = (source.stored_bytes(), source.compressed(), source.name().to_path_buf());
+    let large = room.limit_bytes.is_some_and(|limit| header.data_bytes() > limit);
+    let window_bytes = room.limit_bytes.unwrap_or(u64::MAX).min(WINDOW_BYTES);
+    let (samples, storage, left_over) = match source.plain_file() {
+        Some(file) if large => {
+            let left_over = file_bytes.saturating_sub(header.vox_offset + header.data_bytes());
+            let place = place(&header, name, header.vox_offset);
+            (Samples::Stored(Stored::new(file, place, window_bytes)?), Storage::File, left_over)
+        }
+        _ if large => {
+            let (file, left_over) = spill(&header, &mut source, room, watch)?;
+            let stored = Stored::new(Arc::new(file), place(&header, name, 0), window_bytes)?;
+            (Samples::Stored(stored), Storage::Scratch, left_over)
+        }
+        _ => {
+            let (mut voxels, left_over) = match members(&header, &source, room, watch)? {
+                Some(found) => found,
+                None => in_memory(&header, &mut source, watch)?,
+            };
+            if header.order != ByteOrder::NATIVE {
+                let size = header.sample.bytes();
+                voxels.as_bytes_mut().par_chunks_mut(SWAP_BYTES).for_each(|bytes| swap_samples(bytes, size));
+            }
+            (Samples::Memory(voxels), Storage::Memory, left_over)
+        }
     };
     let mut warnings = header.warnings.clone();
-    // To the very end, so that gzip's check sums are checked.
-    let left_over = skip(&mut source, u64::MAX, watch)?;
     if left_over > 0 {
         warnings.push(format!("{left_over} bytes behind the samples are ignored"));
     }
-    Ok(Image { header, voxels, warnings, file_bytes: source.stored_bytes(), compressed: source.compressed() })
+    Ok(Image { header, samples, storage, warnings, file_bytes, compressed })
+}
+
+fn place(header: &Header, path: PathBuf, offset: u64) -> Place {
+    let voxels = header.dims.iter().take(3).product();
+    Place {
+        path,
+        offset,
+        sample: header.sample,
+        swapped: header.order != ByteOrder::NATIVE,
+        voxels,
+        frames: header.samples() / voxels,
+    }
 }
 
 /// Reads past this many bytes, or to the end, and says how many there were.
 fn skip(source: &mut ByteSource<'_>, bytes: u64, watch: Watch<'_>) -> Result<u64> {
+    if let Some(skipped) = source.seek(bytes) {
+        return Ok(skipped);
+    }
     let mut scratch = vec![0; 1 << 16];
     let mut skipped = 0;
     while skipped < bytes {
@@ -198,32 +262,137 @@ fn skip(source: &mut ByteSource<'_>, bytes: u64, watch: Watch<'_>) -> Result<u64
     Ok(skipped)
 }
 
-/// Reads straight into the vector that the series keeps. It grows within its reservation as bytes arrive, so memory is
-/// touched once and only for samples that exist.
-fn samples<T: Pod, const N: usize>(header: &Header, source: &mut ByteSource<'_>, watch: Watch<'_>) -> Result<Vec<T>> {
-    let count = header.samples();
+/// Memory for so many samples; none of it is touched yet.
+fn room_for(header: &Header, samples: usize, name: &Path) -> Result<Voxels> {
+    Voxels::zeros(header.sample, samples).ok_or_else(|| {
+        let mend = format!(
+            "this machine has no {} bytes of memory left for the samples; set a limit (ReadOptions::memory_limit_bytes), so that they stay in a file, or free memory",
+            header.data_bytes()
+        );
+        Error::file(name, "dim", format!("{:?}", header.dims), mend)
+    })
+}
+
+/// Reads straight into the memory that the series keeps, and says how many bytes follow. Memory is touched only for samples
+/// that exist.
+fn in_memory(header: &Header, source: &mut ByteSource<'_>, watch: Watch<'_>) -> Result<(Voxels, u64)> {
     let total = header.data_bytes();
-    let mut samples: Vec<T> = Vec::new();
-    samples.try_reserve_exact(count).map_err(|_| {
-        let mend =
-            format!("this machine has no {total} bytes of memory left for the samples; crop the series or free memory");
-        Error::file(source.name(), "dim", format!("{:?}", header.dims), mend)
-    })?;
-    while samples.len() < count {
-        watch.step((samples.len() * N) as u64, total)?;
-        let start = samples.len();
-        samples.resize((start + CHUNK_BYTES / N).min(count), T::zeroed());
-        let chunk: &mut [u8] = bytemuck::cast_slice_mut(&mut samples[start..]);
+    let mut voxels = room_for(header, header.samples(), source.name())?;
+    let (in_chunks, mut done) = (source.compressed() && total > INFLATED_BYTES as u64, 0u64);
+    let mut read = |chunk: &mut [u8]| {
+        watch.step(done, total)?;
         let got = source.fill(chunk)?;
-        if got < chunk.len() {
-            return Err(truncated(header, source, (start * N + got) as u64));
-        }
-        if N > 1 && header.order != ByteOrder::NATIVE {
-            chunk.as_chunks_mut::<N>().0.iter_mut().for_each(|sample| sample.reverse());
-        }
+        done += got as u64;
+        if got < chunk.len() { Err(truncated(header, source, done)) } else { Ok(()) }
+    };
+    if in_chunks {
+        for_each_touched(voxels.as_bytes_mut(), &mut read)?;
+    } else {
+        voxels.as_bytes_mut().chunks_mut(CHUNK_BYTES).try_for_each(&mut read)?;
     }
+    // To the very end, so that gzip's checksums are checked.
+    let left_over = skip(source, u64::MAX, watch)?;
     watch.step(total, total)?;
-    Ok(samples)
+    Ok((voxels, left_over))
+}
+
+/// Hands over chunk after chunk, while another thread touches the next ones for the first time: one thread alone would spend
+/// a quarter of the time that inflating takes on that.
+fn for_each_touched(bytes: &mut [u8], mut work: impl FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
+    let (touched, chunks) = mpsc::sync_channel(CHUNKS_AHEAD);
+    std::thread::scope(|scope| {
+        let all = bytes.chunks_mut(INFLATED_BYTES);
+        scope.spawn(move || {
+            for chunk in all {
+                for page in chunk.chunks_mut(PAGE_BYTES) {
+                    page[0] = std::hint::black_box(0);
+                }
+                // Nobody listens any more where reading failed.
+                if touched.send(chunk).is_err() {
+                    break;
+                }
+            }
+        });
+        chunks.into_iter().try_for_each(&mut work)
+    })
+}
+
+/// Inflates a file of several members on all threads, where it and what comes out fit in memory; says how many bytes follow
+/// the samples. `None` if that is not what the file is.
+fn members(
+    header: &Header,
+    source: &ByteSource<'_>,
+    room: Room<'_>,
+    watch: Watch<'_>,
+) -> Result<Option<(Voxels, u64)>> {
+    let total = header.data_bytes();
+    let needed = header.vox_offset + total;
+    let limit = room.limit_bytes.unwrap_or(u64::MAX);
+    if needed.saturating_add(source.stored_bytes()) > limit || !source.denies_length(needed)? {
+        return Ok(None);
+    }
+    let stored = source.all_stored()?;
+    let Some(members) = Members::find(&stored) else { return Ok(None) };
+    let inflated = members.inflated_bytes();
+    if inflated < needed || inflated.saturating_add(source.stored_bytes()) > limit.min(source.justified_bytes()) {
+        return Ok(None);
+    }
+    // The header comes first: what follows it is moved to the front in the end.
+    let size = header.sample.bytes();
+    let mut voxels = room_for(header, (inflated as usize).div_ceil(size), source.name())?;
+    let done = AtomicU64::new(0);
+    let outcome = members.inflate(&stored, &mut voxels.as_bytes_mut()[..inflated as usize], |bytes| {
+        let done = done.fetch_add(bytes as u64, Ordering::Relaxed);
+        watch.step(done.min(total), total).map_err(io::Error::other)
+    });
+    watch.step(0, total)?;
+    // Whatever is wrong, reading it as a stream will tell, or show that nothing is.
+    if outcome.is_err() {
+        return Ok(None);
+    }
+    let from = header.vox_offset as usize;
+    voxels.as_bytes_mut().copy_within(from..from + total as usize, 0);
+    voxels.resize(header.samples());
+    watch.step(total, total)?;
+    Ok(Some((voxels, inflated - needed)))
+}
+
+/// Inflates all samples to a temporary file, and says how many bytes followed them. Another thread writes.
+fn spill(header: &Header, source: &mut ByteSource<'_>, room: Room<'_>, watch: Watch<'_>) -> Result<(File, u64)> {
+    let total = header.data_bytes();
+    let mut scratch = Scratch::new(room.scratch, total)?;
+    let (full, chunks) = mpsc::sync_channel::<Vec<u8>>(CHUNKS_AHEAD);
+    let (empty, returned) = mpsc::sync_channel::<Vec<u8>>(CHUNKS_AHEAD);
+    let file = std::thread::scope(|scope| {
+        let write = scope.spawn(move || {
+            for chunk in chunks {
+                scratch.write(&chunk)?;
+                // Whoever inflates may be done already.
+                let _ = empty.try_send(chunk);
+            }
+            Ok(scratch.into_file())
+        });
+        let mut done = 0;
+        while done < total {
+            watch.step(done, total)?;
+            let mut chunk = returned.try_recv().unwrap_or_default();
+            chunk.resize((total - done).min(INFLATED_BYTES as u64) as usize, 0);
+            let got = source.fill(&mut chunk)?;
+            done += got as u64;
+            if got < chunk.len() {
+                return Err(truncated(header, source, done));
+            }
+            if full.send(chunk).is_err() {
+                // Writing failed: its error is the one to tell.
+                break;
+            }
+        }
+        drop(full);
+        write.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    let left_over = skip(source, u64::MAX, watch)?;
+    watch.step(total, total)?;
+    Ok((file, left_over))
 }
 
 fn truncated(header: &Header, source: &ByteSource<'_>, found: u64) -> Error {

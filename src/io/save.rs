@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::encode::{self, flat, shape3};
-use super::header::{Header, SampleType};
+use super::header::Header;
 use super::names;
 use super::options::{Compression, Overwrite, SaveOptions, SaveReport};
 use super::staged::{Staged, check_free, commit_all};
@@ -78,6 +78,8 @@ impl Maps {
         let run = folder.join("run.json");
         staged.push(stage_json(&run, &record)?);
 
+        // Nothing earlier goes before all of this is on the disk.
+        staged.iter_mut().try_for_each(Staged::settle)?;
         if options.overwrite == Overwrite::Replace {
             // From here until the end the folder holds parts of two runs: without run.json nobody takes it for one. What
             // the earlier run wrote goes, and so does a map stored the other way: an older result under the same name.
@@ -261,13 +263,13 @@ impl Series {
         let beside = times.is_some().then(|| sidecar.clone());
         check_free([path.to_path_buf()].into_iter().chain(beside), overwrite)?;
         let mut header = encode::header(&self.shape(), self.geometry(), "", "");
-        header.sample = SampleType::of(self.voxels());
+        header.sample = self.sample_type();
         header.scaling = self.scaling();
         if let Some(times) = times {
             set_times(&mut header, times);
         }
         let image = Staged::write(path, |out| {
-            encode::compressed(out, compression, |out| encode::write_voxels(out, &header, self.voxels()))
+            encode::compressed(out, compression, |out| encode::write_series(out, &header, self))
         })?;
         let mut files = vec![image];
         if let Some(times) = times {

@@ -1,9 +1,10 @@
 //! Files that appear whole or not at all: written under a temporary name, then renamed.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
 use super::options::Overwrite;
 use crate::error::{Error, Result};
@@ -15,6 +16,9 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 pub(super) struct Staged {
     temporary: PathBuf,
     target: PathBuf,
+    bytes: u64,
+    /// Waits for the disk while the next file is made.
+    syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Staged {
@@ -30,12 +34,14 @@ impl Staged {
             .open(&temporary)
             .map_err(|e| Error::io("write", &temporary, e))?;
         // From here on the file is there and has to go if anything fails.
-        let staged = Self { temporary, target: target.to_path_buf() };
+        let mut staged = Self { temporary, target: target.to_path_buf(), bytes: 0, syncing: None };
+        let failed = |e| Error::io("write", target, e);
         let mut writer = BufWriter::with_capacity(1 << 16, file);
-        content(&mut writer)
-            .and_then(|()| writer.flush())
-            .and_then(|()| writer.get_ref().sync_all())
-            .map_err(|e| Error::io("write", target, e))?;
+        content(&mut writer).map_err(failed)?;
+        let file = writer.into_inner().map_err(|e| failed(e.into_error()))?;
+        staged.bytes = file.metadata().map_err(failed)?.len();
+        let sync = std::thread::Builder::new().name("sync".into()).spawn(move || file.sync_all());
+        staged.syncing = Some(sync.map_err(failed)?);
         Ok(staged)
     }
 
@@ -45,10 +51,18 @@ impl Staged {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        fs::metadata(&self.temporary).map_or(0, |metadata| metadata.len())
+        self.bytes
     }
 
-    fn commit(self) -> Result<()> {
+    /// Waits until the disk has the file.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        let Some(syncing) = self.syncing.take() else { return Ok(()) };
+        let outcome = syncing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        outcome.map_err(|e| Error::io("write", &self.target, e))
+    }
+
+    fn commit(mut self) -> Result<()> {
+        self.settle()?;
         // A file of this name that appeared in the meantime is replaced: there is no portable rename that refuses to.
         fs::rename(&self.temporary, &self.target).map_err(|e| Error::io("rename into place", &self.target, e))
     }
@@ -56,6 +70,8 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
+        // Not every system removes a file that is open.
+        let _ = self.settle();
         // After a rename there is nothing left to remove, and while failing there is nobody left to tell.
         let _ = fs::remove_file(&self.temporary);
     }

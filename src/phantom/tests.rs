@@ -6,7 +6,7 @@ fn small() -> Phantom {
 
 #[test]
 fn the_same_settings_give_the_same_bytes() {
-    let bytes = |seed| match small().seed(seed).build().unwrap().series.voxels() {
+    let bytes = |seed| match small().seed(seed).build().unwrap().series.voxels().unwrap() {
         Voxels::I16(samples) => samples.clone(),
         other => panic!("stored as {}", other.type_name()),
     };

@@ -6,8 +6,10 @@ use std::ops::Range;
 use fearless_simd::{Level, Simd, SimdBase as _, SimdMask as _, dispatch, f32x16};
 use rayon::prelude::*;
 
-use super::{BLOCK, DEVIATION_BLOCK, Reductions, baseline_squares, bracket_of, frame_sums, middle_two, sum_block};
-use crate::series::{Mask, Series, Voxels};
+use super::{BLOCK, DEVIATION_BLOCK, Reductions, add_to_sums, baseline_squares, bracket_of, middle_two, sum_block};
+use crate::series::Mask;
+use crate::stored::Window;
+use crate::voxels::Voxels;
 
 /// Voxels that stand for all in the first guess at a median: each of their samples has to be fetched from afar.
 const SAMPLE: usize = 1 << 11;
@@ -48,21 +50,24 @@ pub(super) struct Both {
     pub(super) middle: Option<(f32, f32)>,
 }
 
-/// The reductions of a series whose samples have 16 bits at most, or `None`: then, and in the rare case that a
+/// The reductions of a series in memory whose samples have 16 bits at most, or `None`: then, and in the rare case that a
 /// sample of the voxels was misleading, each for itself finds what it looks for.
 pub(super) fn reduce(reductions: &Reductions<'_>, baseline: &Range<usize>) -> Option<Both> {
     let (series, mask) = (reductions.series, reductions.mask.map(Mask::flat));
-    let found = match series.voxels() {
-        Voxels::U8(v) => baseline_pass(series, mask, v, baseline),
-        Voxels::I8(v) => baseline_pass(series, mask, v, baseline),
-        Voxels::U16(v) => baseline_pass(series, mask, v, baseline),
-        Voxels::I16(v) => baseline_pass(series, mask, v, baseline),
+    let window = &series.whole()?;
+    let found = match window.voxels {
+        Voxels::U8(v) => baseline_pass(window, mask, v, baseline),
+        Voxels::I8(v) => baseline_pass(window, mask, v, baseline),
+        Voxels::U16(v) => baseline_pass(window, mask, v, baseline),
+        Voxels::I16(v) => baseline_pass(window, mask, v, baseline),
         _ => return None,
     };
     let Found { sums, total, below, within, .. } = found;
-    let mut all = frame_sums(series, mask, 0..baseline.start);
-    all.extend(sums);
-    all.extend(frame_sums(series, mask, baseline.end..series.frames()));
+    let mut all = vec![0.0; series.frames()];
+    all[baseline.clone()].copy_from_slice(&sums);
+    for others in [0..baseline.start, baseline.end..series.frames()] {
+        add_to_sums(window, mask, others.clone(), &mut all[others]);
+    }
     let (first, last) = (total.saturating_sub(1) / 2, total / 2);
     let middle = if total == 0 {
         None
@@ -75,13 +80,13 @@ pub(super) fn reduce(reductions: &Reductions<'_>, baseline: &Range<usize>) -> Op
 }
 
 fn baseline_pass<T: Copy + Sync + Into<i32>>(
-    series: &Series,
+    window: &Window<'_>,
     mask: Option<&[u32]>,
     samples: &[T],
     baseline: &Range<usize>,
 ) -> Found {
-    let (count, level) = (series.voxel_count(), Level::new());
-    let (low, high) = bracket(series, mask, samples, baseline);
+    let (count, level) = (window.range.len(), Level::new());
+    let (low, high) = bracket(window, mask, samples, baseline);
     (0..count.div_ceil(BLOCK))
         .into_par_iter()
         .fold(
@@ -98,7 +103,7 @@ fn baseline_pass<T: Copy + Sync + Into<i32>>(
                 let squares = &mut found.squares[..here.len()];
                 for (part, out) in squares.chunks_mut(DEVIATION_BLOCK).enumerate() {
                     let start = here.start + part * DEVIATION_BLOCK;
-                    dispatch!(level, _simd => baseline_squares(series, baseline.clone(), start, out));
+                    dispatch!(level, _simd => baseline_squares(window, baseline.clone(), start, out));
                 }
                 let Found { squares, within, below, total, .. } = &mut found;
                 let squares = match inside {
@@ -147,12 +152,12 @@ fn kept<'a>(values: &'a mut [f32], inside: &[u32]) -> &'a [f32] {
 
 /// Between which sums of squares the median lies, as a sample of the voxels says.
 fn bracket<T: Copy + Sync + Into<i32>>(
-    series: &Series,
+    window: &Window<'_>,
     mask: Option<&[u32]>,
     samples: &[T],
     baseline: &Range<usize>,
 ) -> (f32, f32) {
-    let count = series.voxel_count();
+    let count = window.range.len();
     let inside = |voxel: &usize| mask.is_none_or(|mask| mask[*voxel] != 0);
     let squares = |voxel: usize| {
         let (mut sum, mut squares) = (0.0, 0.0);

@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::ops::Range as Frames;
 use std::path::Path;
 
-use ndarray::{Array3, ShapeBuilder};
 use rayon::prelude::*;
 
 use super::filling_charts as charts;
@@ -211,7 +210,7 @@ impl<'a> FillingPage<'a> {
     }
 
     fn maps(&self) -> Result<String> {
-        let last = last_frame(self.series);
+        let last = self.series.mean_of_frames(&[self.series.frames() - 1])?;
         let maps = &self.report.maps;
         let drawn: Vec<String> = charts::MAPS
             .par_iter()
@@ -278,13 +277,4 @@ fn arrivals(report: &FillingReport, id: &str) -> Vec<f32> {
 /// The last part of a path: folders name people and machines.
 pub(super) fn file_name(path: Option<&Path>) -> Option<String> {
     path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned())
-}
-
-fn last_frame(series: &Series) -> Array3<f32> {
-    let ([x, y, z], count) = (series.spatial_shape(), series.voxel_count());
-    let first = (series.frames() - 1) * count;
-    let scaling = series.scaling();
-    let value = |voxel: usize| (scaling.slope * series.voxels().get_f64(first + voxel) + scaling.intercept) as f32;
-    let flat: Vec<f32> = (0..count).into_par_iter().map(value).collect();
-    Array3::from_shape_vec((x, y, z).f(), flat).expect("as many values as voxels")
 }

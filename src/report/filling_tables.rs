@@ -234,7 +234,7 @@ pub(super) fn provenance(page: &FillingPage<'_>) -> Vec<Vec<String>> {
     row("series", file_name(series.source()).unwrap_or("not from a file".into()));
     row("lesion", file_name(page.lesion.source()).unwrap_or("not from a file".into()));
     let [x, y, z, t] = series.shape();
-    row("shape", format!("{x} × {y} × {z} voxels, {t} frames, {}", series.voxels().type_name()));
+    row("shape", format!("{x} × {y} × {z} voxels, {t} frames, {}", series.sample_type().name()));
     row("voxel size", format!("{} mm", series.geometry().voxel_size_mm().map(number).join(" × ")));
     if let Ok(times) = series.times() {
         let spacing = if times.is_even() { "every" } else { "uneven, in the median every" };

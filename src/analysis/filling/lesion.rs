@@ -1,9 +1,12 @@
 //! The lesion in hand: its voxels in a box around it, and their curves as a small series of their own.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::series::{Mask, Series, Voxels};
+use crate::series::{Mask, Series};
+use crate::voxels::{SampleType, Voxels};
 
 use super::distance::{Grid, depth, geodesic, on_surface};
 
@@ -106,16 +109,34 @@ impl Lesion {
 
     /// The lesion's curves alone, `[voxel, 1, 1, t]`, with the series' scaling and times.
     pub(super) fn curves(&self, series: &Series) -> Result<Series> {
-        let places: Vec<usize> = (0..self.count()).map(|n| self.in_series(n, series)).collect();
-        let (stride, frames) = (series.voxel_count(), series.frames());
-        let voxels = series.voxels();
-        let gather = |t: usize| places.iter().map(move |i| voxels.get_f64(i + t * stride));
+        let (count, frames) = (self.count(), series.frames());
+        // In increasing order, as the lesion's voxels are.
+        let places: Vec<usize> = (0..count).map(|n| self.in_series(n, series)).collect();
+        let within = |range: &Range<usize>| {
+            places.partition_point(|i| *i < range.start)..places.partition_point(|i| *i < range.end)
+        };
+        let mut samples = vec![0.0f64; count * frames];
+        series.for_each_window(
+            0..frames,
+            |range| !within(&range).is_empty(),
+            |window| {
+                let here = within(&window.range);
+                samples.par_chunks_mut(count).enumerate().for_each(|(t, row)| {
+                    for (to, place) in row[here.clone()].iter_mut().zip(&places[here.clone()]) {
+                        *to = window.get_f64(*place, t);
+                    }
+                });
+                Ok(())
+            },
+        )?;
         // What 32-bit floats hold exactly stays small.
-        let samples = match voxels {
-            Voxels::U8(_) | Voxels::I8(_) | Voxels::U16(_) | Voxels::I16(_) | Voxels::F32(_) => {
-                Voxels::F32((0..frames).into_par_iter().flat_map_iter(|t| gather(t).map(|v| v as f32)).collect())
-            }
-            _ => Voxels::F64((0..frames).into_par_iter().flat_map_iter(gather).collect()),
+        let narrow = matches!(
+            series.sample_type(),
+            SampleType::U8 | SampleType::I8 | SampleType::U16 | SampleType::I16 | SampleType::F32
+        );
+        let samples: Voxels = match narrow {
+            true => samples.into_par_iter().map(|v| v as f32).collect::<Vec<_>>().into(),
+            false => samples.into(),
         };
         Series::from_voxels(samples, [places.len(), 1, 1, frames], series.times()?.clone())?
             .with_scaling(series.scaling())

@@ -384,7 +384,7 @@ fn progressive(curves: &Series, times: &FillingTimes, voxels: &[usize], directio
     let scale = direction * curves.scaling().slope;
     let mean: Vec<f64> = (0..curves.frames())
         .map(|t| {
-            let sum: f64 = voxels.iter().map(|n| curves.voxels().get_f64(n + t * count)).sum();
+            let sum: f64 = voxels.iter().map(|n| curves.resident().get_f64(n + t * count)).sum();
             scale * sum / voxels.len() as f64
         })
         .collect();

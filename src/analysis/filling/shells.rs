@@ -82,7 +82,7 @@ fn mean_enhancement(source: &Source<'_>, members: &[usize]) -> Vec<f64> {
             let sum: f64 = usable
                 .iter()
                 .map(|n| {
-                    let sample = scaling.slope * source.curves.voxels().get_f64(n + t * count) + scaling.intercept;
+                    let sample = scaling.slope * source.curves.resident().get_f64(n + t * count) + scaling.intercept;
                     source.direction * (sample - source.times.baseline[*n])
                 })
                 .sum();

@@ -49,7 +49,7 @@ pub(super) fn equal_filling(
     let curve = |i: usize| -> Vec<f64> {
         (0..frames)
             .map(|t| {
-                let sample = scaling.slope * curves.voxels().get_f64(i + t * count) + scaling.intercept;
+                let sample = scaling.slope * curves.resident().get_f64(i + t * count) + scaling.intercept;
                 direction * (sample - times.baseline[i])
             })
             .collect()

@@ -162,7 +162,7 @@ pub(super) fn residuals(times: &FillingTimes, curves: &Series, direction: f64) -
             return;
         }
         for (t, residual) in residuals.iter_mut().enumerate() {
-            let sample = scaling.slope * curves.voxels().get_f64(i + t * count) + scaling.intercept;
+            let sample = scaling.slope * curves.resident().get_f64(i + t * count) + scaling.intercept;
             let risen = -(-(seconds[t] - arrival).max(0.0) / tau).exp_m1();
             *residual = ((sample - baseline) - direction * plateau * risen) as f32;
         }
@@ -174,10 +174,10 @@ pub(super) fn residuals(times: &FillingTimes, curves: &Series, direction: f64) -
 pub(super) fn mean_curve(curves: &Series, direction: f64) -> Vec<f64> {
     let (count, frames) = (curves.voxel_count(), curves.frames());
     let scaling = curves.scaling();
-    let value = |i: usize| scaling.slope * curves.voxels().get_f64(i) + scaling.intercept;
+    let value = |i: usize| scaling.slope * curves.resident().get_f64(i) + scaling.intercept;
     let usable: Vec<bool> = (0..count)
         .into_par_iter()
-        .map(|i| (0..frames).all(|t| curves.voxels().get_f64(i + t * count).is_finite()))
+        .map(|i| (0..frames).all(|t| curves.resident().get_f64(i + t * count).is_finite()))
         .collect();
     let n = usable.iter().filter(|u| **u).count().max(1) as f64;
     (0..frames)

@@ -17,11 +17,12 @@ use rayon::prelude::*;
 pub use context::{DeviceBackend, DeviceChoice, DeviceInfo, DeviceKind, DeviceLimits, devices};
 
 use super::RunOptions;
-use super::raw_rows::{NAN_BITS, RawRows, outside_words, overwrite_outside};
+use super::raw_rows::{NAN_BITS, RawRows, outside_words, overwrite_outside, read_stage, wanted};
 use crate::error::{Error, Result};
 use crate::kernel::{Output, Program, Runnable};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series};
+use crate::stored::Window;
 use context::{Context, Fault};
 use pipeline::Pipelines;
 #[cfg(test)]
@@ -130,26 +131,55 @@ impl Gpu {
         {
             mask.check_matches(series)?;
         }
-        let job = Job {
-            program: prepared.program(),
-            outputs: prepared.outputs(),
-            rows: prepared.rows(),
-            layers: prepared.extra(),
-            series,
-            options,
-            pieces: pieces(series.voxel_count(), options.mask.map(Mask::flat)),
-        };
-        self.check(&job.program)?;
-        let mut slab = self.plan(&job, self.tuning.slab_voxels)?;
+        let program = prepared.program();
+        self.check(&program)?;
+        // What memory held before doesn't matter: every voxel is written, by the kernel or as outside the mask.
+        memory.resize_with(prepared.rows() + 1, Vec::new);
+        for row in &mut memory {
+            row.resize(series.voxel_count(), 0);
+        }
+        let inside = options.mask.map(Mask::flat);
+        let all = voxels_of(&pieces(series.voxel_count(), inside));
+        options.tell(0, all);
+        let (mut done, mut times) = (0, Times::default());
+        let waited = series.for_each_window(0..series.frames(), wanted(options.mask), |window| {
+            let mut pieces = pieces(window.range.len(), inside.map(|inside| &inside[window.range.clone()]));
+            pieces.iter_mut().for_each(|piece| piece.source += window.range.start);
+            let job = Job {
+                program: &program,
+                rows: prepared.rows(),
+                layers: prepared.extra(),
+                window,
+                frames: series.frames(),
+                options,
+                pieces,
+                done,
+                all,
+            };
+            done += job.voxels();
+            self.run_window(&job, &mut memory, &mut times)
+        })?;
+        let mut stages = read_stage(series, waited);
+        stages.extend(times.stages((done * (prepared.rows() + 1) * 4) as u64));
+        let mut raw = RawRows { rows: memory, stages, ran: None };
+        if let Some(mask) = options.mask {
+            blank_outside(&mut raw, prepared.outputs(), mask);
+        }
+        Ok(raw)
+    }
+
+    /// Runs a kernel over what is in memory, in smaller slabs if the device is full.
+    fn run_window(&self, job: &Job<'_>, rows: &mut [Vec<u32>], times: &mut Times) -> Result<()> {
+        let mut slab = self.plan(job, self.tuning.slab_voxels)?;
         loop {
-            match self.run_in_slabs(&job, slab, &mut memory) {
-                Ok(raw) => return Ok(raw),
+            match self.run_in_slabs(job, slab, rows, times) {
+                Ok(()) => return Ok(()),
                 Err(Fault::OutOfMemory) => {
                     // Memory kept from other runs may be all that is missing.
                     self.release_memory();
-                    let smaller = self.plan(&job, Some(slab / 2))?;
+                    let smaller = self.plan(job, Some(slab / 2))?;
                     if smaller >= slab {
-                        return Err(self.too_little_memory(&job, slab));
+                        return Err(self.too_little_memory(job, slab));
                     }
                     log::warn!("{}: no memory for slabs of {slab} voxels, trying {smaller}", self.context.info.name);
                     slab = smaller;
@@ -225,10 +255,10 @@ impl Gpu {
         Workspace::new(&self.context, sizes, tables, uniforms)
     }
 
-    fn run_in_slabs(&self, job: &Job<'_>, slab: usize, memory: &mut Vec<Vec<u32>>) -> Result<RawRows, Fault> {
+    fn run_in_slabs(&self, job: &Job<'_>, slab: usize, rows: &mut [Vec<u32>], times: &mut Times) -> Result<(), Fault> {
         let start = Instant::now();
-        let (code, _) = sample_type(job.series.voxels());
-        let pipelines = self.pipelines.of(&self.context, &job.program, code)?;
+        let (code, _) = sample_type(job.window.voxels);
+        let pipelines = self.pipelines.of(&self.context, job.program, code)?;
         let mut space = self.workspace(job, slab)?;
         let buffers =
             [&space.uniforms, &space.samples, &space.tables, &space.extra, &space.outputs, &space.status, &space.state];
@@ -237,76 +267,65 @@ impl Gpu {
             let tables = bytemuck::cast_slice(&job.program.tables);
             self.context.scoped(|| self.context.queue.write_buffer(&space.tables, 0, tables))?;
         }
-        // What memory held before doesn't matter: every voxel is written, by the kernel or as outside the mask.
-        let mut rows = std::mem::take(memory);
-        rows.resize_with(job.rows + 1, Vec::new);
-        for row in &mut rows {
-            row.resize(job.series.voxel_count(), 0);
-        }
-        let mut run = Run {
-            gpu: self,
-            job,
-            pipelines,
-            bindings,
-            rows,
-            times: Times { set_up: start.elapsed().as_secs_f64(), ..Times::default() },
-        };
+        times.set_up += start.elapsed().as_secs_f64();
+        let mut run = Run { gpu: self, job, pipelines, bindings, rows, times };
         let count = job.voxels();
         let mut pace = Pace::new(slab, self.tuning.slab_voxels.is_some());
         let mut before: Option<Flight> = None;
-        let (mut uploads, mut start, mut slot) = (0, 0, 0);
-        job.options.tell(0, count);
+        let (mut start, mut slot) = (0, 0);
         while start < count {
             let range = start..count.min(start + pace.voxels);
             start = range.end;
             let flight = run.send(&mut space, range, slot)?;
             slot = (slot + 1) % SLOTS;
-            uploads += flight.upload.bytes;
+            run.times.uploaded += flight.upload.bytes;
             if let Some(before) = before.replace(flight) {
                 pace.learn(before.range.len(), run.receive(&mut space, &before)?);
-                job.options.tell(before.range.end, count);
+                job.tell(before.range.end);
             }
         }
         if let Some(last) = before {
             run.receive(&mut space, &last)?;
-            job.options.tell(last.range.end, count);
+            job.tell(last.range.end);
         }
         // Only a workspace whose run ended well: whatever went wrong may have left one of its buffers mapped.
         let mut kept = self.kept();
         if kept.len() < KEPT_WORKSPACES {
             kept.push(space);
         }
-        drop(kept);
-        let results = (count * (job.rows + 1) * 4) as u64;
-        let mut raw = RawRows { rows: run.rows, stages: run.times.stages(uploads, results) };
-        if let Some(mask) = job.options.mask {
-            blank_outside(&mut raw, job.outputs, mask);
-        }
-        Ok(raw)
+        Ok(())
     }
 }
 
 /// Everything about a run but how it is cut.
 struct Job<'a> {
-    program: Program,
-    outputs: &'a [Output],
+    program: &'a Program,
     rows: usize,
     layers: &'a [Vec<f32>],
-    series: &'a Series,
+    window: &'a Window<'a>,
+    frames: usize,
     options: &'a RunOptions<'a>,
     pieces: Vec<Piece>,
+    /// Voxels of earlier windows, and of all.
+    done: usize,
+    all: usize,
 }
 
 impl Job<'_> {
     /// Voxels to process.
     fn voxels(&self) -> usize {
-        self.pieces.last().map_or(0, |piece| piece.at + piece.len)
+        voxels_of(&self.pieces)
+    }
+
+    fn tell(&self, done: usize) {
+        // Small gaps in the mask count, and windows cut some of them off.
+        self.options.tell((self.done + done).min(self.all), self.all);
     }
 
     fn needs(&self) -> Needs {
         Needs {
-            frames: self.series.frames(),
-            sample_bytes: sample_type(self.series.voxels()).1,
+            frames: self.frames,
+            sample_bytes: sample_type(self.window.voxels).1,
             rows: self.rows,
             layers: self.layers.len(),
             state_words: self.program.state_words,
@@ -322,6 +341,11 @@ impl Job<'_> {
     fn uniform_bytes(&self) -> u64 {
         (size_of::<Slab>() + self.program.settings.len()) as u64
     }
+}
+
+/// Voxels that are processed, small gaps included.
+fn voxels_of(pieces: &[Piece]) -> usize {
+    pieces.last().map_or(0, |piece| piece.at + piece.len)
 }
 
 /// How many voxels to send at once: few at first, then as many as the device computes in a moment, so that no watchdog
@@ -371,8 +395,8 @@ struct Run<'a> {
     job: &'a Job<'a>,
     pipelines: Vec<wgpu::ComputePipeline>,
     bindings: wgpu::BindGroup,
-    rows: Vec<Vec<u32>>,
-    times: Times,
+    rows: &'a mut [Vec<u32>],
+    times: &'a mut Times,
 }
 
 impl Run<'_> {
@@ -384,15 +408,7 @@ impl Run<'_> {
         let voxels = range.len();
         let here: Vec<Piece> = within(&job.pieces, range.clone()).collect();
         let mut upload = Upload::default();
-        let samples = Rows {
-            kind: RowKind::Samples {
-                voxels: job.series.voxels(),
-                count: job.series.voxel_count(),
-                frames: job.series.frames(),
-            },
-            pieces: &here,
-            voxels,
-        };
+        let samples = Rows { kind: RowKind::Samples { window: job.window, frames: job.frames }, pieces: &here, voxels };
         space.upload(context, &samples, Target::Samples, cancel, &mut upload)?;
         let layers = Rows { kind: RowKind::Layers(job.layers), pieces: &here, voxels };
         space.upload(context, &layers, Target::Extra, cancel, &mut upload)?;
@@ -400,7 +416,7 @@ impl Run<'_> {
         let groups = workgroups(voxels, job.program.workgroup_size, context.info.limits.workgroups_per_dimension);
         let slab = Slab {
             voxels: voxels as u32,
-            frames: job.series.frames() as u32,
+            frames: job.frames as u32,
             frame_stride_words: samples.row_words() as u32,
             output_stride: stride(voxels) as u32,
             extra_stride: layers.row_words() as u32,
@@ -526,12 +542,14 @@ struct Times {
     kernel_wait: f64,
     download: f64,
     download_copy: f64,
+    uploaded: u64,
     on_device: bool,
     copies_on_device: bool,
 }
 
 impl Times {
-    fn stages(&self, uploaded: u64, results: u64) -> Vec<StageTime> {
+    fn stages(&self, results: u64) -> Vec<StageTime> {
+        let uploaded = self.uploaded;
         let stage = |stage: &str, seconds, bytes| StageTime { stage: stage.into(), seconds, bytes };
         vec![
             stage("gpu: set up", self.set_up, 0),
@@ -590,7 +608,7 @@ mod tests {
         let mask = Mask::from_labels(labels.view());
         let output = |kind| Output { quantity: Quantity::TIME_TO_PEAK, kind };
         let outputs = [output(OutputKind::Label), output(OutputKind::Curve(2)), output(OutputKind::Float)];
-        let mut raw = RawRows { rows: vec![vec![9; 3]; 5], stages: Vec::new() };
+        let mut raw = RawRows { rows: vec![vec![9; 3]; 5], stages: Vec::new(), ran: None };
         blank_outside(&mut raw, &outputs, &mask);
         let blanks: Vec<u32> = raw.rows.iter().map(|row| row[0]).collect();
         assert_eq!(blanks, [0, NAN_BITS, NAN_BITS, NAN_BITS, status::OUTSIDE_MASK]);

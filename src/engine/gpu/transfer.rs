@@ -9,7 +9,8 @@ use wgpu::BufferUsages as Usage;
 use super::context::{Context, Fault, Mapping};
 use super::slabs::{CHUNKS, Piece, SLOTS, Sizes, within};
 use crate::engine::Cancel;
-use crate::series::Voxels;
+use crate::stored::Window;
+use crate::voxels::Voxels;
 
 /// How samples are told apart in the shader, and how many bytes one takes there.
 pub(super) fn sample_type(voxels: &Voxels) -> (u32, usize) {
@@ -36,8 +37,8 @@ pub(super) struct Rows<'a> {
 
 /// What rows are made of.
 pub(super) enum RowKind<'a> {
-    /// Frames of a series of so many voxels.
-    Samples { voxels: &'a Voxels, count: usize, frames: usize },
+    /// Frames of a series.
+    Samples { window: &'a Window<'a>, frames: usize },
     /// Maps beside the series.
     Layers(&'a [Vec<f32>]),
 }
@@ -52,7 +53,7 @@ impl Rows<'_> {
 
     fn element_bytes(&self) -> usize {
         match &self.kind {
-            RowKind::Samples { voxels, .. } => sample_type(voxels).1,
+            RowKind::Samples { window, .. } => sample_type(window.voxels).1,
             RowKind::Layers(_) => 4,
         }
     }
@@ -95,21 +96,21 @@ impl Rows<'_> {
     }
 
     fn write_piece(&self, row: usize, piece: Piece, mut out: wgpu::WriteOnly<'_, [u8]>) {
-        let (voxels, count) = match &self.kind {
-            RowKind::Samples { voxels, count, .. } => (*voxels, *count),
+        let window = match &self.kind {
+            RowKind::Samples { window, .. } => *window,
             RowKind::Layers(layers) => {
                 let values = &layers[row][piece.source..piece.source + piece.len];
                 return out.copy_from_slice(bytemuck::cast_slice(values));
             }
         };
-        let here = row * count + piece.source..row * count + piece.source + piece.len;
-        let first = piece.source..piece.source + piece.len;
+        let stretch = |frame| window.at(piece.source, frame)..window.at(piece.source, frame) + piece.len;
+        let (here, first) = (stretch(row), stretch(0));
         macro_rules! stored {
             ($samples:expr) => {
                 out.copy_from_slice(bytemuck::cast_slice(&$samples[here]))
             };
         }
-        match voxels {
+        match window.voxels {
             Voxels::U8(v) => stored!(v),
             Voxels::I8(v) => stored!(v),
             Voxels::U16(v) => stored!(v),
@@ -371,7 +372,8 @@ mod tests {
     fn rows_of_odd_length_begin_at_whole_words() {
         let voxels = Voxels::I16(vec![1, 2, 3, 4, 5, 6]);
         let pieces = pieces(3, None);
-        let rows = Rows { kind: RowKind::Samples { voxels: &voxels, count: 3, frames: 2 }, pieces: &pieces, voxels: 3 };
+        let window = Window { voxels: &voxels, range: 0..3, first_frame: 0 };
+        let rows = Rows { kind: RowKind::Samples { window: &window, frames: 2 }, pieces: &pieces, voxels: 3 };
         assert_eq!(rows.row_words(), 2);
         let bytes = packed(&rows);
         let words: Vec<i16> = bytes.chunks(2).map(|b| i16::from_ne_bytes([b[0], b[1]])).collect();
@@ -387,8 +389,8 @@ mod tests {
             inside[i] = 1;
         }
         let pieces = pieces(50, Some(&inside));
-        let rows =
-            Rows { kind: RowKind::Samples { voxels: &voxels, count: 50, frames: 2 }, pieces: &pieces, voxels: 6 };
+        let window = Window { voxels: &voxels, range: 0..50, first_frame: 0 };
+        let rows = Rows { kind: RowKind::Samples { window: &window, frames: 2 }, pieces: &pieces, voxels: 6 };
         let bytes = packed(&rows);
         assert_eq!(bytes, [3, 4, 30, 31, 32, 49, 0xaa, 0xaa, 53, 54, 80, 81, 82, 99, 0xaa, 0xaa]);
     }
@@ -406,14 +408,15 @@ mod tests {
         ];
         for (voxels, expected) in cases {
             let pieces = pieces(2, None);
-            let rows =
-                Rows { kind: RowKind::Samples { voxels: &voxels, count: 2, frames: 2 }, pieces: &pieces, voxels: 2 };
+            let window = Window { voxels: &voxels, range: 0..2, first_frame: 0 };
+            let rows = Rows { kind: RowKind::Samples { window: &window, frames: 2 }, pieces: &pieces, voxels: 2 };
             let words: Vec<f32> = packed(&rows).chunks(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect();
             assert_eq!(words, expected, "{}", voxels.type_name());
         }
         let voxels = Voxels::F64(vec![f64::NAN, 1.0, 2.0, f64::INFINITY]);
         let pieces = pieces(2, None);
-        let rows = Rows { kind: RowKind::Samples { voxels: &voxels, count: 2, frames: 2 }, pieces: &pieces, voxels: 2 };
+        let window = Window { voxels: &voxels, range: 0..2, first_frame: 0 };
+        let rows = Rows { kind: RowKind::Samples { window: &window, frames: 2 }, pieces: &pieces, voxels: 2 };
         let finite: Vec<bool> =
             packed(&rows).chunks(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap()).is_finite()).collect();
         assert_eq!(finite, [false, true, false, false]);

@@ -6,7 +6,7 @@ impl Header {
     /// The header and the four bytes behind it, in native byte order.
     pub(in crate::io) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer(vec![0; self.version.header_bytes() + EXTENDER_BYTES]);
-        let (code, _, size) = self.sample.row();
+        let (code, size) = (super::code(self.sample), self.sample.bytes());
         let mut pixdim = [1.0; 8];
         pixdim[0] = self.geometry.qfac;
         pixdim[1..4].copy_from_slice(&self.geometry.voxel_size);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{ByteOrder, EXTENDER_BYTES, Header, Layout, NIFTI1_BYTES, NIFTI2_BYTES, SampleType, Version};
+use super::{ByteOrder, EXTENDER_BYTES, Header, Layout, NIFTI1_BYTES, NIFTI2_BYTES, Version, sample_type};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::series::Scaling;
@@ -215,7 +215,7 @@ fn parse_nifti2(bytes: &[u8], path: &Path) -> Result<Header> {
 impl Raw {
     fn check(self, order: ByteOrder, mut warnings: Vec<String>, path: &Path) -> Result<Header> {
         let dims = self.dims(path)?;
-        let Some(sample) = SampleType::from_code(self.datatype) else {
+        let Some(sample) = sample_type(self.datatype) else {
             return Err(Error::file(
                 path,
                 "datatype",

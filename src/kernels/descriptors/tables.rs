@@ -512,7 +512,7 @@ fn set_noise(
         }
         Noise::Baseline if baseline_frames < 2 => {
             let mut noise = input.reductions.successive_difference_sd();
-            if input.series.voxels().is_integer() {
+            if input.series.sample_type().is_integer() {
                 let quantisation = (tables.scale / 12f64.sqrt()) as f32;
                 noise.iter_mut().for_each(|sd| *sd = sd.max(quantisation));
             }
@@ -524,7 +524,7 @@ fn set_noise(
         Noise::Baseline => {
             let median = input.reductions.baseline_sd_median(tables.a..tables.b).unwrap_or(0.0);
             let pooled = median / median_deviation(baseline_frames - 1);
-            let quantisation = if input.series.voxels().is_integer() { tables.scale / 12f64.sqrt() } else { 0.0 };
+            let quantisation = if input.series.sample_type().is_integer() { tables.scale / 12f64.sqrt() } else { 0.0 };
             let floor = pooled.max(quantisation);
             tables.noise = NoiseFrom::Baseline { floor: floor * tables.inv_scale };
             record.push(("noise".into(), SettingValue::Text("baseline".into())));

@@ -40,8 +40,8 @@ struct Isochrone {
 }
 
 /// A cine whose ranges, colours and layout are decided: it draws any frame, and writes all of them.
-pub struct Film<'a> {
-    series: &'a Series,
+pub struct Film {
+    series: Series,
     sign: f64,
     anatomy: Anatomy,
     opacity: f64,
@@ -69,15 +69,15 @@ pub struct Film<'a> {
     pub(super) cancel: Cancel,
 }
 
-impl std::fmt::Debug for Film<'_> {
+impl std::fmt::Debug for Film {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Film({} frames of {} x {})", self.len(), self.width, self.height)
     }
 }
 
-impl<'a> Film<'a> {
-    pub(super) fn new(cine: &Cine<'a>) -> Result<Self> {
-        let series = cine.series;
+impl Film {
+    pub(super) fn new(cine: &Cine<'_>) -> Result<Self> {
+        let series = &cine.series;
         let sign = if cine.polarity == Polarity::Fall { -1.0 } else { 1.0 };
         let inside: Vec<usize> =
             cine.lesion.flat().iter().enumerate().filter(|(_, label)| **label != 0).map(|(voxel, _)| voxel).collect();
@@ -119,7 +119,7 @@ impl<'a> Film<'a> {
         let times = series.times()?;
         let style = clock_style(times.last_s());
         let mut film = Self {
-            series,
+            series: series.clone(),
             sign,
             anatomy: cine.anatomy,
             opacity: cine.opacity,
@@ -219,7 +219,7 @@ impl<'a> Film<'a> {
     fn color(&self, index: usize, panel: &Panel, voxel: [usize; 3], frame: usize) -> [u8; 3] {
         let [across, up] = [0, 1].map(|i| voxel[panel.axes[i]] - panel.window[i].start);
         let baseline = self.baseline[index][up * panel.window[0].len() + across];
-        let value = sample(self.series, flat_index(self.series, voxel), frame);
+        let value = sample(&self.series, flat_index(&self.series, voxel), frame);
         let shown = if self.anatomy == Anatomy::Frame { value } else { baseline };
         let grey = Colormap::Grey.color((shown - self.grey.0) / (self.grey.1 - self.grey.0));
         let enhancement = self.sign * (value - baseline);
@@ -345,7 +345,7 @@ fn flat_index(series: &Series, [x, y, z]: [usize; 3]) -> usize {
 
 fn sample(series: &Series, voxel: usize, frame: usize) -> f64 {
     let scaling = series.scaling();
-    scaling.slope * series.voxels().get_f64(frame * series.voxel_count() + voxel) + scaling.intercept
+    scaling.slope * series.resident().get_f64(frame * series.voxel_count() + voxel) + scaling.intercept
 }
 
 /// NaN of nothing.
@@ -360,9 +360,9 @@ fn panel_voxels(panel: &Panel, series: &Series) -> Vec<usize> {
 
 fn grey_window(cine: &Cine<'_>, planes: &Planes) -> Result<(f64, f64)> {
     let frames = (0..cine.series.frames()).step_by(cine.series.frames().div_ceil(9));
-    let voxels: Vec<usize> = planes.panels.iter().flat_map(|panel| panel_voxels(panel, cine.series)).collect();
+    let voxels: Vec<usize> = planes.panels.iter().flat_map(|panel| panel_voxels(panel, &cine.series)).collect();
     let mut finite: Vec<f32> = frames
-        .flat_map(|frame| voxels.iter().map(move |voxel| sample(cine.series, *voxel, frame) as f32))
+        .flat_map(|frame| voxels.iter().map(move |voxel| sample(&cine.series, *voxel, frame) as f32))
         .filter(|value| value.is_finite())
         .collect();
     cine.grey.resolve(&mut finite)
@@ -383,7 +383,7 @@ fn enhancement_range(
     for voxel in voxels {
         let baseline = baseline_of(*voxel);
         let values =
-            frames.clone().step_by(step).map(|frame| (sign * (sample(cine.series, *voxel, frame) - baseline)) as f32);
+            frames.clone().step_by(step).map(|frame| (sign * (sample(&cine.series, *voxel, frame) - baseline)) as f32);
         finite.extend(values.filter(|e| e.is_finite()));
     }
     match cine.enhancement {
@@ -402,7 +402,7 @@ fn noise(cine: &Cine<'_>, voxels: &[usize]) -> Option<f64> {
         return None;
     }
     let sd = |voxel: usize| {
-        let values: Vec<f64> = frames.clone().map(|frame| sample(cine.series, voxel, frame)).collect();
+        let values: Vec<f64> = frames.clone().map(|frame| sample(&cine.series, voxel, frame)).collect();
         let middle = mean(values.iter().copied());
         (values.iter().map(|v| (v - middle).powi(2)).sum::<f64>() / (n - 1.0)).sqrt()
     };

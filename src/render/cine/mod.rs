@@ -75,7 +75,7 @@ pub(super) type FrameProgress = dyn Fn(usize, usize) + Send + Sync;
 #[derive(Clone)]
 #[must_use]
 pub struct Cine<'a> {
-    series: &'a Series,
+    series: Series,
     lesion: &'a Mask,
     baseline: FrameRange<usize>,
     polarity: Polarity,
@@ -113,9 +113,9 @@ impl fmt::Debug for Cine<'_> {
 
 impl<'a> Cine<'a> {
     /// A cine of the series around a lesion (the mask's inside); the baseline frames are counted from 0, the end excluded.
-    pub fn new(series: &'a Series, lesion: &'a Mask, baseline_frames: FrameRange<usize>) -> Self {
+    pub fn new(series: &Series, lesion: &'a Mask, baseline_frames: FrameRange<usize>) -> Self {
         Self {
-            series,
+            series: series.clone(),
             lesion,
             baseline: baseline_frames,
             polarity: Polarity::Rise,
@@ -281,19 +281,19 @@ impl<'a> Cine<'a> {
         self
     }
 
-    /// Decides everything that the frames share.
+    /// Decides everything that the frames share. A series that stays in its file is read into memory.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the mask or the map of filling times doesn't lie on the series' grid or no voxel is inside;
-    /// [`Error::Setting`] for a setting out of its range.
-    pub fn film(&self) -> Result<Film<'a>> {
+    /// [`Error::Setting`] for a setting out of its range; those of [`Series::in_memory`].
+    pub fn film(&self) -> Result<Film> {
         self.check()?;
-        Film::new(self)
+        Film::new(&Self { series: self.series.in_memory()?, ..self.clone() })
     }
 
     fn check(&self) -> Result<()> {
         let frames = self.series.frames();
-        self.lesion.check_matches(self.series)?;
+        self.lesion.check_matches(&self.series)?;
         if self.baseline.start >= self.baseline.end || self.baseline.end > frames {
             let found = format!("{}:{}", self.baseline.start, self.baseline.end);
             let mend = format!("give a range of frames, counted from 0, within the {frames} frames of the series");

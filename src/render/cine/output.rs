@@ -16,7 +16,7 @@ const BATCH: usize = 16;
 /// Frames from which the palette takes its colours.
 const PALETTE_FRAMES: usize = 6;
 
-impl Film<'_> {
+impl Film {
     /// All frames as an animated GIF that begins anew at its end: one palette for all frames (greys in 64 steps, the colour
     /// map in 128), no dithering; of each frame only what changed. The same film gives the same bytes.
     ///

@@ -1,0 +1,204 @@
+//! From a series into the working memory of a tile.
+
+use fearless_simd::{Level, Select as _, Simd, SimdBase as _, dispatch, f32x16};
+
+use super::{Task, Workspace};
+use crate::kernel::{LARGEST_DIFFERENCE, Runnable, ShortRows};
+use crate::voxels::Voxels;
+
+/// Rows of floats that are copied side by side: while the memory of one is looked up and read ahead, the others go on.
+const ROWS: usize = 4;
+
+/// Copies the samples of a tile; those of 16 bits are scanned on the way.
+pub(super) fn load(
+    level: Level,
+    kernel: &dyn Runnable,
+    task: &Task<'_>,
+    first_voxel: usize,
+    length: usize,
+    workspace: &mut Workspace,
+) {
+    workspace.scanned = false;
+    let start = first_voxel - task.window.range.start;
+    let (samples, shift): (&[i16], i16) = match task.window.voxels {
+        Voxels::I16(v) => (v, 0),
+        Voxels::U16(v) => (bytemuck::cast_slice(v), i16::MIN),
+        _ => return dispatch!(level, simd => load_others(simd, task, first_voxel, length, workspace)),
+    };
+    for (to, from) in workspace.first.iter_mut().zip(&samples[start..start + length]) {
+        // As it is stored: an unsigned one is that of the shifted bits, shifted back.
+        *to = f32::from(from.wrapping_add(shift)) - f32::from(shift);
+    }
+    workspace.scanned = kernel.load_rows(&mut ShortRows {
+        level,
+        samples,
+        shift,
+        count: task.window.range.len(),
+        frames: task.frames,
+        start,
+        length,
+        tile: &mut workspace.short,
+        stride: workspace.stride,
+        kept: &mut workspace.kept,
+        sums: &mut workspace.sums,
+    });
+}
+
+/// Samples of 8 bits are copied as such, others as differences from the first; the lanes after the tile's end repeat nothing
+/// and are never read back.
+#[inline(always)]
+fn load_others<S: Simd>(simd: S, task: &Task<'_>, start: usize, length: usize, workspace: &mut Workspace) {
+    let Task { window, frames, .. } = *task;
+    let start = start - window.range.start;
+    let stride = workspace.stride;
+    macro_rules! load {
+        ($samples:expr, $difference:expr) => {{
+            let first = &$samples[start..start + length];
+            for (to, from) in workspace.first.iter_mut().zip(first) {
+                *to = *from as f32;
+            }
+            for t in 0..frames {
+                let row = &$samples[window.row(t) + start..][..length];
+                let to = &mut workspace.differences[t * stride..][..length];
+                for i in 0..length {
+                    to[i] = $difference(row[i], first[i]);
+                }
+            }
+        }};
+    }
+    macro_rules! load_bytes {
+        ($samples:expr) => {{
+            for (to, from) in workspace.first.iter_mut().zip(&$samples[start..start + length]) {
+                *to = f32::from(*from);
+            }
+            for t in 0..frames {
+                let row = &$samples[window.row(t) + start..][..length];
+                let to = &mut workspace.short[t * stride..][..length];
+                for i in 0..length {
+                    to[i] = i16::from(row[i]);
+                }
+            }
+        }};
+    }
+    // Types whose samples may be unusable: their voxels go through the kernel as constants, and are refused by it.
+    macro_rules! load_checked {
+        ($samples:expr, $difference:expr) => {{
+            let first = &$samples[start..start + length];
+            let finite = &mut workspace.finite[..length];
+            for ((to, finite), from) in workspace.first.iter_mut().zip(&mut *finite).zip(first) {
+                *to = *from as f32;
+                *finite = f32::from(u8::from(to.is_finite()));
+            }
+            let limit = LARGEST_DIFFERENCE as f32;
+            for t in 0..frames {
+                let row = &$samples[window.row(t) + start..][..length];
+                let to = &mut workspace.differences[t * stride..][..length];
+                for (((to, finite), from), first) in to.iter_mut().zip(&mut *finite).zip(row).zip(first) {
+                    let difference: f32 = $difference(*from, *first);
+                    *to = difference;
+                    *finite = if difference.abs() < limit { *finite } else { 0.0 };
+                }
+            }
+            if workspace.finite[..length].contains(&0.0) {
+                neutralise(frames, length, workspace);
+            }
+        }};
+    }
+    match window.voxels {
+        Voxels::U8(v) => load_bytes!(v),
+        Voxels::I8(v) => load_bytes!(v),
+        Voxels::U16(_) | Voxels::I16(_) => unreachable!("samples of 16 bits are loaded by the kernel"),
+        Voxels::U32(v) => load!(v, |x: u32, first: u32| (i64::from(x) - i64::from(first)) as f32),
+        Voxels::I32(v) => load!(v, |x: i32, first: i32| (i64::from(x) - i64::from(first)) as f32),
+        Voxels::U64(v) => load_checked!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f32),
+        Voxels::I64(v) => load_checked!(v, |x: i64, first: i64| (i128::from(x) - i128::from(first)) as f32),
+        Voxels::F32(v) => {
+            let finite = load_floats(simd, v, [frames, window.range.len(), start, length], workspace);
+            if !finite {
+                neutralise(frames, length, workspace);
+            }
+        }
+        Voxels::F64(v) => load_checked!(v, |x: f64, first: f64| (x - first) as f32),
+    }
+}
+
+/// Copies samples as differences from the first, and says whether all can be worked with.
+#[inline(always)]
+fn load_floats<S: Simd>(
+    simd: S,
+    samples: &[f32],
+    [frames, count, start, length]: [usize; 4],
+    workspace: &mut Workspace,
+) -> bool {
+    let first = &samples[start..][..length];
+    workspace.first[..length].copy_from_slice(first);
+    let finite = &mut workspace.finite[..length];
+    for (finite, first) in finite.iter_mut().zip(first) {
+        *finite = f32::from(u8::from(first.is_finite()));
+    }
+    let mut t = 0;
+    while t < frames {
+        let rows = if t + ROWS <= frames { ROWS } else { 1 };
+        let from = &samples[t * count + start..];
+        let to = &mut workspace.differences[t * workspace.stride..];
+        if rows == ROWS {
+            copy_floats::<S, ROWS>(simd, first, from, count, to, workspace.stride, finite);
+        } else {
+            copy_floats::<S, 1>(simd, first, from, count, to, workspace.stride, finite);
+        }
+        t += rows;
+    }
+    !finite.contains(&0.0)
+}
+
+/// `N` rows of them; `finite` becomes 0 where a difference is too large, or none.
+#[inline(always)]
+fn copy_floats<S: Simd, const N: usize>(
+    simd: S,
+    first: &[f32],
+    from: &[f32],
+    count: usize,
+    to: &mut [f32],
+    stride: usize,
+    finite: &mut [f32],
+) {
+    const LANES: usize = 16;
+    let length = first.len();
+    let from: [&[f32]; N] = std::array::from_fn(|j| &from[j * count..][..length]);
+    let mut rows = to.chunks_mut(stride);
+    let to: [&mut [f32]; N] = std::array::from_fn(|_| &mut rows.next().unwrap_or_default()[..length]);
+    let limit = f32x16::splat(simd, LARGEST_DIFFERENCE as f32);
+    let zero = f32x16::splat(simd, 0.0);
+    let whole = length - length % LANES;
+    for block in (0..whole).step_by(LANES) {
+        let here = f32x16::from_slice(simd, &first[block..block + LANES]);
+        let mut usable = f32x16::from_slice(simd, &finite[block..block + LANES]);
+        for j in 0..N {
+            let difference = f32x16::from_slice(simd, &from[j][block..block + LANES]) - here;
+            difference.store_slice(&mut to[j][block..block + LANES]);
+            usable = difference.abs().simd_lt(limit).select(usable, zero);
+        }
+        usable.store_slice(&mut finite[block..block + LANES]);
+    }
+    for j in 0..N {
+        for i in whole..length {
+            let difference = from[j][i] - first[i];
+            to[j][i] = difference;
+            finite[i] = if difference.abs() < LARGEST_DIFFERENCE as f32 { finite[i] } else { 0.0 };
+        }
+    }
+}
+
+/// Makes constants of the voxels that can't be worked with.
+#[inline(always)]
+fn neutralise(frames: usize, length: usize, workspace: &mut Workspace) {
+    for t in 0..frames {
+        for i in 0..length {
+            let x = &mut workspace.differences[t * workspace.stride + i];
+            *x = if workspace.finite[i] == 0.0 { 0.0 } else { *x };
+        }
+    }
+    for i in 0..length {
+        workspace.first[i] = if workspace.finite[i] == 0.0 { 0.0 } else { workspace.first[i] };
+    }
+}
