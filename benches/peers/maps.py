@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -89,16 +88,27 @@ def child(arguments):
     print(json.dumps(dict(compute=seconds)))
 
 
+# Runs a command and measures it. A process of its own, because a system counts what its parent holds as the peak memory of
+# a process that is about to become another program.
+MEASURE = """
+import json, os, subprocess, sys, time
+begin = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+text = process.stdout.read()
+_, status, usage = os.wait4(process.pid, 0)
+seconds = time.perf_counter() - begin
+print(json.dumps([status, seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), text]))
+"""
+
+
 def timed(command):
     """Wall seconds, peak memory in bytes (the process's own), and what it printed."""
-    begin = time.perf_counter()
-    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
-    text = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    command = [str(word) for word in command]
+    measured = subprocess.run([sys.executable, "-S", "-c", MEASURE, *command], stdout=subprocess.PIPE, text=True, check=True)
+    status, seconds, peak, text = json.loads(measured.stdout)
     if status:
         sys.exit(f"{command[0]} failed")
-    scale = 1 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - begin, usage.ru_maxrss * scale, text
+    return seconds, peak, text
 
 
 def perfuse(program, path, folder, ending, baseline, onset, device):
