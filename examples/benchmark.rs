@@ -152,10 +152,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     support::print(&text);
     if let Some(file) = &json {
+        // A record travels: where its file lay on this machine is nobody's business.
+        let file_name = Path::new(&name).file_name().map_or(name.clone(), |part| part.to_string_lossy().into_owned());
         let all = json!({
             "software": {"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")},
             "optimised": !cfg!(debug_assertions),
-            "series": {"name": name, "shape": [x, y, z, t], "samples": sample_type, "bytes": sample_bytes(&series)},
+            "series": {"name": file_name, "shape": [x, y, z, t], "samples": sample_type, "bytes": sample_bytes(&series)},
             "memory": {
                 "copy_bytes_per_s": bandwidth.copy, "copy_one_thread_bytes_per_s": bandwidth.copy_one_thread,
                 "slab_read_bytes_per_s": bandwidth.slab_read, "threads": 2,

@@ -104,7 +104,7 @@ def fit_perfuse(program, model, curves, times, plasma, names, device):
         subprocess.run([str(word) for word in command], check=True)
         whole = time.perf_counter() - begin
         record = json.loads((folder / "maps" / "run.json").read_text())
-        kernel = sum(s["seconds"] for s in record["stages"] if s["stage"] == "kernel")
+        kernel = sum(s["seconds"] for s in record["stages"] if s["stage"].endswith("kernel"))
         found = {}
         for name in names:
             values = nibabel.load(folder / "maps" / f"{name}.nii.gz").get_fdata()
