@@ -231,22 +231,12 @@ fn sweep(most: f64, arguments: &Arguments) -> Result<()> {
 
 /// `2026-11-22-amd-epyc.json`: the day, in coordinated universal time, and the processor.
 fn record_name() -> String {
-    let days = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() / 86_400);
-    // Hinnant's civil_from_days, for days after 1970.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(std::env::consts::ARCH);
     let plain: String = model.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { ' ' }).collect();
     let model = plain.split_whitespace().take(4).collect::<Vec<_>>().join("-");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{year:04}-{month:02}-{day:02}-{model}-{cores}-cores.json")
+    format!("{}-{model}-{cores}-cores.json", support::today())
 }
 
 /// Bytes of all maps and the status in memory.

@@ -7,7 +7,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use perfuse::analysis::filling::{FillingPattern, FillingReport, Rim};
@@ -282,7 +282,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     // Everything is drawn before anything is written: a setting that can't be used leaves no half of a result.
     let start = Instant::now();
     let mut page = FillingPage::new(&report, &case.series, &case.lesion)
-        .date(today())
+        .date(support::today())
         .planes(&arguments.pictures.planes.0)
         .pictures(arguments.pictures.pictures == MapPictures::Maps);
     if arguments.demo {
@@ -410,19 +410,4 @@ fn remove_cine(out: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Today's date, UTC, as year-month-day (H. Hinnant, "chrono-compatible low-level date algorithms", civil_from_days).
-fn today() -> String {
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let days = (seconds / 86_400) as i64 + 719_468;
-    let era = days / 146_097;
-    let day_of_era = days % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
 }

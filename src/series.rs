@@ -348,6 +348,21 @@ impl Series {
         Ok(Array3::from_shape_vec((x, y, z).f(), flat).expect("as many values as voxels"))
     }
 
+    /// Hands over windows with all frames of these voxels, which ascend, and those of them that lie in each.
+    pub(crate) fn for_each_window_of(
+        &self,
+        voxels: &[usize],
+        mut work: impl FnMut(&Window<'_>, &[usize]) -> Result<()>,
+    ) -> Result<()> {
+        let within = |range: &Range<usize>| {
+            let end = voxels.partition_point(|voxel| *voxel < range.end);
+            &voxels[voxels.partition_point(|voxel| *voxel < range.start)..end]
+        };
+        let wanted = |range: Range<usize>| !within(&range).is_empty();
+        self.for_each_window(0..self.frames(), wanted, |window| work(window, within(&window.range)))?;
+        Ok(())
+    }
+
     /// Hands over all voxels with these frames: at once if they are in memory, else window after window as they are read,
     /// without those that aren't wanted. Returns the seconds that were waited for a file.
     pub(crate) fn for_each_window(

@@ -87,7 +87,9 @@ impl Stored {
         let rows = into.as_bytes_mut().chunks_exact_mut((voxels.len() * bytes).max(1));
         for (row, frame) in rows.zip(frames) {
             let first = (frame * self.place.voxels + voxels.start) as u64;
-            read_exact_at(&self.file, row, self.place.offset + first * bytes as u64).map_err(failed)?;
+            if fill_at(&self.file, row, self.place.offset + first * bytes as u64).map_err(failed)? < row.len() {
+                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+            }
             if self.place.swapped {
                 swap_samples(row, bytes);
             }
@@ -190,19 +192,18 @@ fn stamp(file: &File) -> io::Result<(u64, Option<SystemTime>)> {
     Ok((metadata.len(), metadata.modified().ok()))
 }
 
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut at: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match read_at(file, buffer, at) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => {
-                buffer = &mut buffer[n..];
-                at += n as u64;
-            }
+/// Reads as far as the file reaches, and says how far that is.
+pub(crate) fn fill_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match read_at(file, &mut buffer[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
     }
-    Ok(())
+    Ok(filled)
 }
 
 /// Reads from a place in a file, whatever other threads read.

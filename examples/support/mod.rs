@@ -51,3 +51,8 @@ pub(crate) fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
         Error::Io { action: "write", path: path.into(), source }
     })
 }
+
+/// Today's date, UTC, as year-month-day.
+pub(crate) fn today() -> String {
+    time::UtcDateTime::now().date().to_string()
+}

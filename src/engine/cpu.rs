@@ -58,8 +58,6 @@ fn run_at(
     for row in &mut rows {
         row.resize(count, 0);
     }
-    let short = series.sample_type().bytes() <= 2;
-    let tile = tile_voxels(series.frames() * if short { 2 } else { 4 });
     let outside_words = outside_words(kernel.outputs());
     let done = AtomicUsize::new(0);
     let mut begun = 0;
@@ -76,7 +74,7 @@ fn run_at(
             }
         }
         tasks.into_par_iter().enumerate().try_for_each_init(
-            || Workspace::new(series.frames(), tile, short, kernel),
+            || Workspace::new(series, kernel),
             |workspace, (index, mut rows)| {
                 options.cancel.check()?;
                 let mask = options.mask.map(Mask::flat);
@@ -170,7 +168,10 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn new(frames: usize, length: usize, short: bool, kernel: &dyn Runnable) -> Self {
+    fn new(series: &Series, kernel: &dyn Runnable) -> Self {
+        let frames = series.frames();
+        let short = series.sample_type().bytes() <= 2;
+        let length = tile_voxels(frames * if short { 2 } else { 4 });
         let stride = length + WIDTH;
         let keeps = if short { kernel.scan_keeps() } else { 0 };
         Self {

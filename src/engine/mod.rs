@@ -444,30 +444,21 @@ fn skip_non_finite(prepared: &dyn Runnable, series: &Series, raw: &mut RawRows) 
         return Ok(());
     }
     let kinds = row_kinds(prepared.outputs());
-    let within = |range: std::ops::Range<usize>| {
-        &voxels
-            [voxels.partition_point(|voxel| *voxel < range.start)..voxels.partition_point(|voxel| *voxel < range.end)]
-    };
-    series.for_each_window(
-        0..series.frames(),
-        |range| !within(range).is_empty(),
-        |window| {
-            let repaired: Vec<(usize, Vec<f64>)> = within(window.range.clone())
-                .par_iter()
-                .filter_map(|voxel| {
-                    let values = reference::evaluate_finite_frames(prepared, window, series.frames(), *voxel)?;
-                    Some((*voxel, values))
-                })
-                .collect();
-            for (voxel, values) in repaired {
-                for ((row, value), kind) in raw.rows.iter_mut().zip(values).zip(&kinds) {
-                    row[voxel] = reference::word(value, *kind);
-                }
+    series.for_each_window_of(&voxels, |window, here| {
+        let repaired: Vec<(usize, Vec<f64>)> = here
+            .par_iter()
+            .filter_map(|voxel| {
+                let values = reference::evaluate_finite_frames(prepared, window, series.frames(), *voxel)?;
+                Some((*voxel, values))
+            })
+            .collect();
+        for (voxel, values) in repaired {
+            for ((row, value), kind) in raw.rows.iter_mut().zip(values).zip(&kinds) {
+                row[voxel] = reference::word(value, *kind);
             }
-            Ok(())
-        },
-    )?;
-    Ok(())
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Verification: an engine's maps against the definition in f64, with tolerances derived voxel by voxel.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
 use super::reference::{evaluate_bounded, judge};
@@ -144,20 +142,11 @@ pub(super) fn compare(
     let [nx, ny, _] = series.spatial_shape();
     let place = |voxel: usize| [voxel % nx, voxel / nx % ny, voxel / nx / ny];
     let mut compared: Vec<(usize, Vec<Comparison>)> = Vec::with_capacity(voxels.len());
-    let within = |range: Range<usize>| {
-        &voxels
-            [voxels.partition_point(|voxel| *voxel < range.start)..voxels.partition_point(|voxel| *voxel < range.end)]
-    };
-    series.for_each_window(
-        0..series.frames(),
-        |range| !within(range).is_empty(),
-        |window| {
-            let compare =
-                |voxel: &usize| (*voxel, compare_voxel(prepared, window, series.frames(), *voxel, raw, &names));
-            compared.par_extend(within(window.range.clone()).par_iter().map(compare));
-            Ok(())
-        },
-    )?;
+    series.for_each_window_of(&voxels, |window, here| {
+        let compare = |voxel: &usize| (*voxel, compare_voxel(prepared, window, series.frames(), *voxel, raw, &names));
+        compared.par_extend(here.par_iter().map(compare));
+        Ok(())
+    })?;
     let mut maps: Vec<MapVerification> = names.iter().map(|(id, _)| empty(id)).collect();
     let typical: Vec<f64> = (0..names.len())
         .map(|row| {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::gzip::{Gunzip, MAGIC};
 use crate::error::{Error, Result};
-use crate::stored::read_at;
+use crate::stored::{fill_at, read_at};
 
 /// Deflate's best case: 258 bytes from two bits, so 1032 bytes from one.
 const MOST_FROM_ONE_BYTE: u64 = 1032;
@@ -187,18 +187,4 @@ fn fill_by_all(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     // What lies behind a short share is behind the end.
     let whole = shares.iter().take_while(|(wanted, got)| wanted == got).count();
     Ok(shares[..shares.len().min(whole + 1)].iter().map(|(_, got)| got).sum())
-}
-
-/// Reads as far as the file reaches.
-fn fill_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match read_at(file, &mut buffer[filled..], at + filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
 }

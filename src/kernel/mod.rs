@@ -291,3 +291,21 @@ pub struct Program {
     /// that stops loops earlier is refused.
     pub loop_turns: usize,
 }
+
+impl Program {
+    /// A program of one entry point, named as the program, for workgroups of 64, without tables or state; the settings as the
+    /// shader lays them out.
+    pub fn new<S: bytemuck::NoUninit>(name: &'static str, sources: &'static [&'static str], settings: &S) -> Self {
+        Self {
+            name,
+            sources,
+            entry_points: Cow::Owned(vec![name]),
+            workgroup_size: 64,
+            constants: Vec::new(),
+            settings: bytemuck::bytes_of(settings).to_vec(),
+            tables: Cow::Borrowed(&[]),
+            state_words: 0,
+            loop_turns: 0,
+        }
+    }
+}

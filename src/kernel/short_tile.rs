@@ -3,6 +3,8 @@
 //! A row is a stretch of one frame, and the next row lies a frame further on. While the memory of one row is looked up and
 //! read ahead, the others go on; and what a scan looks at needn't come back from the cache.
 
+use std::ops::Range;
+
 use fearless_simd::Level;
 
 use super::PreparedKernel;
@@ -47,28 +49,11 @@ pub(super) fn load<L: ShortLanes, P: PreparedKernel>(lanes: L, kernel: &P, rows:
     let scans = kernel.scan_keeps() > 0;
     let start = if scans { kernel.scan_start() } else { rows.frames };
     let mut bounds = Bounds { lowest: lanes.short_splat(i16::MAX), highest: lanes.short_splat(i16::MIN) };
-    let mut frame = 0;
-    while frame < start {
-        if frame + ROWS <= start {
-            pass::<L, P, ROWS>(lanes, None, rows, frame, &mut bounds);
-            frame += ROWS;
-        } else {
-            pass::<L, P, 1>(lanes, None, rows, frame, &mut bounds);
-            frame += 1;
-        }
-    }
+    passes::<L, P>(lanes, None, rows, 0..start, &mut bounds);
     if scans {
         begin(lanes, kernel, rows);
     }
-    while frame < rows.frames {
-        if frame + ROWS <= rows.frames {
-            pass::<L, P, ROWS>(lanes, Some(kernel), rows, frame, &mut bounds);
-            frame += ROWS;
-        } else {
-            pass::<L, P, 1>(lanes, Some(kernel), rows, frame, &mut bounds);
-            frame += 1;
-        }
-    }
+    passes(lanes, Some(kernel), rows, start..rows.frames, &mut bounds);
     if !scans {
         return false;
     }
@@ -94,6 +79,25 @@ pub(super) fn state_of<'a, L: ShortLanes>(
     sums: &'a mut [i32],
 ) -> ScanState<'a> {
     ScanState { short: &mut kept[block * keeps..][..keeps * L::WIDTH], sum: &mut sums[block..][..L::WIDTH] }
+}
+
+/// Copies the rows of these frames, as many at once as there are, and lets a kernel look at them.
+#[inline(always)]
+fn passes<L: ShortLanes, P: PreparedKernel>(
+    lanes: L,
+    kernel: Option<&P>,
+    rows: &mut ShortRows<'_>,
+    frames: Range<usize>,
+    bounds: &mut Bounds<L::Short>,
+) {
+    let mut frame = frames.start;
+    while frame + ROWS <= frames.end {
+        pass::<L, P, ROWS>(lanes, kernel, rows, frame, bounds);
+        frame += ROWS;
+    }
+    for frame in frame..frames.end {
+        pass::<L, P, 1>(lanes, kernel, rows, frame, bounds);
+    }
 }
 
 /// Copies `N` rows, and lets a kernel look at them.

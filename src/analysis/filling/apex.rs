@@ -54,7 +54,7 @@ pub(super) fn apices(
                 let here = apart_squared(position, *centroid);
                 here <= reach_mm * reach_mm && centroids_mm.iter().all(|other| here <= apart_squared(position, *other))
             };
-            let around = connected(lesion, lesion.nearest(*centroid), own);
+            let around = lesion.connected(lesion.nearest(*centroid), &mut vec![false; lesion.count()], own);
             let timed: Vec<usize> = around.iter().copied().filter(|n| weights[*n] > 0.0).collect();
             let points: Vec<Point> = spread(&timed, MOST_FITTED)
                 .map(|n| Point { position_mm: lesion.position_mm(n), arrival_s: arrival_s(n), weight: weights[n] })
@@ -62,29 +62,6 @@ pub(super) fn apices(
             search(lesion, &points, &around).unwrap_or(*centroid)
         })
         .collect()
-}
-
-/// The voxels that steps over such voxels lead to from one of them.
-fn connected(lesion: &Lesion, start: usize, belongs: impl Fn(usize) -> bool) -> Vec<usize> {
-    let mut seen = vec![false; lesion.count()];
-    seen[start] = true;
-    let mut voxels = vec![start];
-    let mut at = 0;
-    while at < voxels.len() {
-        for step in neighbour_steps() {
-            let other = lesion.grid.neighbour(lesion.voxels[voxels[at]], step).and_then(|i| lesion.number[i]);
-            if let Some(other) = other.map(|n| n as usize)
-                && !seen[other]
-                && belongs(other)
-            {
-                seen[other] = true;
-                voxels.push(other);
-            }
-        }
-        at += 1;
-    }
-    voxels.sort_unstable();
-    voxels
 }
 
 /// The apex of the cone that fits best; `None` if no cone that opens upward does.
@@ -186,7 +163,7 @@ fn spread(voxels: &[usize], most: usize) -> impl Iterator<Item = usize> {
     voxels.iter().copied().step_by(voxels.len().div_ceil(most).max(1))
 }
 
-fn apart_squared(a: [f64; 3], b: [f64; 3]) -> f64 {
+pub(super) fn apart_squared(a: [f64; 3], b: [f64; 3]) -> f64 {
     (0..3).map(|axis| (a[axis] - b[axis]).powi(2)).sum()
 }
 

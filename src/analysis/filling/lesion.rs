@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::series::{Mask, Series};
 use crate::voxels::{SampleType, Voxels};
 
-use super::distance::{Grid, depth, geodesic, on_surface};
+use super::distance::{Grid, depth, geodesic, neighbour_steps, on_surface};
 
 /// Where a lesion lies, and how deep each voxel is.
 #[derive(Debug)]
@@ -56,6 +56,26 @@ impl Lesion {
         let depth_mm = voxels.iter().map(|i| depth[*i]).collect();
         let rim = voxels.iter().map(|i| on_surface(grid, inside, *i)).collect();
         Self { grid, corner: low, voxels, number, depth_mm, rim }
+    }
+
+    /// The voxels that steps over voxels that belong lead to from one of them, without those seen before.
+    pub(super) fn connected(&self, start: usize, seen: &mut [bool], belongs: impl Fn(usize) -> bool) -> Vec<usize> {
+        seen[start] = true;
+        let mut voxels = vec![start];
+        let mut at = 0;
+        while at < voxels.len() {
+            for step in neighbour_steps() {
+                let other = self.grid.neighbour(self.voxels[voxels[at]], step).and_then(|i| self.number[i]);
+                if let Some(other) = other.map(|n| n as usize)
+                    && belongs(other)
+                    && !std::mem::replace(&mut seen[other], true)
+                {
+                    voxels.push(other);
+                }
+            }
+            at += 1;
+        }
+        voxels
     }
 
     /// Number of voxels.

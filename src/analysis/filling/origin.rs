@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 
-use super::apex::apices;
+use super::apex::{apart_squared, apices};
 use super::distance::neighbour_steps;
 use super::front_speed::least_squares;
 use super::lesion::Lesion;
@@ -207,23 +207,10 @@ fn earliest(lesion: &Lesion, smooth: &[f64], has_time: impl Fn(usize) -> bool) -
     let mut seen = vec![false; smooth.len()];
     let mut components = Vec::new();
     for start in (0..smooth.len()).filter(|n| early(*n)) {
-        if std::mem::replace(&mut seen[start], true) {
+        if seen[start] {
             continue;
         }
-        let mut voxels = vec![start];
-        let mut at = 0;
-        while at < voxels.len() {
-            for step in neighbour_steps() {
-                let other = lesion.grid.neighbour(lesion.voxels[voxels[at]], step).and_then(|i| lesion.number[i]);
-                if let Some(other) = other.map(|n| n as usize)
-                    && early(other)
-                    && !std::mem::replace(&mut seen[other], true)
-                {
-                    voxels.push(other);
-                }
-            }
-            at += 1;
-        }
+        let voxels = lesion.connected(start, &mut seen, early);
         // Weighted by how early: where filling starts at a surface, the plain centroid lies too deep.
         let (mut sum, mut centroid) = (0.0, [0.0; 3]);
         for n in &voxels {
@@ -239,5 +226,5 @@ fn earliest(lesion: &Lesion, smooth: &[f64], has_time: impl Fn(usize) -> bool) -
 }
 
 fn apart(a: [f64; 3], b: [f64; 3]) -> f64 {
-    (0..3).map(|axis| (a[axis] - b[axis]).powi(2)).sum::<f64>().sqrt()
+    apart_squared(a, b).sqrt()
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use fearless_simd::Level;
 use rayon::prelude::*;
 
-use super::{RunOptions, Task, Workspace, outside_words, run_task, tile_voxels};
+use super::{RunOptions, Task, Workspace, outside_words, run_task};
 use crate::error::Result;
 use crate::kernel::Runnable;
 use crate::series::{Mask, Series};
@@ -34,8 +34,6 @@ pub(in crate::engine) fn estimate(kernel: &dyn Runnable, series: &Series, option
     let length = (TIMED * threads).min(count);
     let start = middle.saturating_sub(length / 2).min(count - length);
     let outside_words = outside_words(kernel.outputs());
-    let short = series.sample_type().bytes() <= 2;
-    let tile = tile_voxels(series.frames() * if short { 2 } else { 4 });
     let (level, row_count) = (Level::new(), kernel.rows() + 1);
     let end = start + length;
     let seconds = series.with_range(start..end, |window| {
@@ -45,7 +43,7 @@ pub(in crate::engine) fn estimate(kernel: &dyn Runnable, series: &Series, option
             let voxels = TIMED.min(end - start);
             let mut words: Vec<Vec<u32>> = vec![vec![0; voxels]; row_count];
             let mut rows: Vec<&mut [u32]> = words.iter_mut().map(Vec::as_mut_slice).collect();
-            let mut workspace = Workspace::new(series.frames(), tile, short, kernel);
+            let mut workspace = Workspace::new(series, kernel);
             let task = Task { window, frames: series.frames(), mask, outside_words: &outside_words, start };
             run_task(level, kernel, &task, &mut workspace, &mut rows);
         });

@@ -99,9 +99,7 @@ fn load_others<S: Simd>(simd: S, task: &Task<'_>, start: usize, length: usize, w
                     *finite = if difference.abs() < limit { *finite } else { 0.0 };
                 }
             }
-            if workspace.finite[..length].contains(&0.0) {
-                neutralise(frames, length, workspace);
-            }
+            neutralise(frames, length, workspace);
         }};
     }
     match window.voxels {
@@ -113,23 +111,21 @@ fn load_others<S: Simd>(simd: S, task: &Task<'_>, start: usize, length: usize, w
         Voxels::U64(v) => load_checked!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f32),
         Voxels::I64(v) => load_checked!(v, |x: i64, first: i64| (i128::from(x) - i128::from(first)) as f32),
         Voxels::F32(v) => {
-            let finite = load_floats(simd, v, [frames, window.range.len(), start, length], workspace);
-            if !finite {
-                neutralise(frames, length, workspace);
-            }
+            load_floats(simd, v, [frames, window.range.len(), start, length], workspace);
+            neutralise(frames, length, workspace);
         }
         Voxels::F64(v) => load_checked!(v, |x: f64, first: f64| (x - first) as f32),
     }
 }
 
-/// Copies samples as differences from the first, and says whether all can be worked with.
+/// Copies samples as differences from the first, and notes which voxels can't be worked with.
 #[inline(always)]
 fn load_floats<S: Simd>(
     simd: S,
     samples: &[f32],
     [frames, count, start, length]: [usize; 4],
     workspace: &mut Workspace,
-) -> bool {
+) {
     let first = &samples[start..][..length];
     workspace.first[..length].copy_from_slice(first);
     let finite = &mut workspace.finite[..length];
@@ -148,7 +144,6 @@ fn load_floats<S: Simd>(
         }
         t += rows;
     }
-    !finite.contains(&0.0)
 }
 
 /// `N` rows of them; `finite` becomes 0 where a difference is too large, or none.
@@ -192,6 +187,9 @@ fn copy_floats<S: Simd, const N: usize>(
 /// Makes constants of the voxels that can't be worked with.
 #[inline(always)]
 fn neutralise(frames: usize, length: usize, workspace: &mut Workspace) {
+    if !workspace.finite[..length].contains(&0.0) {
+        return;
+    }
     for t in 0..frames {
         for i in 0..length {
             let x = &mut workspace.differences[t * workspace.stride + i];

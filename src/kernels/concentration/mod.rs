@@ -7,7 +7,6 @@
 
 mod reference;
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
@@ -372,17 +371,7 @@ impl PreparedKernel for PreparedConcentration {
             versine: t.versine as f32,
             factor: t.factor as f32,
         };
-        Program {
-            name: "concentration",
-            sources: SOURCES,
-            entry_points: std::borrow::Cow::Borrowed(&["concentration"]),
-            workgroup_size: 64,
-            constants: Vec::new(),
-            settings: bytemuck::bytes_of(&settings).to_vec(),
-            tables: Cow::Borrowed(&[]),
-            state_words: 0,
-            loop_turns: 0,
-        }
+        Program::new("concentration", SOURCES, &settings)
     }
 
     fn with_frames(&self, frames: &[usize]) -> Option<Self> {

@@ -795,21 +795,15 @@ pub(super) fn program(t: &Tables) -> Program {
         windows,
         slots: t.slots,
     };
-    Program {
-        name: "descriptors",
-        sources: &[include_str!("../../../shaders/descriptors.wgsl")],
-        entry_points: if t.needs_own_onset && t.onset == Onset::Saturating {
-            Cow::Borrowed(&["saturating_onset", "descriptors"])
-        } else {
-            Cow::Borrowed(&["descriptors"])
-        },
-        workgroup_size: 64,
-        constants: Vec::new(),
-        settings: bytemuck::bytes_of(&settings).to_vec(),
+    let mut program = Program {
         tables: Cow::Owned(values),
-        state_words: if t.needs_own_onset && t.onset == Onset::Saturating { 2 } else { 0 },
-        loop_turns: 0,
+        ..Program::new("descriptors", &[include_str!("../../../shaders/descriptors.wgsl")], &settings)
+    };
+    if t.needs_own_onset && t.onset == Onset::Saturating {
+        program.entry_points = Cow::Borrowed(&["saturating_onset", "descriptors"]);
+        program.state_words = 2;
     }
+    program
 }
 
 #[cfg(test)]

@@ -217,15 +217,10 @@ pub(super) fn program(tables: &Tables) -> Program {
         padding: 0,
     };
     Program {
-        name: "filling_time",
-        sources: &[include_str!("../../../shaders/filling_time.wgsl")],
-        entry_points: std::borrow::Cow::Borrowed(&["search_time_constant", "filling_time"]),
-        workgroup_size: 64,
-        constants: Vec::new(),
-        settings: bytemuck::bytes_of(&settings).to_vec(),
+        entry_points: Cow::Borrowed(&["search_time_constant", "filling_time"]),
         tables: Cow::Owned(packed),
         state_words: 4,
-        loop_turns: 0,
+        ..Program::new("filling_time", &[include_str!("../../../shaders/filling_time.wgsl")], &settings)
     }
 }
 

@@ -11,15 +11,17 @@ mod agreement;
 mod axis;
 pub mod brix;
 mod convolution;
+mod delay;
 mod forward;
 mod goodness;
 mod model;
 pub mod models;
-pub mod one_rate;
+mod one_rate;
 mod outputs;
+mod prepared;
 mod refinement;
 pub mod status_bit;
-pub mod two_rate;
+mod two_rate;
 
 use crate::error::{Error, Result};
 use crate::input_function::{Fluid, InputFunction};
@@ -28,6 +30,8 @@ use crate::kernels::descriptors::MapSelection;
 use crate::maps::SettingValue;
 use crate::quantity::SignalKind;
 use crate::series::{Series, VoxelMap};
+
+use prepared::PreparedFit;
 
 pub use model::{Model, Parameter};
 
@@ -264,8 +268,8 @@ impl VoxelKernel for PharmacokineticFit {
 
     fn prepare(&self, input: &Input<'_>) -> Result<Box<dyn Runnable>> {
         match self.model {
-            Model::TwoCompartmentExchange => Ok(Box::new(two_rate::prepare(self, input)?)),
-            _ => Ok(Box::new(one_rate::prepare(self, input)?)),
+            Model::TwoCompartmentExchange => Ok(Box::new(PreparedFit::<two_rate::Tables>::new(self, input)?)),
+            _ => Ok(Box::new(PreparedFit::<one_rate::Tables>::new(self, input)?)),
         }
     }
 }

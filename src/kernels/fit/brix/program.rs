@@ -92,15 +92,10 @@ pub(super) fn program(t: &Tables) -> Program {
         slots: t.slots,
     };
     Program {
-        name: "brix_fit",
-        sources: SOURCES,
         entry_points: entry_points.into(),
-        workgroup_size: 64,
-        constants: Vec::new(),
-        settings: bytemuck::bytes_of(&settings).to_vec(),
         tables: values.into(),
         state_words: STATE_WORDS,
-        loop_turns: 0,
+        ..Program::new("brix_fit", SOURCES, &settings)
     }
 }
 

@@ -192,15 +192,11 @@ pub(super) fn program(t: &Tables) -> Program {
     };
     const { assert!(slot::COUNT == 24) };
     Program {
-        name: "one_rate_fit",
-        sources: &[SOURCE],
         entry_points: Cow::Owned(entry_points),
-        workgroup_size: 64,
-        constants: Vec::new(),
-        settings: bytemuck::bytes_of(&settings).to_vec(),
         tables: Cow::Owned(values),
         state_words: STATE_WORDS,
         loop_turns: (search_delays * per_delay).max(refine_evaluations * per_evaluation + aside),
+        ..Program::new("one_rate_fit", &[SOURCE], &settings)
     }
 }
 

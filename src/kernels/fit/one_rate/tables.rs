@@ -2,13 +2,12 @@
 
 use super::super::axis::{Knots, Steps};
 use super::super::convolution::{WEIGHTS, convolve};
+use super::super::delay::{DelayTables, delay_tables};
 use super::super::outputs::{Plan, plan, slot};
-use super::super::{Delay, Method, Model, Parameter, PharmacokineticFit};
-use super::PreparedOneRate;
+use super::super::prepared::Axis;
+use super::super::{Method, Model, Parameter, PharmacokineticFit};
 use crate::error::{Error, Result};
-use crate::kernel::Input;
 use crate::kernel::lanes::{Double, Table};
-use crate::maps::SettingValue;
 
 /// Neighbouring rates of the dictionary, as a ratio: between them the sum of squares is close to a parabola.
 const RATIO: f64 = 1.45;
@@ -21,9 +20,6 @@ const FASTEST_SHARE: f64 = 30.0;
 /// The rates that are searched: 1/s.
 const LOWEST_RATE: f64 = 1e-7;
 const HIGHEST_RATE: f64 = 1e5;
-/// Delays of the dictionary are a frame or a whole part of one apart, within these: s.
-const FINEST_DELAY: f64 = 0.25;
-const COARSEST_DELAY: f64 = 0.5;
 
 /// What a model has beside c_p (*) exp(-rate t).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +58,7 @@ pub(super) struct Dictionary {
 
 /// The tables of the one-rate kernel. Times are in seconds after the first frame.
 #[derive(Debug, Clone)]
-pub struct Tables {
+pub(in super::super) struct Tables {
     pub(super) model: Model,
     pub(super) method: Method,
     pub(super) companion: Companion,
@@ -112,96 +108,27 @@ pub(super) struct LinearTables {
     pub(super) second_on_first: f64,
 }
 
-/// What a voxel's own delay needs; shaders walk along the knots in any case.
-#[derive(Debug, Clone, Default)]
-pub(in super::super) struct DelayTables {
-    /// Whether voxels have their own delay.
-    pub(in super::super) own: bool,
-    /// Whether it comes from the first extra layer, where that isn't NaN.
-    pub(in super::super) layer: bool,
-    /// Whether it is fitted in some voxels.
-    pub(in super::super) fitted: bool,
-    /// Its bounds in s.
-    pub(in super::super) bounds: (f64, f64),
-    /// Searched, ascending, in s; and the largest distance between two of them.
-    pub(in super::super) nodes: Table,
-    pub(in super::super) reach: f64,
-    pub(in super::super) knot_times: Table,
-    /// What 32 bits lack of the knots' and the frames' times: s.
-    pub(in super::super) knot_rest: Table,
-    pub(in super::super) frame_rest: Table,
-    pub(in super::super) knot_values: Table,
-    /// Slope after each knot; 0 after the last.
-    pub(in super::super) knot_slopes: Table,
-    /// Integral up to each knot.
-    pub(in super::super) knot_integrals: Table,
-    /// Halvings that find a knot.
-    pub(in super::super) halvings: usize,
-    /// The longest time there is: its rounding is what a knot's time may be off by.
-    pub(in super::super) span: f64,
-}
-
-/// Decides everything that is shared by all voxels.
-pub(in super::super) fn prepare(settings: &PharmacokineticFit, input: &Input<'_>) -> Result<PreparedOneRate> {
-    let series = input.series;
-    settings.check(series)?;
-    let scaling = series.scaling();
-    let frames: Vec<usize> = (0..series.frames()).collect();
-    let tables = build(settings, series.times()?.seconds(), &frames, (scaling.slope, scaling.intercept))?;
-    let mut record = settings.record();
-    if tables.delay.fitted {
-        record.push(("delays_searched".into(), SettingValue::Number(tables.delay.nodes.len() as f64)));
-    }
-    record.push(("rates_searched".into(), SettingValue::Number(tables.rates.len() as f64)));
-    let extra = match &settings.delay {
-        Delay::PerVoxel(map) => vec![map.flat().to_vec()],
-        _ => Vec::new(),
-    };
-    Ok(PreparedOneRate { tables, record, extra, settings: settings.clone(), times: series.times()?.seconds().to_vec() })
-}
-
 /// The tables for a curve of which these frames are left.
-pub(super) fn build(
-    settings: &PharmacokineticFit,
-    times: &[f64],
-    frames: &[usize],
-    (slope, intercept): (f64, f64),
-) -> Result<Tables> {
+pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Tables> {
     let model = settings.model;
-    if settings.method == Method::Linear && matches!(settings.delay, Delay::Free | Delay::PerVoxel(_)) {
+    if settings.method == Method::Linear && axis.own {
         let mend = "the linear method takes no delay or the same one for all voxels; fit delays with the nonlinear one";
         return Err(Error::setting("delay", settings.delay.to_text(), mend));
     }
-    let origin = times[0];
-    let t: Vec<f64> = frames.iter().map(|i| times[*i] - origin).collect();
-    let knot_times: Vec<f64> = settings.input.times_s().iter().map(|t| t - origin).collect();
-    let knots = Knots { times: &knot_times, values: settings.input.concentration_mm() };
+    let (t, knots, fixed) = (&axis.t[..], axis.knots(), axis.fixed_delay);
     let companion = match model {
         Model::Tofts | Model::OneCompartment => Companion::None,
         Model::ExtendedTofts | Model::Patlak => Companion::Input,
         Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => Companion::Integral,
     };
     let bounds = bounds(settings)?;
-    let own = matches!(settings.delay, Delay::Free | Delay::PerVoxel(_));
-    let fixed = match settings.delay {
-        Delay::Fixed(seconds) => seconds,
-        _ => 0.0,
-    };
-    let arrival = knot_times[0] + fixed;
-    if !own && arrival >= t[t.len() - 1] {
-        let mend = "it begins after the last frame: check its times, and the delay";
-        return Err(Error::setting("input function", format!("from {} s on", settings.input.times_s()[0]), mend));
-    }
-    let rates = rates(model, &t, &bounds);
+    let rates = rates(model, t, &bounds);
     let log_steps: Vec<f64> = rates.windows(2).map(|w| (w[1] / w[0]).ln()).collect();
-    let delay = delay_tables(settings, &t, knots, own);
-    let dictionary = |delay: f64| dictionary(&t, knots, delay, companion, &rates, model);
-    let dictionaries: Vec<Dictionary> =
-        if own { delay.nodes.iter().map(|delay| dictionary(*delay)).collect() } else { vec![dictionary(fixed)] };
-    let steps = if own { Steps::new(&knot_times, knots, 0.0) } else { Steps::new(&t, knots, fixed) };
+    let delay = delay_tables(settings, t, knots, axis.own);
+    let dictionaries = axis.dictionaries(&delay, |delay| dictionary(t, knots, delay, companion, &rates, model));
     let shifted: Vec<f64> = t.iter().map(|t| t - fixed).collect();
-    let plan = plan(settings, times.len())?;
-    let linear = linear_tables(settings, &t, &shifted, knots);
+    let plan = plan(settings, axis.frames)?;
+    let linear = linear_tables(settings, t, &shifted, knots);
     Ok(Tables {
         linear,
         parameter_bounds: Parameter::ALL.map(|parameter| settings.internal_bounds(parameter)),
@@ -210,9 +137,9 @@ pub(super) fn build(
         method: settings.method,
         companion,
         n: t.len(),
-        row_of_frame: frames.to_vec(),
-        slope,
-        intercept,
+        row_of_frame: axis.row_of_frame.to_vec(),
+        slope: axis.slope,
+        intercept: axis.intercept,
         corner: if model == Model::Patlak { -1.0 } else { bounds.flow.1 / bounds.volume.1 },
         bounds,
         even_step: RATIO.ln(),
@@ -220,9 +147,9 @@ pub(super) fn build(
         log_steps,
         rates: rates.into_iter().collect(),
         dictionaries,
-        steps,
+        steps: axis.steps(),
         integral: knots.integral(&shifted).into_iter().collect(),
-        frame_times: t.into_iter().collect(),
+        frame_times: t.iter().copied().collect(),
         delay,
         needs_sums: settings.method == Method::Nonlinear || plan.asks(slot::STANDARD_ERROR..slot::COUNT),
         plan,
@@ -354,71 +281,6 @@ fn dictionary(
         companion_squares: squares,
         inverse_squares,
     }
-}
-
-/// Tables for delays of the voxels' own.
-pub(in super::super) fn delay_tables(
-    settings: &PharmacokineticFit,
-    t: &[f64],
-    knots: Knots<'_>,
-    own: bool,
-) -> DelayTables {
-    let fitted = settings.delay.is_fitted();
-    let (lower, upper) = settings.internal_bounds(Parameter::Delay);
-    let shortest = |times: &[f64]| times.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
-    let spacing = shortest(t).max(shortest(knots.times));
-    let finest = if spacing < FINEST_DELAY { spacing * (FINEST_DELAY / spacing).ceil() } else { spacing };
-    let step = finest / (finest / COARSEST_DELAY).ceil().max(1.0);
-    // Multiples of the step, for there the kinks of an even axis are; and the bounds.
-    let (mut first, mut last) = if fitted { (lower, upper) } else { (f64::INFINITY, f64::NEG_INFINITY) };
-    if let Delay::PerVoxel(map) = &settings.delay {
-        for seconds in map.flat().iter().filter(|seconds| seconds.is_finite()) {
-            (first, last) = (first.min(f64::from(*seconds)), last.max(f64::from(*seconds)));
-        }
-    }
-    if first > last {
-        (first, last) = (0.0, 0.0);
-    }
-    let mut nodes = if own { vec![first] } else { Vec::new() };
-    let mut multiple = (first / step).floor() + 1.0;
-    while own && multiple * step < last {
-        if multiple * step > first + 1e-6 * step {
-            nodes.push(multiple * step);
-        }
-        multiple += 1.0;
-    }
-    if own && last > first {
-        nodes.push(last);
-    }
-    let count = knots.times.len();
-    let slopes = (0..count).map(|i| {
-        if i + 1 < count {
-            (knots.values[i + 1] - knots.values[i]) / (knots.times[i + 1] - knots.times[i])
-        } else {
-            0.0
-        }
-    });
-    DelayTables {
-        own,
-        layer: matches!(settings.delay, Delay::PerVoxel(_)),
-        fitted,
-        bounds: (lower, upper),
-        reach: nodes.windows(2).map(|w| w[1] - w[0]).fold(1e-3, f64::max),
-        nodes: nodes.into_iter().collect(),
-        knot_slopes: slopes.collect(),
-        knot_integrals: knots.integral(knots.times).into_iter().collect(),
-        knot_values: knots.values.iter().copied().collect(),
-        halvings: count.next_power_of_two().trailing_zeros() as usize + 1,
-        span: knots.times[count - 1].abs().max(knots.times[0].abs()).max(t[t.len() - 1]) + lower.abs().max(upper.abs()),
-        knot_times: knots.times.iter().copied().collect(),
-        knot_rest: rest(knots.times),
-        frame_rest: rest(t),
-    }
-}
-
-/// What 32 bits lack of these.
-fn rest(times: &[f64]) -> Table {
-    times.iter().map(|t| t - f64::from(*t as f32)).collect()
 }
 
 /// The columns that the linear method shares: the integral of c_p, and c_p itself or the integral's integral.

@@ -6,75 +6,47 @@ mod reference;
 mod results;
 mod tables;
 
-use crate::kernel::bounded::{Bounded, BoundedWord};
+use super::PharmacokineticFit;
+use super::delay::DelayTables;
+use super::outputs::Plan;
+use super::prepared::{Axis, FitTables};
+use crate::error::Result;
 use crate::kernel::lanes::{Double, Lanes};
-use crate::kernel::{Curve, Output, PreparedKernel, Program, Rows};
-use crate::maps::SettingValue;
+use crate::kernel::{Curve, Program, Rows};
 
-use super::{PharmacokineticFit, status_bit};
-pub use tables::Tables;
-pub(super) use tables::prepare;
+pub(super) use tables::Tables;
 
-/// The exchange model with its tables, ready to run.
-#[derive(Debug, Clone)]
-pub struct PreparedTwoRate {
-    tables: Tables,
-    record: Vec<(String, SettingValue)>,
-    extra: Vec<Vec<f32>>,
-    settings: PharmacokineticFit,
-    times: Vec<f64>,
-}
-
-impl PreparedKernel for PreparedTwoRate {
-    fn outputs(&self) -> &[Output] {
-        &self.tables.plan.outputs
+impl FitTables for Tables {
+    fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Self> {
+        tables::build(settings, axis)
     }
 
-    fn rows(&self) -> usize {
-        self.tables.plan.rows
+    fn plan(&self) -> &Plan {
+        &self.plan
     }
 
-    fn settings(&self) -> Vec<(String, SettingValue)> {
-        self.record.clone()
+    fn delay(&self) -> &DelayTables {
+        &self.delay
     }
 
-    fn status_meanings(&self) -> &'static [(u32, &'static str)] {
-        status_bit::MEANINGS
-    }
-
-    fn extra(&self) -> &[Vec<f32>] {
-        &self.extra
+    fn rates_searched(&self) -> usize {
+        self.rates
     }
 
     fn scratch(&self) -> usize {
-        reference::scratch(&self.tables)
+        reference::scratch(self)
     }
 
     #[inline(always)]
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
-        results::evaluate(lanes, &self.tables, &curve, scratch, rows);
+        results::evaluate(lanes, self, &curve, scratch, rows);
     }
 
-    fn evaluate_bounded<'a>(&self, _: Bounded<'a>, _: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
-        // A search has no bound by rounding: `judge` compares it.
-        words.fill(BoundedWord { value: f64::NAN, error: f64::INFINITY });
-    }
-
-    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>> {
-        Some(results::judge(&self.tables, curve, engine, definition))
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool> {
+        results::judge(self, curve, engine, definition)
     }
 
     fn program(&self) -> Program {
-        program::program(&self.tables)
-    }
-
-    fn with_frames(&self, frames: &[usize]) -> Option<Self> {
-        let free = self.settings.model.parameters().len() + usize::from(self.tables.delay.fitted);
-        if frames.len() <= free {
-            return None;
-        }
-        let scaling = (self.tables.slope, self.tables.intercept);
-        let tables = tables::build(&self.settings, &self.times, frames, scaling).ok()?;
-        Some(Self { tables, ..self.clone() })
+        program::program(self)
     }
 }

@@ -112,15 +112,11 @@ pub(super) fn program(t: &Tables) -> Program {
         slots: t.plan.slots,
     };
     Program {
-        name: "two_rate_fit",
-        sources: SOURCES,
         entry_points: entry_points.into(),
-        workgroup_size: 64,
-        constants: Vec::new(),
-        settings: bytemuck::bytes_of(&settings).to_vec(),
         tables: values.into(),
         state_words: STATE_WORDS,
         loop_turns: delays_per_search * per_delay + 3 * t.n,
+        ..Program::new("two_rate_fit", SOURCES, &settings)
     }
 }
 

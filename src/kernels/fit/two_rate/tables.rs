@@ -2,14 +2,12 @@
 
 use super::super::axis::{Knots, Steps};
 use super::super::convolution::{WEIGHTS, convolve};
-use super::super::one_rate::{DelayTables, delay_tables};
+use super::super::delay::{DelayTables, delay_tables};
 use super::super::outputs::{Plan, plan};
-use super::super::{Delay, Method, Parameter, PharmacokineticFit};
-use super::PreparedTwoRate;
+use super::super::prepared::Axis;
+use super::super::{Method, Parameter, PharmacokineticFit};
 use crate::error::{Error, Result};
-use crate::kernel::Input;
 use crate::kernel::lanes::{Double, Table};
-use crate::maps::SettingValue;
 
 /// Rates of the dictionary, evenly in their logarithm.
 const RATES: usize = 20;
@@ -56,7 +54,7 @@ pub(super) struct Dictionary {
 
 /// The tables of the two-rate kernel. Times are in seconds after the first frame.
 #[derive(Debug, Clone)]
-pub struct Tables {
+pub(in super::super) struct Tables {
     pub(super) n: usize,
     /// Row of each frame in a curve: not all frames are left where samples are skipped.
     pub(super) row_of_frame: Vec<usize>,
@@ -76,71 +74,32 @@ pub struct Tables {
     pub(super) plan: Plan,
 }
 
-/// Decides everything that is shared by all voxels.
-pub(in super::super) fn prepare(settings: &PharmacokineticFit, input: &Input<'_>) -> Result<PreparedTwoRate> {
-    let series = input.series;
-    settings.check(series)?;
-    let scaling = series.scaling();
-    let frames: Vec<usize> = (0..series.frames()).collect();
-    let tables = build(settings, series.times()?.seconds(), &frames, (scaling.slope, scaling.intercept))?;
-    let mut record = settings.record();
-    if tables.delay.fitted {
-        record.push(("delays_searched".into(), SettingValue::Number(tables.delay.nodes.len() as f64)));
-    }
-    record.push(("rates_searched".into(), SettingValue::Number(RATES as f64)));
-    let extra = match &settings.delay {
-        Delay::PerVoxel(map) => vec![map.flat().to_vec()],
-        _ => Vec::new(),
-    };
-    Ok(PreparedTwoRate { tables, record, extra, settings: settings.clone(), times: series.times()?.seconds().to_vec() })
-}
-
 /// The tables for a curve of which these frames are left.
-pub(super) fn build(
-    settings: &PharmacokineticFit,
-    times: &[f64],
-    frames: &[usize],
-    (slope, intercept): (f64, f64),
-) -> Result<Tables> {
+pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Tables> {
     if settings.method == Method::Linear {
         let mend = "this model is fitted by the nonlinear method only";
         return Err(Error::setting("method", settings.method.as_str(), mend));
     }
-    let origin = times[0];
-    let t: Vec<f64> = frames.iter().map(|i| times[*i] - origin).collect();
-    let knot_times: Vec<f64> = settings.input.times_s().iter().map(|t| t - origin).collect();
-    let knots = Knots { times: &knot_times, values: settings.input.concentration_mm() };
-    let own = matches!(settings.delay, Delay::Free | Delay::PerVoxel(_));
-    let fixed_delay = match settings.delay {
-        Delay::Fixed(seconds) => seconds,
-        _ => 0.0,
-    };
-    if !own && knot_times[0] + fixed_delay >= t[t.len() - 1] {
-        let mend = "it begins after the last frame: check its times, and the delay";
-        return Err(Error::setting("input function", format!("from {} s on", settings.input.times_s()[0]), mend));
-    }
+    let (t, knots) = (&axis.t[..], axis.knots());
     let mut bounds = PARAMETERS.map(|parameter| settings.internal_bounds(parameter));
     bounds[0].0 = bounds[0].0.max(SMALLEST_FLOW);
-    let rates = rates(&t);
+    let rates = rates(t);
     let cells = cells(&rates, &bounds);
-    let delay = delay_tables(settings, &t, knots, own);
-    let dictionary = |delay: f64| dictionary(&t, knots, delay, &rates, &cells);
-    let dictionaries =
-        if own { delay.nodes.iter().map(|delay| dictionary(*delay)).collect() } else { vec![dictionary(fixed_delay)] };
+    let delay = delay_tables(settings, t, knots, axis.own);
     Ok(Tables {
         n: t.len(),
-        row_of_frame: frames.to_vec(),
-        slope,
-        intercept,
+        row_of_frame: axis.row_of_frame.to_vec(),
+        slope: axis.slope,
+        intercept: axis.intercept,
         bounds,
-        fixed_delay,
+        fixed_delay: axis.fixed_delay,
         rates: rates.len(),
-        dictionaries,
+        dictionaries: axis.dictionaries(&delay, |delay| dictionary(t, knots, delay, &rates, &cells)),
         cells,
-        steps: if own { Steps::new(&knot_times, knots, 0.0) } else { Steps::new(&t, knots, fixed_delay) },
-        frame_times: t.into_iter().collect(),
+        steps: axis.steps(),
+        frame_times: t.iter().copied().collect(),
         delay,
-        plan: plan(settings, times.len())?,
+        plan: plan(settings, axis.frames)?,
     })
 }
 

@@ -334,17 +334,8 @@ impl PreparedKernel for PreparedRecovery {
             has_freedom: u32::from(t.n > FEWEST),
             padding: 0,
         };
-        Program {
-            name: "t1_recovery",
-            sources: SOURCES,
-            entry_points: std::borrow::Cow::Borrowed(&["t1_recovery"]),
-            workgroup_size: 64,
-            constants: Vec::new(),
-            settings: bytemuck::bytes_of(&settings).to_vec(),
-            tables: Cow::Owned(values),
-            state_words: 3 * t.n + 2 * t.places,
-            loop_turns: 0,
-        }
+        let state_words = 3 * t.n + 2 * t.places;
+        Program { tables: Cow::Owned(values), state_words, ..Program::new("t1_recovery", SOURCES, &settings) }
     }
 
     fn with_frames(&self, frames: &[usize]) -> Option<Self> {

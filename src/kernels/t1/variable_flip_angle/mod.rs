@@ -299,17 +299,7 @@ impl PreparedKernel for PreparedVariableFlipAngle {
             inv_freedom: (1.0 / (t.n - 2).max(1) as f64) as f32,
             has_freedom: u32::from(t.n > 2),
         };
-        Program {
-            name: "t1_vfa",
-            sources: SOURCES,
-            entry_points: std::borrow::Cow::Borrowed(&["t1_vfa"]),
-            workgroup_size: 64,
-            constants: Vec::new(),
-            settings: bytemuck::bytes_of(&settings).to_vec(),
-            tables: Cow::Owned(values),
-            state_words: 3 * t.n,
-            loop_turns: 0,
-        }
+        Program { tables: Cow::Owned(values), state_words: 3 * t.n, ..Program::new("t1_vfa", SOURCES, &settings) }
     }
 
     fn with_frames(&self, frames: &[usize]) -> Option<Self> {

@@ -1,0 +1,98 @@
+//! What fits with a delay of each voxel's own need, decided once for all voxels in f64.
+
+use super::axis::Knots;
+use super::{Delay, Parameter, PharmacokineticFit};
+use crate::kernel::lanes::Table;
+
+/// Delays of the dictionary are a frame or a whole part of one apart, within these: s.
+const FINEST_DELAY: f64 = 0.25;
+const COARSEST_DELAY: f64 = 0.5;
+
+/// What a voxel's own delay needs; shaders walk along the knots in any case.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DelayTables {
+    /// Whether voxels have their own delay.
+    pub(super) own: bool,
+    /// Whether it comes from the first extra layer, where that isn't NaN.
+    pub(super) layer: bool,
+    /// Whether it is fitted in some voxels.
+    pub(super) fitted: bool,
+    /// Its bounds in s.
+    pub(super) bounds: (f64, f64),
+    /// Searched, ascending, in s; and the largest distance between two of them.
+    pub(super) nodes: Table,
+    pub(super) reach: f64,
+    pub(super) knot_times: Table,
+    /// What 32 bits lack of the knots' and the frames' times: s.
+    pub(super) knot_rest: Table,
+    pub(super) frame_rest: Table,
+    pub(super) knot_values: Table,
+    /// Slope after each knot; 0 after the last.
+    pub(super) knot_slopes: Table,
+    /// Integral up to each knot.
+    pub(super) knot_integrals: Table,
+    /// Halvings that find a knot.
+    pub(super) halvings: usize,
+    /// The longest time there is: its rounding is what a knot's time may be off by.
+    pub(super) span: f64,
+}
+
+/// Tables for delays of the voxels' own.
+pub(super) fn delay_tables(settings: &PharmacokineticFit, t: &[f64], knots: Knots<'_>, own: bool) -> DelayTables {
+    let fitted = settings.delay.is_fitted();
+    let (lower, upper) = settings.internal_bounds(Parameter::Delay);
+    let shortest = |times: &[f64]| times.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
+    let spacing = shortest(t).max(shortest(knots.times));
+    let finest = if spacing < FINEST_DELAY { spacing * (FINEST_DELAY / spacing).ceil() } else { spacing };
+    let step = finest / (finest / COARSEST_DELAY).ceil().max(1.0);
+    // Multiples of the step, for there the kinks of an even axis are; and the bounds.
+    let (mut first, mut last) = if fitted { (lower, upper) } else { (f64::INFINITY, f64::NEG_INFINITY) };
+    if let Delay::PerVoxel(map) = &settings.delay {
+        for seconds in map.flat().iter().filter(|seconds| seconds.is_finite()) {
+            (first, last) = (first.min(f64::from(*seconds)), last.max(f64::from(*seconds)));
+        }
+    }
+    if first > last {
+        (first, last) = (0.0, 0.0);
+    }
+    let mut nodes = if own { vec![first] } else { Vec::new() };
+    let mut multiple = (first / step).floor() + 1.0;
+    while own && multiple * step < last {
+        if multiple * step > first + 1e-6 * step {
+            nodes.push(multiple * step);
+        }
+        multiple += 1.0;
+    }
+    if own && last > first {
+        nodes.push(last);
+    }
+    let count = knots.times.len();
+    let slopes = (0..count).map(|i| {
+        if i + 1 < count {
+            (knots.values[i + 1] - knots.values[i]) / (knots.times[i + 1] - knots.times[i])
+        } else {
+            0.0
+        }
+    });
+    DelayTables {
+        own,
+        layer: matches!(settings.delay, Delay::PerVoxel(_)),
+        fitted,
+        bounds: (lower, upper),
+        reach: nodes.windows(2).map(|w| w[1] - w[0]).fold(1e-3, f64::max),
+        nodes: nodes.into_iter().collect(),
+        knot_slopes: slopes.collect(),
+        knot_integrals: knots.integral(knots.times).into_iter().collect(),
+        knot_values: knots.values.iter().copied().collect(),
+        halvings: count.next_power_of_two().trailing_zeros() as usize + 1,
+        span: knots.times[count - 1].abs().max(knots.times[0].abs()).max(t[t.len() - 1]) + lower.abs().max(upper.abs()),
+        knot_times: knots.times.iter().copied().collect(),
+        knot_rest: rest(knots.times),
+        frame_rest: rest(t),
+    }
+}
+
+/// What 32 bits lack of these.
+fn rest(times: &[f64]) -> Table {
+    times.iter().map(|t| t - f64::from(*t as f32)).collect()
+}
