@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use super::RunOptions;
 use super::raw_rows::{RawRows, outside_words, overwrite_outside, read_stage, wanted};
 use crate::error::Result;
-use crate::kernel::{Runnable, Samples, Tile};
+use crate::kernel::{Later, Runnable, Samples, Tile};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series};
 use crate::stored::Window;
@@ -165,6 +165,7 @@ struct Workspace {
     extra: Vec<f32>,
     /// Results of a part of the tile.
     words: Vec<u32>,
+    later: Later,
 }
 
 impl Workspace {
@@ -186,6 +187,7 @@ impl Workspace {
             finite: vec![1.0; stride],
             extra: vec![0.0; kernel.extra().len() * stride],
             words: vec![0; (kernel.rows() + 1) * WORD_STRIDE],
+            later: Later::default(),
         }
     }
 }
@@ -210,10 +212,11 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
         let keeps = kernel.scan_keeps();
         for part in (0..length).step_by(PART) {
             let voxels = PART.min(length - part);
-            kernel.evaluate_tile(&mut Tile {
+            let mut tile = Tile {
                 level,
                 stride,
                 length: voxels,
+                frames: task.frames,
                 samples: if workspace.short.is_empty() {
                     Samples::Differences(&workspace.differences[part..])
                 } else {
@@ -226,7 +229,8 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
                 inside: inside.map(|inside| &inside[part..part + voxels]),
                 words: &mut workspace.words,
                 word_stride: WORD_STRIDE,
-            });
+            };
+            kernel.evaluate_tile(&mut tile, &mut workspace.later);
             for (row, words) in rows.iter_mut().zip(workspace.words.chunks(WORD_STRIDE)) {
                 row[begin + part..][..voxels].copy_from_slice(&words[..voxels]);
             }

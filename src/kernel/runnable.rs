@@ -9,7 +9,8 @@ use super::bounded::{Bounded, BoundedWord};
 use super::lanes::{Double, Numbers as _, Wide};
 use super::short::{ShortCurve, ShortLanes};
 use super::short_tile::{self, ShortRows};
-use super::{Curve, Output, PreparedKernel, Program, Rows};
+use super::later::{Later, Layout};
+use super::{Curve, Leave, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
 
 /// Samples in working memory.
@@ -29,6 +30,7 @@ pub struct Tile<'a> {
     pub(crate) stride: usize,
     /// Voxels; memory goes on to the next multiple of the lanes' width.
     pub(crate) length: usize,
+    pub(crate) frames: usize,
     pub(crate) samples: Samples<'a, f32>,
     /// What a scan of 16-bit samples has kept of the tile's voxels, if it holds, and its sums.
     pub(crate) kept: Option<(&'a mut [i16], &'a mut [i32])>,
@@ -67,7 +69,7 @@ pub trait Runnable: Send + Sync {
     /// [`PreparedKernel::judge`].
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>>;
     /// [`PreparedKernel::evaluate`] for a tile of voxels in f32, by the widest vector instructions that there are.
-    fn evaluate_tile(&self, tile: &mut Tile<'_>);
+    fn evaluate_tile(&self, tile: &mut Tile<'_>, later: &mut Later);
     /// Copies rows of 16-bit samples into a tile, and scans them on the way if the kernel can. Returns whether what the scan has
     /// kept holds.
     fn load_rows(&self, rows: &mut ShortRows<'_>) -> bool;
@@ -159,8 +161,17 @@ impl<P: PreparedKernel + 'static> Runnable for P {
         PreparedKernel::judge(self, curve, engine, definition)
     }
 
-    fn evaluate_tile(&self, tile: &mut Tile<'_>) {
-        at_level!(tile.level, lanes => evaluate_blocks(lanes, self, tile));
+    fn evaluate_tile(&self, tile: &mut Tile<'_>, later: &mut Later) {
+        later.positions.clear();
+        let width = evaluate_at_level(self, tile, Some(&mut later.positions));
+        if later.positions.is_empty() {
+            return;
+        }
+        let rows = PreparedKernel::rows(self) + 1;
+        let layers = PreparedKernel::extra(self).len();
+        let layout = Layout { width, keeps: PreparedKernel::scan_keeps(self), layers, rows };
+        evaluate_at_level(self, &mut later.gather(tile, layout), None);
+        later.scatter(tile, rows);
     }
 
     fn load_rows(&self, rows: &mut ShortRows<'_>) -> bool {
@@ -172,8 +183,13 @@ impl<P: PreparedKernel + 'static> Runnable for P {
     }
 }
 
+/// Evaluates a tile by the widest lanes; notes the places of voxels that are left for later, if some may be. Returns the width.
+fn evaluate_at_level<P: PreparedKernel>(kernel: &P, tile: &mut Tile<'_>, left: Option<&mut Vec<u32>>) -> usize {
+    at_level!(tile.level, lanes => evaluate_blocks(lanes, kernel, tile, left))
+}
+
 #[inline(always)]
-fn evaluate_blocks<L, P>(lanes: L, kernel: &P, tile: &mut Tile<'_>)
+fn evaluate_blocks<L, P>(lanes: L, kernel: &P, tile: &mut Tile<'_>, mut left: Option<&mut Vec<u32>>) -> usize
 where
     L: ShortLanes<Stored = f32, Word = u32>,
     P: PreparedKernel,
@@ -205,6 +221,18 @@ where
                 Curve::of_short(lanes, curve, first, &extra, scanned.then_some(&found))
             }
         };
-        kernel.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut tile.words[block..], tile.word_stride));
+        let rows = &mut Rows::new(lanes, &mut tile.words[block..], tile.word_stride);
+        let leave = if left.is_some() { Leave::Few } else { Leave::Nothing };
+        let mut few = lanes.bitmask(kernel.evaluate_or_leave(lanes, curve, &mut scratch, rows, leave));
+        while let Some(left) = &mut left
+            && few != 0
+        {
+            let voxel = block + few.trailing_zeros() as usize;
+            few &= few - 1;
+            if voxel < end && tile.inside.is_none_or(|inside| inside[voxel] != 0) {
+                left.push(voxel as u32);
+            }
+        }
     }
+    L::WIDTH
 }

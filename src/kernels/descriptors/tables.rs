@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
 use crate::kernel::lanes::{Double, Table};
-use crate::kernel::{Curve, Input, Program, Rows};
+use crate::kernel::{Curve, Input, Leave, Program, Rows};
 use crate::maps::SettingValue;
 use crate::quantity::SignalKind;
 use crate::status;
@@ -128,6 +128,8 @@ pub struct Tables {
     pub(super) needs_moment: bool,
     pub(super) needs_area: bool,
     pub(super) needs_positive_baseline: bool,
+    /// Voxels that enhance take much longer than others.
+    pub(super) takes_long: bool,
 }
 
 impl Tables {
@@ -319,6 +321,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         ])
         || fractions.clone().any(|slot| plan.slots[slot] >= 0)
         || (late_from.is_some() && asks(&[slot::LATE_SLOPE, slot::LATE_SLOPE_SE]));
+    let needs_crossings = fractions.clone().any(|slot| plan.slots[slot] >= 0) || asks(&[slot::FWHM]);
     let fixed = matches!(settings.onset, Onset::Seconds(_));
     let needs_own_onset = needs_onset && settings.onset_scope == OnsetScope::Voxel && !fixed;
     let mut tables = Tables {
@@ -392,13 +395,14 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
                 slot::CURVE_TYPE,
             ]),
         needs_slope_mean: needs_own_onset && settings.onset == Onset::Intersection,
-        needs_crossings: fractions.clone().any(|slot| plan.slots[slot] >= 0) || asks(&[slot::FWHM]),
+        needs_crossings,
         needs_weights: asks(&[slot::AUC_SE, slot::AUMC_SE])
             || (slot::IAUC_SE..slot::IAUC_SE + MAX_WINDOWS).any(|slot| plan.slots[slot] >= 0),
         needs_moment: asks(&[slot::AUMC, slot::AUMC_SE, slot::MEAN_RESIDENCE_TIME]),
         needs_area,
         needs_positive_baseline: asks(&[slot::RELATIVE_ENHANCEMENT])
             || (asks(&[slot::CURVE_TYPE]) && settings.kind == SignalKind::Signal),
+        takes_long: needs_own_onset || needs_crossings || asks(&[slot::CURVE_TYPE, slot::SIGNAL_ENHANCEMENT_RATIO]),
     };
     tables.set_axis(u, frames.clone());
 
@@ -569,7 +573,8 @@ fn global_onset(tables: &Tables, mean: &[f64]) -> Option<f64> {
     let mut scratch = vec![0.0; 3 * own.n];
     let mut words = [0.0; 2];
     let curve = Curve::new(Double, &differences, 1, mean[0], true, &[]);
-    reference::evaluate(&own, 1, Double, &curve, &mut scratch, &mut Rows::new(Double, &mut words, 1));
+    let rows = &mut Rows::new(Double, &mut words, 1);
+    reference::evaluate(&own, 1, Double, &curve, &mut scratch, rows, Leave::Nothing);
     (words[1] as u32 & status::NO_ONSET == 0 && words[0].is_finite()).then_some(words[0])
 }
 
