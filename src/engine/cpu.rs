@@ -18,13 +18,13 @@ use rayon::prelude::*;
 use super::RunOptions;
 use super::raw_rows::{RawRows, outside_words, overwrite_outside, read_stage, wanted};
 use crate::error::Result;
-use crate::kernel::{Later, Runnable, Samples, Tile};
+use crate::kernel::{Later, Runnable, Samples, Scan, Tile};
 use crate::maps::StageTime;
 use crate::series::{Mask, Series};
 use crate::stored::Window;
 
 /// Voxels that a thread takes at once: rows of four pages in 16 bits. Those of two pages are read at half the speed.
-const TASK: usize = 1 << 13;
+const TASK: usize = 1 << 12;
 /// Samples of a tile: the second-level cache. What doesn't fit in there is read again from the third level, which costs less
 /// than shorter rows do.
 const TILE_BYTES: usize = 1 << 20;
@@ -222,7 +222,11 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
                 } else {
                     Samples::Short(&workspace.short[part..])
                 },
-                kept: workspace.scanned.then(|| (&mut workspace.kept[part * keeps..], &mut workspace.sums[part..])),
+                scan: if workspace.scanned {
+                    Scan::Kept(&mut workspace.kept[part * keeps..], &mut workspace.sums[part..])
+                } else {
+                    Scan::None
+                },
                 first: &workspace.first[part..],
                 finite: &workspace.finite[part..],
                 extra: workspace.extra.get(part..).unwrap_or_default(),

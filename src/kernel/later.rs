@@ -4,106 +4,124 @@
 //! block takes as long for one of them as for all. So a kernel may leave them, and they go through its text once more, in
 //! blocks of their own. What a voxel gets does not depend on its neighbours.
 
-use super::runnable::{Samples, Tile};
+use super::runnable::{Samples, Scan, Tile};
+use super::short::ShortLanes;
 
-/// How voxels of a tile lie in memory.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
-    /// Voxels side by side in a block.
-    pub(super) width: usize,
-    /// 16-bit numbers that a scan keeps per voxel.
-    pub(super) keeps: usize,
-    /// Layers of extra maps.
-    pub(super) layers: usize,
-    /// Rows of results, the status included.
-    pub(super) rows: usize,
-}
+/// Vectors are stored as a whole: beyond the voxels there is room for two of the longest.
+const BEYOND: usize = 64;
 
-/// Working memory for such voxels.
+/// Working memory for such voxels, of one kernel and series.
 #[derive(Debug, Default)]
 pub struct Later {
     /// Their places in the tile that they come from.
-    pub(super) positions: Vec<u32>,
+    positions: Vec<u32>,
+    /// Numbers from one frame, layer or row to the next.
+    stride: usize,
     differences: Vec<f32>,
     short: Vec<i16>,
-    kept: Vec<i16>,
-    sums: Vec<i32>,
+    /// What a scan found in them.
+    found: Vec<f32>,
     first: Vec<f32>,
     finite: Vec<f32>,
     extra: Vec<f32>,
     words: Vec<u32>,
-    /// Voxels that there is room for.
-    stride: usize,
 }
 
 impl Later {
-    /// A tile of these voxels alone. The last one stands for those after the end.
-    pub(super) fn gather(&mut self, tile: &Tile<'_>, layout: Layout) -> Tile<'_> {
-        let Layout { width, keeps, layers, rows } = layout;
-        let count = self.positions.len();
-        let last = self.positions[count - 1];
-        self.positions.resize(count.next_multiple_of(width), last);
-        let (positions, stride) = (&self.positions[..], self.positions.len());
-        self.stride = stride;
-        let all = |source: &[f32], to: &mut Vec<f32>, layers: usize| {
-            collect(source, tile.stride, positions, layers, to);
-        };
-        all(tile.first, &mut self.first, 1);
-        all(tile.finite, &mut self.finite, 1);
-        all(tile.extra, &mut self.extra, layers);
-        match tile.samples {
-            Samples::Differences(from) => collect(from, tile.stride, positions, tile.frames, &mut self.differences),
-            Samples::Short(from) => collect(from, tile.stride, positions, tile.frames, &mut self.short),
+    /// Nothing is left yet, of a tile with so many `layers` of extra maps, numbers that a scan finds and rows of results.
+    pub(super) fn begin(&mut self, tile: &Tile<'_>, layers: usize, numbers: usize, rows: usize) {
+        self.positions.clear();
+        let stride = tile.length + BEYOND;
+        if stride <= self.stride {
+            return;
         }
-        if let Some((kept, sums)) = &tile.kept {
-            // Block by block, and within a block number by number.
-            let place = |voxel: usize, number: usize| (voxel / width * keeps + number) * width + voxel % width;
-            self.kept.resize(keeps * stride, 0);
-            for (to, from) in positions.iter().enumerate() {
-                for number in 0..keeps {
-                    self.kept[place(to, number)] = kept[place(*from as usize, number)];
+        self.stride = stride;
+        match tile.samples {
+            Samples::Differences(_) => self.differences.resize(tile.frames * stride, 0.0),
+            Samples::Short(_) => self.short.resize(tile.frames * stride, 0),
+        }
+        self.found.resize(numbers * stride, 0.0);
+        self.first.resize(stride, 0.0);
+        self.finite.resize(stride, 1.0);
+        self.extra.resize(layers * stride, 0.0);
+        self.words.resize(rows * stride, 0);
+    }
+
+    /// Whether nothing was left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// Takes voxels of a block, a bit for each, with what is known of them; their samples are finite.
+    #[inline(always)]
+    pub(super) fn take<L: ShortLanes<Stored = f32>>(
+        &mut self,
+        lanes: L,
+        (block, voxels): (usize, u32),
+        (samples, stride): (Samples<'_, f32>, usize),
+        first: L::F,
+        extra: &[L::F],
+        found: &[L::F],
+    ) {
+        let at = self.positions.len();
+        match samples {
+            Samples::Differences(from) => {
+                for (frame, to) in self.differences.chunks_exact_mut(self.stride).enumerate() {
+                    lanes.pack(lanes.load(&from[frame * stride + block..]), voxels, &mut to[at..]);
                 }
             }
-            collect(sums, 0, positions, 1, &mut self.sums);
+            Samples::Short(from) => {
+                for (frame, to) in self.short.chunks_exact_mut(self.stride).enumerate() {
+                    lanes.pack_short(lanes.short(&from[frame * stride + block..]), voxels, &mut to[at..]);
+                }
+            }
         }
-        self.words.resize(rows * stride, 0);
+        lanes.pack(first, voxels, &mut self.first[at..]);
+        for (layer, values) in extra.iter().enumerate() {
+            lanes.pack(*values, voxels, &mut self.extra[layer * self.stride + at..]);
+        }
+        for (number, values) in found.iter().enumerate() {
+            lanes.pack(*values, voxels, &mut self.found[number * self.stride + at..]);
+        }
+        let mut rest = voxels;
+        while rest != 0 {
+            self.positions.push(block as u32 + rest.trailing_zeros());
+            rest &= rest - 1;
+        }
+    }
+
+    /// They as a tile of their own, like the one that they come from.
+    pub(super) fn tile(&mut self, tile: &Tile<'_>) -> Tile<'_> {
         Tile {
             level: tile.level,
-            stride,
-            length: count,
+            stride: self.stride,
+            length: self.positions.len(),
             frames: tile.frames,
             samples: match tile.samples {
                 Samples::Differences(_) => Samples::Differences(&self.differences),
                 Samples::Short(_) => Samples::Short(&self.short),
             },
-            kept: tile.kept.is_some().then_some((&mut self.kept, &mut self.sums)),
+            scan: match tile.scan {
+                Scan::None => Scan::None,
+                Scan::Kept(..) | Scan::Found(_) => Scan::Found(&self.found),
+            },
             first: &self.first,
             finite: &self.finite,
             extra: &self.extra,
             inside: None,
             words: &mut self.words,
-            word_stride: stride,
+            word_stride: self.stride,
         }
     }
 
     /// Puts their results where they belong.
-    pub(super) fn scatter(&self, tile: &mut Tile<'_>, rows: usize) {
+    pub(super) fn put_back(&self, tile: &mut Tile<'_>, rows: usize) {
         for row in 0..rows {
+            let from = &self.words[row * self.stride..];
             let to = &mut tile.words[row * tile.word_stride..];
-            for (word, position) in self.words[row * self.stride..].iter().zip(&self.positions) {
+            for (word, position) in from.iter().zip(&self.positions) {
                 to[*position as usize] = *word;
             }
-        }
-    }
-}
-
-/// Numbers of voxels at these places, of as many layers one behind the other.
-fn collect<T: Copy + Default>(from: &[T], stride: usize, positions: &[u32], layers: usize, to: &mut Vec<T>) {
-    to.resize(layers * positions.len(), T::default());
-    for (layer, to) in to.chunks_exact_mut(positions.len()).enumerate() {
-        let from = &from[layer * stride..];
-        for (to, position) in to.iter_mut().zip(positions) {
-            *to = from[*position as usize];
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::series::{Mask, Series};
 use bounded::{Bounded, BoundedWord};
 use lanes::{Double, Lanes};
 pub use later::Later;
-pub use runnable::{Runnable, Samples, Tile};
+pub use runnable::{Runnable, Samples, Scan, Tile};
 use short::{ScanState, ShortCurve, ShortLanes};
 pub use short_tile::ShortRows;
 

@@ -9,7 +9,7 @@ use super::bounded::{Bounded, BoundedWord};
 use super::lanes::{Double, Numbers as _, Wide};
 use super::short::{ShortCurve, ShortLanes};
 use super::short_tile::{self, ShortRows};
-use super::later::{Later, Layout};
+use super::later::Later;
 use super::{Curve, Leave, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
 
@@ -22,6 +22,17 @@ pub enum Samples<'a, T> {
     Short(&'a [i16]),
 }
 
+/// What is known from a scan of 16-bit samples.
+#[derive(Debug)]
+pub enum Scan<'a> {
+    /// Nothing that holds.
+    None,
+    /// What it has kept of the tile's voxels, and its sums.
+    Kept(&'a mut [i16], &'a mut [i32]),
+    /// What it found, number by number.
+    Found(&'a [f32]),
+}
+
 /// Neighbouring voxels in working memory, as the CPU engine gives them to a kernel.
 #[derive(Debug)]
 pub struct Tile<'a> {
@@ -32,8 +43,7 @@ pub struct Tile<'a> {
     pub(crate) length: usize,
     pub(crate) frames: usize,
     pub(crate) samples: Samples<'a, f32>,
-    /// What a scan of 16-bit samples has kept of the tile's voxels, if it holds, and its sums.
-    pub(crate) kept: Option<(&'a mut [i16], &'a mut [i32])>,
+    pub(crate) scan: Scan<'a>,
     pub(crate) first: &'a [f32],
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     pub(crate) finite: &'a [f32],
@@ -162,16 +172,13 @@ impl<P: PreparedKernel + 'static> Runnable for P {
     }
 
     fn evaluate_tile(&self, tile: &mut Tile<'_>, later: &mut Later) {
-        later.positions.clear();
-        let width = evaluate_at_level(self, tile, Some(&mut later.positions));
-        if later.positions.is_empty() {
-            return;
-        }
         let rows = PreparedKernel::rows(self) + 1;
-        let layers = PreparedKernel::extra(self).len();
-        let layout = Layout { width, keeps: PreparedKernel::scan_keeps(self), layers, rows };
-        evaluate_at_level(self, &mut later.gather(tile, layout), None);
-        later.scatter(tile, rows);
+        later.begin(tile, PreparedKernel::extra(self).len(), self.scanned(), rows);
+        evaluate_at_level(self, tile, Some(later));
+        if !later.is_empty() {
+            evaluate_at_level(self, &mut later.tile(tile), None);
+            later.put_back(tile, rows);
+        }
     }
 
     fn load_rows(&self, rows: &mut ShortRows<'_>) -> bool {
@@ -183,13 +190,13 @@ impl<P: PreparedKernel + 'static> Runnable for P {
     }
 }
 
-/// Evaluates a tile by the widest lanes; notes the places of voxels that are left for later, if some may be. Returns the width.
-fn evaluate_at_level<P: PreparedKernel>(kernel: &P, tile: &mut Tile<'_>, left: Option<&mut Vec<u32>>) -> usize {
-    at_level!(tile.level, lanes => evaluate_blocks(lanes, kernel, tile, left))
+/// Evaluates a tile by the widest lanes; some voxels may be left for later if that is given.
+fn evaluate_at_level<P: PreparedKernel>(kernel: &P, tile: &mut Tile<'_>, later: Option<&mut Later>) {
+    at_level!(tile.level, lanes => evaluate_blocks(lanes, kernel, tile, later));
 }
 
 #[inline(always)]
-fn evaluate_blocks<L, P>(lanes: L, kernel: &P, tile: &mut Tile<'_>, mut left: Option<&mut Vec<u32>>) -> usize
+fn evaluate_blocks<L, P>(lanes: L, kernel: &P, tile: &mut Tile<'_>, mut later: Option<&mut Later>)
 where
     L: ShortLanes<Stored = f32, Word = u32>,
     P: PreparedKernel,
@@ -197,6 +204,7 @@ where
     let mut scratch = vec![lanes.splat(0.0); kernel.scratch()];
     let mut extra = vec![lanes.splat(0.0); kernel.extra().len()];
     let mut found = vec![lanes.splat(0.0); kernel.scanned()];
+    let leave = if later.is_some() { Leave::Few } else { Leave::Nothing };
     for block in (0..tile.length).step_by(L::WIDTH) {
         let end = tile.length.min(block + L::WIDTH);
         if tile.inside.is_some_and(|inside| inside[block..end].iter().all(|label| *label == 0)) {
@@ -213,26 +221,31 @@ where
             }
             Samples::Short(samples) => {
                 let curve = ShortCurve { samples: &samples[block..], stride: tile.stride };
-                let scanned = tile.kept.is_some();
-                if let Some((kept, sums)) = &mut tile.kept {
-                    let state = short_tile::state_of::<L>(kernel.scan_keeps(), block, kept, sums);
-                    kernel.scan_end(lanes, curve, state, &mut found);
+                match &mut tile.scan {
+                    Scan::None => {}
+                    Scan::Kept(kept, sums) => {
+                        let state = short_tile::state_of::<L>(kernel.scan_keeps(), block, kept, sums);
+                        kernel.scan_end(lanes, curve, state, &mut found);
+                    }
+                    Scan::Found(numbers) => {
+                        for (number, found) in found.iter_mut().enumerate() {
+                            *found = lanes.load(&numbers[number * tile.stride + block..]);
+                        }
+                    }
                 }
+                let scanned = !matches!(tile.scan, Scan::None);
                 Curve::of_short(lanes, curve, first, &extra, scanned.then_some(&found))
             }
         };
         let rows = &mut Rows::new(lanes, &mut tile.words[block..], tile.word_stride);
-        let leave = if left.is_some() { Leave::Few } else { Leave::Nothing };
-        let mut few = lanes.bitmask(kernel.evaluate_or_leave(lanes, curve, &mut scratch, rows, leave));
-        while let Some(left) = &mut left
-            && few != 0
+        let left = lanes.bitmask(kernel.evaluate_or_leave(lanes, curve, &mut scratch, rows, leave));
+        if left != 0
+            && let Some(later) = &mut later
         {
-            let voxel = block + few.trailing_zeros() as usize;
-            few &= few - 1;
-            if voxel < end && tile.inside.is_none_or(|inside| inside[voxel] != 0) {
-                left.push(voxel as u32);
-            }
+            // Voxels after the end and outside the mask need no results.
+            let wanted = |i: &usize| block + i < end && tile.inside.is_none_or(|inside| inside[block + i] != 0);
+            let wanted = (0..L::WIDTH).filter(wanted).fold(0, |bits, i| bits | 1 << i);
+            later.take(lanes, (block, left & wanted), (tile.samples, tile.stride), first, &extra, &found);
         }
     }
-    L::WIDTH
 }
