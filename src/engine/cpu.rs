@@ -24,10 +24,10 @@ use crate::series::{Mask, Series};
 use crate::stored::Window;
 
 /// Voxels that a thread takes at once: rows of four pages in 16 bits. Those of two pages are read at half the speed.
-const TASK: usize = 1 << 12;
+const TASK: usize = 1 << 13;
 /// Samples of a tile: the second-level cache. What doesn't fit in there is read again from the third level, which costs less
 /// than shorter rows do.
-const TILE_BYTES: usize = 1 << 20;
+const TILE_BYTES: usize = 1 << 19;
 /// The most voxels side by side: a tile is a multiple of it.
 const WIDTH: usize = 32;
 /// Voxels whose results are collected before they are copied to their rows.

@@ -113,6 +113,7 @@ fn pass<L: ShortLanes, P: PreparedKernel, const N: usize>(
     let shift = lanes.short_splat(shift);
     let keeps = kernel.map_or(0, PreparedKernel::scan_keeps);
     let from: [&[i16]; N] = std::array::from_fn(|j| &samples[(frame + j) * count + start..][..length]);
+    let ahead: [&[i16]; N] = std::array::from_fn(|j| row_ahead(samples, rows, frame + N + j).unwrap_or(from[j]));
     let (before, tile) = rows.tile.split_at_mut(frame * stride);
     // Of frame 0 itself nothing is counted from its first sample.
     let firsts = if frame > 0 { &before[..stride] } else { &[] };
@@ -120,6 +121,9 @@ fn pass<L: ShortLanes, P: PreparedKernel, const N: usize>(
     let to: [&mut [i16]; N] = std::array::from_fn(|_| tile.next().unwrap_or_default());
     let mut rest = [[0; MOST_LANES]; N];
     for block in (0..length).step_by(L::WIDTH) {
+        for j in 0..N {
+            ask(&ahead[j][block]);
+        }
         let mut here = [shift; N];
         if block + L::WIDTH <= length {
             for j in 0..N {
@@ -143,6 +147,24 @@ fn pass<L: ShortLanes, P: PreparedKernel, const N: usize>(
             kernel.scan_frames(lanes, frame, here, lanes.short(&firsts[block..]), state);
         }
     }
+}
+
+/// The row of a frame; of one past the last, of as many voxels that follow, if there are.
+#[inline(always)]
+fn row_ahead<'a>(samples: &'a [i16], rows: &ShortRows<'_>, frame: usize) -> Option<&'a [i16]> {
+    let (frame, start) =
+        if frame < rows.frames { (frame, rows.start) } else { (frame - rows.frames, rows.start + rows.length) };
+    let row = &samples[frame * rows.count..][..rows.count];
+    row.get(start..start + rows.length)
+}
+
+/// Asks for the line of memory that a number lies in, so that it is there when it is read.
+#[inline(always)]
+fn ask(number: &i16) {
+    #[cfg(target_arch = "x86_64")]
+    safe_arch::prefetch_t0(number);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = number;
 }
 
 /// Begins a scan of every block.

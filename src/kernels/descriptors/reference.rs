@@ -10,7 +10,7 @@ use crate::kernel::{Curve, Leave, Rows};
 use crate::quantity::SignalKind;
 use crate::status;
 
-use super::areas::{areas, standard_error};
+use super::areas::{Start, areas, standard_error};
 use super::outputs::{FRACTIONS, HALF, slot};
 use super::scan::found;
 use super::tables::{NoiseFrom, Tables};
@@ -155,12 +155,14 @@ pub(super) fn evaluate<L: Lanes>(
     };
     let mut onset_time = l.splat(t.global_onset.unwrap_or(0.0));
     let mut onset_known = l.mask(t.global_onset.is_some()) & valid;
+    let mut own_onset = l.mask(false);
     if t.needs_own_onset {
         let (own, found) = onset::find(t, l, e, &peak, &half_rise, &steepest, sigma, enhancing);
         let usable = found & enhancing & own.lt(peak.time);
         onset_time = l.select(usable, own, onset_time);
         bits = bits | l.bits(valid & !usable & onset_known, status::GLOBAL_ONSET_USED);
         onset_known = onset_known | usable;
+        own_onset = usable;
         if let Some(row) = t.row(slot::ONSET_SE) {
             let (error, known) = onset::piecewise_linear_error(t, l, e, &half_rise, own, usable);
             rows.set(row, error, known & usable);
@@ -275,7 +277,13 @@ pub(super) fn evaluate<L: Lanes>(
     let started = onset_known & onset_time.ge(t.u.at(l, 0)) & onset_time.le(u_last);
     past_end = past_end | (onset_known & !started & l.mask(t.needs_area));
     if t.needs_area || !t.windows.is_empty() {
-        let (area, moment, beyond) = areas(t, l, &voxel, primitives, onset_time, started, sigma, rows);
+        let span = match (own_onset.any(), started.any()) {
+            (true, _) => l.span(&t.u, onset_time, started),
+            (false, true) => t.global_onset_span.clone(),
+            (false, false) => 0..0,
+        };
+        let from = Start { time: onset_time, known: started, span };
+        let (area, moment, beyond) = areas(t, l, &voxel, primitives, &from, sigma, rows);
         past_end = past_end | (onset_known & beyond);
         if let Some(row) = t.row(slot::AUC) {
             rows.set(row, area.value * scale, started);

@@ -90,6 +90,8 @@ pub struct Tables {
     pub(super) early_times: Table,
     pub(super) onset: Onset,
     pub(super) global_onset: Option<f64>,
+    /// The frames that come into question as the last one at or before it, however times are rounded.
+    pub(super) global_onset_span: Range<usize>,
     pub(super) late_from: Option<f64>,
     pub(super) windows: Vec<f64>,
     pub(super) ratio_times: (f64, f64),
@@ -203,6 +205,16 @@ impl Tables {
         self.u = u.into_iter().collect();
     }
 
+    /// The onset of voxels without one of their own, and where it lies.
+    fn set_global_onset(&mut self, onset: Option<f64>) {
+        self.global_onset = onset;
+        if let Some(onset) = onset {
+            let slack = 1e-6 * self.u[self.n - 1];
+            let place = |time: f64| self.u.partition_point(|u| *u <= time);
+            self.global_onset_span = place(onset - slack).saturating_sub(1)..place(onset + slack).max(1);
+        }
+    }
+
     /// Weights of the samples in the integrals over whole segments.
     fn set_integrals(&mut self, u: &[f64], spacing: f64) {
         let segments = || u.windows(2).map(|w| (w[0], w[1] - w[0]));
@@ -233,6 +245,7 @@ impl Tables {
         }
         let mut tables = self.clone();
         tables.set_axis(frames.iter().map(|i| self.u[*i]).collect(), a..b);
+        tables.set_global_onset(self.global_onset);
         Some(tables)
     }
 }
@@ -359,6 +372,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         early_times: Table::default(),
         onset: settings.onset,
         global_onset: None,
+        global_onset_span: 0..0,
         late_from,
         windows: plan.windows.clone(),
         ratio_times: settings.ratio_times_s,
@@ -421,10 +435,10 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
     }
     set_noise(settings, input, &mut tables, &mut extra, &mut record)?;
     if needs_onset {
-        tables.global_onset = match settings.onset {
+        tables.set_global_onset(match settings.onset {
             Onset::Seconds(seconds) => Some(seconds),
             _ => input.reductions.mean_curve().and_then(|mean| global_onset(&tables, mean)),
-        };
+        });
         let value = tables.global_onset.map_or(SettingValue::Text("none".into()), SettingValue::Number);
         record.push(("global_onset_s".into(), value));
     }
