@@ -20,6 +20,7 @@ use super::raw_rows::{RawRows, outside_words, overwrite_outside, read_stage, wan
 use crate::error::Result;
 use crate::kernel::{Later, Runnable, Samples, Scan, Tile};
 use crate::maps::StageTime;
+use crate::reduction::foretold::FrameSums;
 use crate::series::{Mask, Series};
 use crate::stored::Window;
 
@@ -31,16 +32,18 @@ const TILE_BYTES: usize = 1 << 19;
 /// The most voxels side by side: a tile is a multiple of it.
 const WIDTH: usize = 32;
 /// Voxels whose results are collected before they are copied to their rows.
-const PART: usize = 1 << 10;
+const PART: usize = 1 << 11;
 
-/// Runs a kernel over a series, into rows of memory that may be reused.
+/// Runs a kernel over a series, into rows of memory that may be reused; adds all samples, of 16 bits at most, to sums on the way if
+/// they are wanted.
 pub(super) fn run(
     kernel: &dyn Runnable,
     series: &Series,
     options: &RunOptions<'_>,
     rows: Vec<Vec<u32>>,
+    sums: Option<&FrameSums>,
 ) -> Result<RawRows> {
-    run_at(Level::new(), kernel, series, options, rows)
+    run_at(Level::new(), kernel, series, options, rows, sums)
 }
 
 /// The same with the vector instructions of a level.
@@ -50,6 +53,7 @@ fn run_at(
     series: &Series,
     options: &RunOptions<'_>,
     mut rows: Vec<Vec<u32>>,
+    sums: Option<&FrameSums>,
 ) -> Result<RawRows> {
     let start = Instant::now();
     let count = series.voxel_count();
@@ -79,7 +83,7 @@ fn run_at(
                 options.cancel.check()?;
                 let mask = options.mask.map(Mask::flat);
                 let start = window.range.start + index * TASK;
-                let task = Task { window, frames: series.frames(), mask, outside_words: &outside_words, start };
+                let task = Task { window, frames: series.frames(), mask, outside_words: &outside_words, start, sums };
                 run_task(level, kernel, &task, workspace, &mut rows);
                 let voxels = rows[0].len();
                 options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
@@ -140,6 +144,7 @@ struct Task<'a> {
     mask: Option<&'a [u32]>,
     outside_words: &'a [u32],
     start: usize,
+    sums: Option<&'a FrameSums>,
 }
 
 /// Words from one row of a part's results to the next; apart from each other in the cache as well.
@@ -206,6 +211,9 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
             continue;
         }
         tile::load(level, kernel, task, first_voxel, length, workspace);
+        if let Some(sums) = task.sums {
+            sums.add(level, &workspace.short, stride, length);
+        }
         for (layer, values) in kernel.extra().iter().enumerate() {
             workspace.extra[layer * stride..][..length].copy_from_slice(&values[first_voxel..][..length]);
         }
@@ -284,7 +292,7 @@ mod tests {
         for series in [short, float] {
             let options = RunOptions::new();
             let (kernel, _) = prepare(&Descriptors::new(), &series, &options).expect("fits");
-            let run = |level| run_at(level, kernel.as_ref(), &series, &options, Vec::new()).expect("runs").rows;
+            let run = |level| run_at(level, kernel.as_ref(), &series, &options, Vec::new(), None).expect("runs").rows;
             let widest = run(levels()[0]);
             for level in &levels()[1..] {
                 assert!(widest == run(*level), "{level:?}");
@@ -320,7 +328,7 @@ mod tests {
                 let (kernel, _) = prepare(&Descriptors::new().baseline_frames(0..5), series, &options).expect("fits");
                 levels()
                     .into_iter()
-                    .map(|level| run_at(level, kernel.as_ref(), series, &options, Vec::new()).expect("runs").rows)
+                    .map(|level| run_at(level, kernel.as_ref(), series, &options, Vec::new(), None).expect("runs").rows)
                     .collect::<Vec<_>>()
             };
             assert!(rows(&long) == rows(&short.expect("fits")), "{range} from {lowest}");

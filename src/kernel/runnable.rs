@@ -7,9 +7,9 @@ use fearless_simd::Level;
 
 use super::bounded::{Bounded, BoundedWord};
 use super::lanes::{Double, Numbers as _, Wide};
+use super::later::Later;
 use super::short::{ShortCurve, ShortLanes};
 use super::short_tile::{self, ShortRows};
-use super::later::Later;
 use super::{Curve, Leave, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
 

@@ -8,6 +8,7 @@
 
 mod areas;
 mod baseline;
+mod global_onset;
 mod onset;
 mod outputs;
 mod reference;

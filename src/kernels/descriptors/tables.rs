@@ -6,15 +6,14 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
-use crate::kernel::lanes::{Double, Table};
-use crate::kernel::{Curve, Input, Leave, Program, Rows};
+use crate::kernel::lanes::Table;
+use crate::kernel::{Input, Program};
 use crate::maps::SettingValue;
 use crate::quantity::SignalKind;
-use crate::status;
 
 use super::outputs::{MAX_WINDOWS, Slots, plan, slot};
 use super::{Descriptors, LateSlopeFrom, Noise, Onset, OnsetScope, PeakReading, Polarity, PreparedDescriptors};
-use super::{baseline, reference};
+use super::{baseline, global_onset};
 
 /// Time constants on the grid of the saturating onset.
 const TAUS: usize = 32;
@@ -99,7 +98,7 @@ pub struct Tables {
     pub(super) early_half_width: f64,
     /// First frame of the last 30 s.
     pub(super) late_first: usize,
-    recovery_window: Option<(f64, f64)>,
+    pub(super) recovery_window: Option<(f64, f64)>,
     pub(super) recovery: Range<usize>,
     /// What both heights of a segment are weighted with in the integral over it; 1 for even frames.
     pub(super) pair_weights: Table,
@@ -114,7 +113,7 @@ pub struct Tables {
     pub(super) log_tau_step: f64,
     /// First segment that an integral from the onset can touch.
     pub(super) first_segment: usize,
-    slots: Slots,
+    pub(super) slots: Slots,
     pub(super) needs_onset: bool,
     pub(super) needs_own_onset: bool,
     pub(super) needs_half_rise: bool,
@@ -431,13 +430,14 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
     let mut record = record(settings, &tables, &plan.windows);
     let needs_mean = needs_onset && !fixed;
     if needs_mean && matches!(settings.noise, Noise::Baseline) {
-        input.reductions.mean_curve_and_baseline_noise(frames);
+        let deciding = |rough: &[f64]| global_onset::deciding_frames(&tables, rough);
+        input.reductions.mean_curve_and_baseline_noise(frames, deciding);
     }
     set_noise(settings, input, &mut tables, &mut extra, &mut record)?;
     if needs_onset {
         tables.set_global_onset(match settings.onset {
             Onset::Seconds(seconds) => Some(seconds),
-            _ => input.reductions.mean_curve().and_then(|mean| global_onset(&tables, mean)),
+            _ => input.reductions.mean_curve().and_then(|mean| global_onset::find(&tables, mean)),
         });
         let value = tables.global_onset.map_or(SettingValue::Text("none".into()), SettingValue::Number);
         record.push(("global_onset_s".into(), value));
@@ -553,45 +553,6 @@ fn set_noise(
     Ok(())
 }
 
-/// The onset of the mask's mean curve, by the same text.
-fn global_onset(tables: &Tables, mean: &[f64]) -> Option<f64> {
-    let mut slots = [-1; slot::COUNT];
-    slots[slot::ONSET] = 0;
-    let mut own = Tables {
-        slope: 1.0,
-        intercept: 0.0,
-        scale: 1.0,
-        inv_scale: 1.0,
-        sign: tables.direction,
-        noise: NoiseFrom::Baseline { floor: 0.0 },
-        global_onset: None,
-        windows: Vec::new(),
-        slots,
-        needs_onset: true,
-        needs_own_onset: true,
-        needs_half_rise: tables.onset == Onset::PiecewiseLinear,
-        needs_slope: tables.onset == Onset::Intersection,
-        needs_slope_mean: tables.onset == Onset::Intersection,
-        needs_area: false,
-        needs_moment: false,
-        needs_positive_baseline: false,
-        ..tables.clone()
-    };
-    if tables.b - tables.a < 2 {
-        let mut steps: Vec<f64> = mean.windows(2).map(|w| (w[1] - w[0]).abs()).collect();
-        steps.sort_by(f64::total_cmp);
-        let median = (steps[(steps.len() - 1) / 2] + steps[steps.len() / 2]) / 2.0;
-        own.noise = NoiseFrom::Value(median / (std::f64::consts::SQRT_2 * 0.674_489_750_196_081_7));
-    }
-    let differences: Vec<f64> = mean.iter().map(|y| y - mean[0]).collect();
-    let mut scratch = vec![0.0; 3 * own.n];
-    let mut words = [0.0; 2];
-    let curve = Curve::new(Double, &differences, 1, mean[0], true, &[]);
-    let rows = &mut Rows::new(Double, &mut words, 1);
-    reference::evaluate(&own, 1, Double, &curve, &mut scratch, rows, Leave::Nothing);
-    (words[1] as u32 & status::NO_ONSET == 0 && words[0].is_finite()).then_some(words[0])
-}
-
 /// All settings, for the record.
 fn record(settings: &Descriptors, tables: &Tables, windows: &[f64]) -> Vec<(String, SettingValue)> {
     use SettingValue::{List, Number, Text};
@@ -693,7 +654,7 @@ pub(super) struct ShaderSettings {
     moment_weights_at: u32,
     weight_sums_at: u32,
     windows: [f32; MAX_WINDOWS],
-    slots: Slots,
+    pub(super) slots: Slots,
 }
 
 /// Bits of `ShaderSettings::needs`.
