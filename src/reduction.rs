@@ -77,7 +77,8 @@ impl<'a> Reductions<'a> {
     }
 
     /// The mean of the scaled samples over the mask, frame by frame; voxels with a sample that isn't finite are left
-    /// out. `None` if no voxel is left.
+    /// out. `None` if no voxel is left. Exact, unless
+    /// [`mean_curve_and_baseline_noise`](Self::mean_curve_and_baseline_noise) was told which frames suffice.
     pub fn mean_curve(&self) -> Option<&[f64]> {
         self.mean
             .get_or_init(|| self.timed("reduce: mean curve", self.series.frames(), || self.compute_mean()))

@@ -104,7 +104,8 @@ pub trait PreparedKernel: Send + Sync + Sized {
         self.outputs().iter().map(|output| output.kind.rows()).sum()
     }
 
-    /// All settings, the decided ones included, for the record.
+    /// All settings, the decided ones included, for the record: what a kernel decides from [`Input::reductions`] must show here, for
+    /// by this engines tell whether it would decide the same again.
     fn settings(&self) -> Vec<(String, SettingValue)>;
 
     /// The kernel's own status bits (15 and up) with their meanings.
@@ -257,8 +258,10 @@ impl<'a, L: Lanes> Curve<'a, L> {
     #[inline(always)]
     pub fn difference(&self, frame: usize) -> L::F {
         match self.samples {
-            Samples::Differences(differences) => self.lanes.load(&differences[frame * self.stride..]),
-            Samples::Short(samples) => self.lanes.load_short(&samples[frame * self.stride..]) - self.short_first,
+            Samples::Differences(differences) => self.lanes.load(&differences[frame * self.stride..][..L::WIDTH]),
+            Samples::Short(samples) => {
+                self.lanes.load_short(&samples[frame * self.stride..][..L::WIDTH]) - self.short_first
+            }
         }
     }
 }

@@ -127,7 +127,7 @@ fn pass<L: ShortLanes, P: PreparedKernel, const N: usize>(
         let mut here = [shift; N];
         if block + L::WIDTH <= length {
             for j in 0..N {
-                here[j] = lanes.short(&from[j][block..]) + shift;
+                here[j] = lanes.short(&from[j][block..block + L::WIDTH]) + shift;
             }
         } else {
             // The last voxel stands for those after the end.
@@ -138,13 +138,13 @@ fn pass<L: ShortLanes, P: PreparedKernel, const N: usize>(
             }
         }
         for j in 0..N {
-            lanes.short_store(here[j], &mut to[j][block..]);
+            lanes.short_store(here[j], &mut to[j][block..block + L::WIDTH]);
             bounds.lowest = lanes.short_min(bounds.lowest, here[j]);
             bounds.highest = lanes.short_max(bounds.highest, here[j]);
         }
         if let Some(kernel) = kernel {
             let state = state_of::<L>(keeps, block, rows.kept, rows.sums);
-            kernel.scan_frames(lanes, frame, here, lanes.short(&firsts[block..]), state);
+            kernel.scan_frames(lanes, frame, here, lanes.short(&firsts[block..block + L::WIDTH]), state);
         }
     }
 }

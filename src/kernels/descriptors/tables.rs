@@ -804,6 +804,7 @@ mod tests {
         use super::super::super::status_bit;
         use super::super::*;
         use crate::engine::gpu::text;
+        use crate::status;
 
         fn module() -> naga::Module {
             text::kernel(&[include_str!("../../../shaders/descriptors.wgsl")])
