@@ -121,8 +121,8 @@ fn pass<L: ShortLanes, P: PreparedKernel, const N: usize>(
     let to: [&mut [i16]; N] = std::array::from_fn(|_| tile.next().unwrap_or_default());
     let mut rest = [[0; MOST_LANES]; N];
     for block in (0..length).step_by(L::WIDTH) {
-        for j in 0..N {
-            ask(&ahead[j][block]);
+        for row in ahead {
+            ask(&row[block]);
         }
         let mut here = [shift; N];
         if block + L::WIDTH <= length {
