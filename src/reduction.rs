@@ -125,14 +125,20 @@ impl<'a> Reductions<'a> {
     }
 
     /// Computes [`mean_curve`](Self::mean_curve) and [`baseline_sd_median`](Self::baseline_sd_median), where the samples
-    /// allow it without reading the baseline frames twice: for those who need both. `deciding` says which frames of the curve
-    /// have to be exact for what it is needed for, by what the curve is about; an engine may make do with these at first.
+    /// allow it without reading the baseline frames twice: for those who need both. `deciding` says which frames of the
+    /// curve have to be exact for what it is needed for, by what the curve is about: an engine may make do with these at
+    /// first.
     pub fn mean_curve_and_baseline_noise(&self, frames: Range<usize>, deciding: impl FnOnce(&[f64]) -> Vec<usize>) {
         if self.mean.get().is_some() || frames.len() < 2 || self.series.is_in_file() {
             return;
         }
         let count = self.series.frames();
-        let rough = if self.may_foretell { foretold::rough_means(self.series) } else { None };
+        let rough = if self.may_foretell && foretold::pays(self.series) {
+            let about = count.div_ceil(foretold::EVERY);
+            self.timed("reduce: rough mean curve", about, || foretold::rough_means(self.series))
+        } else {
+            None
+        };
         let exact = rough.as_ref().and_then(|rough| self.mean_of(rough, 1)).map(|rough| deciding(&rough));
         let exact = exact.unwrap_or_else(|| (0..count).collect());
         let reduced = self

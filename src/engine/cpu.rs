@@ -24,18 +24,17 @@ use crate::reduction::foretold::FrameSums;
 use crate::series::{Mask, Series};
 use crate::stored::Window;
 
-/// Voxels that a thread takes at once: rows of four pages in 16 bits. Those of two pages are read at half the speed.
+/// Voxels that a thread takes at once.
 const TASK: usize = 1 << 13;
-/// Samples of a tile: the second-level cache. What doesn't fit in there is read again from the third level, which costs less
-/// than shorter rows do.
+/// Samples of a tile: half of a second-level cache. The other half holds what a scan keeps, and the rows that were asked for.
 const TILE_BYTES: usize = 1 << 19;
 /// The most voxels side by side: a tile is a multiple of it.
 const WIDTH: usize = 32;
 /// Voxels whose results are collected before they are copied to their rows.
 const PART: usize = 1 << 11;
 
-/// Runs a kernel over a series, into rows of memory that may be reused; adds all samples, of 16 bits at most, to sums on the way if
-/// they are wanted.
+/// Runs a kernel over a series, into rows of memory that may be reused. On the way adds all samples, of 16 bits at most, to
+/// sums, if there are some.
 pub(super) fn run(
     kernel: &dyn Runnable,
     series: &Series,

@@ -9,8 +9,8 @@ use crate::reduction::Reductions;
 use crate::reduction::foretold::FrameSums;
 use crate::series::Series;
 
-/// What a kernel makes of a whole series, all samples of 16 bits at most and in memory; the same as if it had been prepared with
-/// the exact mean curve.
+/// What a kernel makes of a whole series, its samples of 16 bits at most and in memory: the same as if it had been prepared
+/// with the exact mean curve.
 pub(super) fn run<K: VoxelKernel>(
     kernel: &K,
     series: &Series,
@@ -96,7 +96,7 @@ mod tests {
 
     /// Whether not all was summed up before.
     fn is_foretold(maps: &Maps, bytes: u64) -> bool {
-        maps.record().stages.iter().any(|stage| stage.stage.starts_with("reduce") && stage.bytes < bytes)
+        maps.record().stages.iter().any(|stage| stage.stage.ends_with("baseline noise") && stage.bytes < bytes)
     }
 
     /// How often the samples are gone through.

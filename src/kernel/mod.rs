@@ -104,8 +104,8 @@ pub trait PreparedKernel: Send + Sync + Sized {
         self.outputs().iter().map(|output| output.kind.rows()).sum()
     }
 
-    /// All settings, the decided ones included, for the record: what a kernel decides from [`Input::reductions`] must show here, for
-    /// by this engines tell whether it would decide the same again.
+    /// All settings, the decided ones included, for the record. What is decided from [`Input::reductions`] must show here: by
+    /// this, engines tell whether a kernel would decide the same again.
     fn settings(&self) -> Vec<(String, SettingValue)>;
 
     /// The kernel's own status bits (15 and up) with their meanings.
@@ -124,8 +124,9 @@ pub trait PreparedKernel: Send + Sync + Sized {
     /// The definition in code, for [`Lanes::WIDTH`] voxels at once.
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
 
-    /// The same, but where few of the voxels need what takes long, they may be left for later: their rows may hold anything then,
-    /// and the mask of them is returned. They come again beside others like them, and are not to be left that time.
+    /// The same, but where few of the voxels need what takes long, they may be left for later: then their rows may hold
+    /// anything, and the mask of them is returned. They come again beside others like them, and are not to be left that time.
+    /// Only voxels whose samples are finite may be left.
     #[inline(always)]
     fn evaluate_or_leave<L: Lanes>(
         &self,

@@ -1,7 +1,7 @@
 //! A mean curve of which only some frames are summed up before a run.
 //!
-//! What is decided by the mean curve is often decided by a few frames of it. An engine that goes through all samples anyway can
-//! sum up the frames on its way, and see afterwards that the exact curve decides the same: that spares a pass over the
+//! What is decided by the mean curve is often decided by a few frames of it. An engine that goes through all samples anyway
+//! can sum up the frames on its way, and see afterwards that the exact curve decides the same: that spares a pass over the
 //! samples. Which frames decide, a rough curve of some of the voxels tells.
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,7 +16,7 @@ use crate::voxels::Voxels;
 /// Neighbouring voxels that are looked at for a rough curve: a few lines of memory.
 const STRETCH: usize = 1 << 8;
 /// Of so many such stretches one.
-const EVERY: usize = 1 << 6;
+pub(super) const EVERY: usize = 1 << 6;
 /// Series of fewer voxels are summed up in less time than it takes to foretell.
 const FEWEST: usize = 1 << 18;
 
@@ -57,9 +57,9 @@ pub(super) fn shift(series: &Series) -> i64 {
     }
 }
 
-/// About the mean of every frame, in stored units; `None` if it doesn't pay.
+/// About the mean of every frame, in stored units, if samples are of such a type and in memory.
 pub(super) fn rough_means(series: &Series) -> Option<Vec<f64>> {
-    let window = series.whole().filter(|_| pays(series))?;
+    let window = series.whole()?;
     let count = series.voxel_count();
     Some(match window.voxels {
         Voxels::U8(v) => means_of_stretches(v, count),
@@ -73,8 +73,8 @@ pub(super) fn rough_means(series: &Series) -> Option<Vec<f64>> {
 fn means_of_stretches<T: Copy + Sync + Into<i32>>(samples: &[T], count: usize) -> Vec<f64> {
     let level = Level::new();
     let stretches = count / (STRETCH * EVERY);
-    // Not at the same place of every so many voxels: rows and slices of images often hold a power of two. The golden section of
-    // them, again and again, comes everywhere.
+    // Not at the same place of every so many voxels: rows and slices of images often hold a power of two. Their golden
+    // section, again and again, comes everywhere.
     let golden = (EVERY as f64 * 0.618_034) as usize;
     let start = |i: usize| (i * EVERY + i * golden % EVERY) * STRETCH;
     let mean = |frame: &[T]| {
@@ -84,7 +84,7 @@ fn means_of_stretches<T: Copy + Sync + Into<i32>>(samples: &[T], count: usize) -
     samples.par_chunks_exact(count).map(mean).collect()
 }
 
-/// Fills a curve, of which only these frames are known, in by a rough one: turned and moved so that both agree in the highest
+/// Fills a curve of which only these frames are known in by a rough one, turned and moved so that both agree in the highest
 /// and the lowest of those frames.
 pub(super) fn fill_in(curve: &mut [f64], known: &[usize], rough: &[f64]) {
     let by_height = |a: &&usize, b: &&usize| rough[**a].total_cmp(&rough[**b]);

@@ -50,8 +50,9 @@ pub(super) struct Both {
     pub(super) middle: Option<(f32, f32)>,
 }
 
-/// The reductions, of the mean curve these frames and those of the baseline, of a series in memory whose samples have 16 bits at most, or `None`: then, and in the rare case that a
-/// sample of the voxels was misleading, each for itself finds what it looks for.
+/// The reductions of a series in memory whose samples have 16 bits at most; sums of these frames and of those of the
+/// baseline, 0 for others. Or `None`: then, and in the rare case that a sample of the voxels was misleading, each for itself
+/// finds what it looks for.
 pub(super) fn reduce(reductions: &Reductions<'_>, baseline: &Range<usize>, frames: &[usize]) -> Option<Both> {
     let (series, mask) = (reductions.series, reductions.mask.map(Mask::flat));
     let window = &series.whole()?;
