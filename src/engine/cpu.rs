@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use super::RunOptions;
 use super::raw_rows::{RawRows, outside_words, overwrite_outside, read_stage, wanted};
 use crate::error::Result;
-use crate::kernel::{Later, Runnable, Samples, Scan, Tile};
+use crate::kernel::{Later, Runnable, Samples, Tile};
 use crate::maps::StageTime;
 use crate::reduction::foretold::FrameSums;
 use crate::series::{Mask, Series};
@@ -159,10 +159,6 @@ struct Workspace {
     differences: Vec<f32>,
     /// Samples of 8 and 16 bits; unsigned ones of 16 bits are shifted by 2^15.
     short: Vec<i16>,
-    /// What a scan of them keeps, and whether it holds.
-    kept: Vec<i16>,
-    sums: Vec<i32>,
-    scanned: bool,
     first: Vec<f32>,
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     finite: Vec<f32>,
@@ -178,15 +174,11 @@ impl Workspace {
         let short = series.sample_type().bytes() <= 2;
         let length = tile_voxels(frames * if short { 2 } else { 4 });
         let stride = length + WIDTH;
-        let keeps = if short { kernel.scan_keeps() } else { 0 };
         Self {
             length,
             stride,
             differences: vec![0.0; if short { 0 } else { frames * stride }],
             short: vec![0; if short { frames * stride } else { 0 }],
-            kept: vec![0; keeps * stride],
-            sums: vec![0; if keeps > 0 { stride } else { 0 }],
-            scanned: false,
             first: vec![0.0; stride],
             finite: vec![1.0; stride],
             extra: vec![0.0; kernel.extra().len() * stride],
@@ -209,14 +201,10 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
             }
             continue;
         }
-        tile::load(level, kernel, task, first_voxel, length, workspace);
-        if let Some(sums) = task.sums {
-            sums.add(level, &workspace.short, stride, length);
-        }
+        tile::load(level, task, first_voxel, length, workspace);
         for (layer, values) in kernel.extra().iter().enumerate() {
             workspace.extra[layer * stride..][..length].copy_from_slice(&values[first_voxel..][..length]);
         }
-        let keeps = kernel.scan_keeps();
         for part in (0..length).step_by(PART) {
             let voxels = PART.min(length - part);
             let mut tile = Tile {
@@ -229,11 +217,7 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
                 } else {
                     Samples::Short(&workspace.short[part..])
                 },
-                scan: if workspace.scanned {
-                    Scan::Kept(&mut workspace.kept[part * keeps..], &mut workspace.sums[part..])
-                } else {
-                    Scan::None
-                },
+                found: None,
                 first: &workspace.first[part..],
                 finite: &workspace.finite[part..],
                 extra: workspace.extra.get(part..).unwrap_or_default(),

@@ -4,7 +4,7 @@
 //! block takes as long for one of them as for all. So a kernel may leave them, and they go through its text once more, in
 //! blocks of their own. What a voxel gets does not depend on its neighbours.
 
-use super::runnable::{Samples, Scan, Tile};
+use super::runnable::{Samples, Tile};
 use super::short::ShortLanes;
 
 /// Vectors are stored as a whole: beyond the voxels there is room for two of the longest.
@@ -101,9 +101,9 @@ impl Later {
                 Samples::Differences(_) => Samples::Differences(&self.differences),
                 Samples::Short(_) => Samples::Short(&self.short),
             },
-            scan: match tile.scan {
-                Scan::None => Scan::None,
-                Scan::Kept(..) | Scan::Found(_) => Scan::Found(&self.found),
+            found: match tile.samples {
+                Samples::Short(_) if !self.found.is_empty() => Some(&self.found),
+                _ => None,
             },
             first: &self.first,
             finite: &self.finite,

@@ -8,7 +8,6 @@ pub mod lanes;
 mod later;
 mod runnable;
 pub mod short;
-mod short_tile;
 
 use std::borrow::Cow;
 
@@ -20,9 +19,8 @@ use crate::series::{Mask, Series};
 use bounded::{Bounded, BoundedWord};
 use lanes::{Double, Lanes};
 pub use later::Later;
-pub use runnable::{Runnable, Samples, Scan, Tile};
-use short::{ScanState, ShortCurve, ShortLanes};
-pub use short_tile::ShortRows;
+pub use runnable::{Runnable, Samples, Tile};
+use short::{ShortCurve, ShortLanes};
 
 /// Samples whose difference from the voxel's first one is not below this (2^40) in magnitude count as not finite: 32-bit
 /// arithmetic would overflow further on.
@@ -141,46 +139,17 @@ pub trait PreparedKernel: Send + Sync + Sized {
         lanes.mask(false)
     }
 
-    /// A shortcut for 16-bit samples finds, in whole numbers, what the text would find in the same samples, to the bit; the
-    /// text then takes it from [`Curve::scanned`]. It goes through the frames while they come from memory. This is how many
-    /// 16-bit numbers it keeps per voxel meanwhile; 0 without a shortcut.
-    fn scan_keeps(&self) -> usize {
-        0
-    }
-
-    /// The frame that [`scan_frames`](Self::scan_frames) begins with.
-    fn scan_start(&self) -> usize {
-        0
-    }
-
-    /// Takes the frames before that one in.
-    #[inline(always)]
-    fn scan_begin<L: ShortLanes>(&self, lanes: L, curve: ShortCurve<'_>, state: ScanState<'_>) {
-        let _ = (lanes, curve, state);
-    }
-
-    /// Takes `N` frames in, from `frame` on; of no voxel do samples differ by 2^15 / N or more. `first` is frame 0.
-    #[inline(always)]
-    fn scan_frames<L: ShortLanes, const N: usize>(
-        &self,
-        lanes: L,
-        frame: usize,
-        samples: [L::Short; N],
-        first: L::Short,
-        state: ScanState<'_>,
-    ) {
-        let _ = (lanes, frame, samples, first, state);
-    }
-
-    /// How many numbers a scan finds per voxel.
+    /// How many numbers per voxel [`scan`](Self::scan) finds; 0 without one.
     fn scanned(&self) -> usize {
         0
     }
 
-    /// What it found, after the last frame.
+    /// A shortcut for 16-bit samples: finds, in whole numbers, what the text would find in the same samples, to the bit; the
+    /// text then takes it from [`Curve::scanned`]. Returns whether what was found holds for all voxels in hand.
     #[inline(always)]
-    fn scan_end<L: ShortLanes>(&self, lanes: L, curve: ShortCurve<'_>, state: ScanState<'_>, found: &mut [L::F]) {
-        let _ = (lanes, curve, state, found);
+    fn scan<L: ShortLanes>(&self, lanes: L, curve: ShortCurve<'_>, found: &mut [L::F]) -> bool {
+        let _ = (lanes, curve, found);
+        false
     }
 
     /// The same for one voxel, with bounds on what 32-bit engines may lose. A kernel that is verified
@@ -221,7 +190,7 @@ pub struct Curve<'a, L: Lanes> {
     pub finite: L::M,
     /// Layers of [`PreparedKernel::extra`].
     pub extra: &'a [L::F],
-    /// What [`PreparedKernel::scan_end`] found, if there was a scan.
+    /// What [`PreparedKernel::scan`] found, if there was a scan and it holds.
     pub scanned: Option<&'a [L::F]>,
 }
 

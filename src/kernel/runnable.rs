@@ -9,7 +9,6 @@ use super::bounded::{Bounded, BoundedWord};
 use super::lanes::{Double, Numbers as _, Wide};
 use super::later::Later;
 use super::short::{ShortCurve, ShortLanes};
-use super::short_tile::{self, ShortRows};
 use super::{Curve, Leave, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
 
@@ -22,17 +21,6 @@ pub enum Samples<'a, T> {
     Short(&'a [i16]),
 }
 
-/// What is known from a scan of 16-bit samples.
-#[derive(Debug)]
-pub enum Scan<'a> {
-    /// Nothing that holds.
-    None,
-    /// What it has kept of the tile's voxels, and its sums.
-    Kept(&'a mut [i16], &'a mut [i32]),
-    /// What it found, number by number.
-    Found(&'a [f32]),
-}
-
 /// Neighbouring voxels in working memory, as the CPU engine gives them to a kernel.
 #[derive(Debug)]
 pub struct Tile<'a> {
@@ -43,7 +31,8 @@ pub struct Tile<'a> {
     pub(crate) length: usize,
     pub(crate) frames: usize,
     pub(crate) samples: Samples<'a, f32>,
-    pub(crate) scan: Scan<'a>,
+    /// What a scan of the samples found before, number by number.
+    pub(crate) found: Option<&'a [f32]>,
     pub(crate) first: &'a [f32],
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     pub(crate) finite: &'a [f32],
@@ -80,11 +69,6 @@ pub trait Runnable: Send + Sync {
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>>;
     /// [`PreparedKernel::evaluate`] for a tile of voxels in f32, by the widest vector instructions that there are.
     fn evaluate_tile(&self, tile: &mut Tile<'_>, later: &mut Later);
-    /// Copies rows of 16-bit samples into a tile, and scans them on the way if the kernel can. Returns whether what the scan has
-    /// kept holds.
-    fn load_rows(&self, rows: &mut ShortRows<'_>) -> bool;
-    /// [`PreparedKernel::scan_keeps`].
-    fn scan_keeps(&self) -> usize;
 }
 
 impl fmt::Debug for dyn Runnable {
@@ -180,14 +164,6 @@ impl<P: PreparedKernel + 'static> Runnable for P {
             later.put_back(tile, rows);
         }
     }
-
-    fn load_rows(&self, rows: &mut ShortRows<'_>) -> bool {
-        at_level!(rows.level, lanes => short_tile::load(lanes, self, rows))
-    }
-
-    fn scan_keeps(&self) -> usize {
-        PreparedKernel::scan_keeps(self)
-    }
 }
 
 /// Evaluates a tile by the widest lanes; some voxels may be left for later if that is given.
@@ -204,7 +180,6 @@ where
     let mut scratch = vec![lanes.splat(0.0); kernel.scratch()];
     let mut extra = vec![lanes.splat(0.0); kernel.extra().len()];
     let mut found = vec![lanes.splat(0.0); kernel.scanned()];
-    let leave = if later.is_some() { Leave::Few } else { Leave::Nothing };
     for block in (0..tile.length).step_by(L::WIDTH) {
         let end = tile.length.min(block + L::WIDTH);
         if tile.inside.is_some_and(|inside| inside[block..end].iter().all(|label| *label == 0)) {
@@ -214,6 +189,7 @@ where
             *extra = lanes.load(&tile.extra[layer * tile.stride + block..]);
         }
         let first = lanes.load(&tile.first[block..]);
+        let mut holds = true;
         let curve = match tile.samples {
             Samples::Differences(differences) => {
                 let finite = lanes.load(&tile.finite[block..]).gt(lanes.splat(0.0));
@@ -221,22 +197,21 @@ where
             }
             Samples::Short(samples) => {
                 let curve = ShortCurve { samples: &samples[block..], stride: tile.stride };
-                match &mut tile.scan {
-                    Scan::None => {}
-                    Scan::Kept(kept, sums) => {
-                        let state = short_tile::state_of::<L>(kernel.scan_keeps(), block, kept, sums);
-                        kernel.scan_end(lanes, curve, state, &mut found);
-                    }
-                    Scan::Found(numbers) => {
+                let scanned = match tile.found {
+                    Some(numbers) => {
                         for (number, found) in found.iter_mut().enumerate() {
                             *found = lanes.load(&numbers[number * tile.stride + block..]);
                         }
+                        true
                     }
-                }
-                let scanned = !matches!(tile.scan, Scan::None);
+                    None => !found.is_empty() && kernel.scan(lanes, curve, &mut found),
+                };
+                holds = scanned || found.is_empty();
                 Curve::of_short(lanes, curve, first, &extra, scanned.then_some(&found))
             }
         };
+        // What a scan found goes along with the voxels that are left.
+        let leave = if later.is_some() && holds { Leave::Few } else { Leave::Nothing };
         let rows = &mut Rows::new(lanes, &mut tile.words[block..], tile.word_stride);
         let left = lanes.bitmask(kernel.evaluate_or_leave(lanes, curve, &mut scratch, rows, leave));
         if left != 0

@@ -24,16 +24,7 @@ impl<'a> ShortCurve<'a> {
     }
 }
 
-/// What a scan keeps of some voxels from frames to frames; each number of all of them side by side.
-#[derive(Debug)]
-pub struct ScanState<'a> {
-    /// 16-bit numbers.
-    pub short: &'a mut [i16],
-    /// A 32-bit sum.
-    pub sum: &'a mut [i32],
-}
-
-/// Lanes that can count in 16 bits. Nothing overflows as long as the samples of a voxel differ by less than 2^15.
+/// Lanes that can count in 16 bits; what overflows goes on at the other end.
 pub trait ShortLanes: Lanes {
     /// 16-bit whole numbers, one per voxel.
     type Short: Copy + Add<Output = Self::Short> + Sub<Output = Self::Short>;
@@ -44,8 +35,6 @@ pub trait ShortLanes: Lanes {
 
     /// Numbers from memory, one per voxel.
     fn short(self, stored: &[i16]) -> Self::Short;
-    /// Numbers into memory, one per voxel.
-    fn short_store(self, x: Self::Short, to: &mut [i16]);
     /// The same number for every voxel.
     fn short_splat(self, value: i16) -> Self::Short;
     /// The larger.
@@ -56,12 +45,12 @@ pub trait ShortLanes: Lanes {
     fn short_greater(self, a: Self::Short, b: Self::Short) -> Self::ShortMask;
     /// `a` where the mask holds, `b` elsewhere.
     fn short_select(self, mask: Self::ShortMask, a: Self::Short, b: Self::Short) -> Self::Short;
+    /// A multiple, modulo 2^16.
+    fn short_times(self, x: Self::Short, by: i16) -> Self::Short;
+    /// Whether `a > b` for at least one voxel.
+    fn short_any_greater(self, a: Self::Short, b: Self::Short) -> bool;
     /// The number in 32 bits.
     fn long(self, x: Self::Short) -> Self::Long;
-    /// Numbers from memory, one per voxel.
-    fn long_load(self, stored: &[i32]) -> Self::Long;
-    /// Numbers into memory, one per voxel.
-    fn long_store(self, x: Self::Long, to: &mut [i32]);
     /// `sum + x`.
     fn long_add(self, sum: Self::Long, x: Self::Long) -> Self::Long;
     /// The number as a float, rounded from 2^24 on.
@@ -90,10 +79,6 @@ impl<S: Simd> ShortLanes for Wide<S> {
         i16x16::from_slice(self.0, &stored[..16])
     }
     #[inline(always)]
-    fn short_store(self, x: i16x16<S>, to: &mut [i16]) {
-        x.store_slice(&mut to[..16]);
-    }
-    #[inline(always)]
     fn short_splat(self, value: i16) -> i16x16<S> {
         i16x16::splat(self.0, value)
     }
@@ -114,16 +99,16 @@ impl<S: Simd> ShortLanes for Wide<S> {
         mask.select(a, b)
     }
     #[inline(always)]
+    fn short_times(self, x: i16x16<S>, by: i16) -> i16x16<S> {
+        x * by
+    }
+    #[inline(always)]
+    fn short_any_greater(self, a: i16x16<S>, b: i16x16<S>) -> bool {
+        a.simd_gt(b).any_true()
+    }
+    #[inline(always)]
     fn long(self, x: i16x16<S>) -> i32x16<S> {
         widen(x)
-    }
-    #[inline(always)]
-    fn long_load(self, stored: &[i32]) -> i32x16<S> {
-        i32x16::from_slice(self.0, &stored[..16])
-    }
-    #[inline(always)]
-    fn long_store(self, x: i32x16<S>, to: &mut [i32]) {
-        x.store_slice(&mut to[..16]);
     }
     #[inline(always)]
     fn long_add(self, sum: i32x16<S>, x: i32x16<S>) -> i32x16<S> {
@@ -153,11 +138,6 @@ impl<L: ShortLanes> ShortLanes for Twice<L> {
         Twin(self.0.short(stored), self.0.short(&stored[L::WIDTH..]))
     }
     #[inline(always)]
-    fn short_store(self, x: Self::Short, to: &mut [i16]) {
-        self.0.short_store(x.0, to);
-        self.0.short_store(x.1, &mut to[L::WIDTH..]);
-    }
-    #[inline(always)]
     fn short_splat(self, value: i16) -> Self::Short {
         let value = self.0.short_splat(value);
         Twin(value, value)
@@ -179,17 +159,16 @@ impl<L: ShortLanes> ShortLanes for Twice<L> {
         Twin(self.0.short_select(mask.0, a.0, b.0), self.0.short_select(mask.1, a.1, b.1))
     }
     #[inline(always)]
+    fn short_times(self, x: Self::Short, by: i16) -> Self::Short {
+        Twin(self.0.short_times(x.0, by), self.0.short_times(x.1, by))
+    }
+    #[inline(always)]
+    fn short_any_greater(self, a: Self::Short, b: Self::Short) -> bool {
+        self.0.short_any_greater(a.0, b.0) | self.0.short_any_greater(a.1, b.1)
+    }
+    #[inline(always)]
     fn long(self, x: Self::Short) -> Self::Long {
         Twin(self.0.long(x.0), self.0.long(x.1))
-    }
-    #[inline(always)]
-    fn long_load(self, stored: &[i32]) -> Self::Long {
-        Twin(self.0.long_load(stored), self.0.long_load(&stored[L::WIDTH..]))
-    }
-    #[inline(always)]
-    fn long_store(self, x: Self::Long, to: &mut [i32]) {
-        self.0.long_store(x.0, to);
-        self.0.long_store(x.1, &mut to[L::WIDTH..]);
     }
     #[inline(always)]
     fn long_add(self, sum: Self::Long, x: Self::Long) -> Self::Long {

@@ -1,47 +1,89 @@
 //! From a series into the working memory of a tile.
 
-use fearless_simd::{Level, Select as _, Simd, SimdBase as _, dispatch, f32x16};
+use fearless_simd::{Level, Select as _, Simd, SimdBase as _, SimdIntWiden as _, dispatch, f32x16, i16x16, i32x8};
 
 use super::{Task, Workspace};
-use crate::kernel::{LARGEST_DIFFERENCE, Runnable, ShortRows};
+use crate::kernel::LARGEST_DIFFERENCE;
 use crate::voxels::Voxels;
 
 /// Rows of floats that are copied side by side: while the memory of one is looked up and read ahead, the others go on.
 const ROWS: usize = 4;
+/// Samples of 16 bits in a line of memory.
+const LINE: usize = 32;
 
-/// Copies the samples of a tile; those of 16 bits are scanned on the way.
-pub(super) fn load(
-    level: Level,
-    kernel: &dyn Runnable,
-    task: &Task<'_>,
-    first_voxel: usize,
-    length: usize,
-    workspace: &mut Workspace,
-) {
-    workspace.scanned = false;
-    let start = first_voxel - task.window.range.start;
+/// Copies the samples of a tile.
+pub(super) fn load(level: Level, task: &Task<'_>, first_voxel: usize, length: usize, workspace: &mut Workspace) {
     let (samples, shift): (&[i16], i16) = match task.window.voxels {
         Voxels::I16(v) => (v, 0),
         Voxels::U16(v) => (bytemuck::cast_slice(v), i16::MIN),
         _ => return dispatch!(level, simd => load_others(simd, task, first_voxel, length, workspace)),
     };
+    dispatch!(level, simd => load_shorts(simd, task, samples, shift, first_voxel, length, workspace));
+}
+
+/// Copies samples of 16 bits, to each of which `shift` is added, modulo 2^16.
+#[inline(always)]
+fn load_shorts<S: Simd>(
+    simd: S,
+    task: &Task<'_>,
+    samples: &[i16],
+    shift: i16,
+    first_voxel: usize,
+    length: usize,
+    workspace: &mut Workspace,
+) {
+    let start = first_voxel - task.window.range.start;
+    let row = |frame: usize, start: usize| samples[task.window.row(frame) + start..].get(..length);
     for (to, from) in workspace.first.iter_mut().zip(&samples[start..start + length]) {
         // As it is stored: an unsigned one is that of the shifted bits, shifted back.
         *to = f32::from(from.wrapping_add(shift)) - f32::from(shift);
     }
-    workspace.scanned = kernel.load_rows(&mut ShortRows {
-        level,
-        samples,
-        shift,
-        count: task.window.range.len(),
-        frames: task.frames,
-        start,
-        length,
-        tile: &mut workspace.short,
-        stride: workspace.stride,
-        kept: &mut workspace.kept,
-        sums: &mut workspace.sums,
-    });
+    for frame in 0..task.frames {
+        let from = &samples[task.window.row(frame) + start..][..length];
+        // After the last row, the first one of the voxels that follow.
+        let ahead = if frame + 1 < task.frames { row(frame + 1, start) } else { row(0, start + length) };
+        let to = &mut workspace.short[frame * workspace.stride..][..length];
+        let sum = copy_shorts(simd, from, shift, ahead.unwrap_or(from), to);
+        if let Some(sums) = task.sums {
+            sums.add(frame, sum);
+        }
+    }
+}
+
+/// Copies a row, asks for the next one and adds the samples up.
+#[inline(always)]
+fn copy_shorts<S: Simd>(simd: S, from: &[i16], shift: i16, ahead: &[i16], to: &mut [i16]) -> i64 {
+    const LANES: usize = 16;
+    let shifts = i16x16::splat(simd, shift);
+    let mut sums = [i32x8::splat(simd, 0); 2];
+    let length = from.len();
+    let (ahead, to) = (&ahead[..length], &mut to[..length]);
+    let whole = length - length % LINE;
+    for line in (0..whole).step_by(LINE) {
+        ask(&ahead[line]);
+        for half in 0..2 {
+            let here = line + half * LANES;
+            let samples = i16x16::from_slice(simd, &from[here..here + LANES]) + shifts;
+            samples.store_slice(&mut to[here..here + LANES]);
+            sums[half] = sums[half] + samples.pairwise_widening_add();
+        }
+    }
+    let mut sum = i64::from((sums[0] + sums[1]).reduce_sum());
+    for i in whole..length {
+        to[i] = from[i].wrapping_add(shift);
+        sum += i64::from(to[i]);
+    }
+    sum
+}
+
+/// Asks for the line of memory that a number lies in, so that it is near when it is read: in the second-level cache. The first
+/// one can wait for few lines at once only.
+#[inline(always)]
+fn ask(number: &i16) {
+    #[cfg(target_arch = "x86_64")]
+    safe_arch::prefetch_t1(number);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = number;
 }
 
 /// Samples of 8 bits are copied as such, others as differences from the first; the lanes after the tile's end repeat nothing
@@ -74,8 +116,13 @@ fn load_others<S: Simd>(simd: S, task: &Task<'_>, start: usize, length: usize, w
             for t in 0..frames {
                 let row = &$samples[window.row(t) + start..][..length];
                 let to = &mut workspace.short[t * stride..][..length];
+                let mut sum = 0;
                 for i in 0..length {
                     to[i] = i16::from(row[i]);
+                    sum += i32::from(to[i]);
+                }
+                if let Some(sums) = task.sums {
+                    sums.add(t, i64::from(sum));
                 }
             }
         }};

@@ -20,7 +20,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::kernel::lanes::Lanes;
-use crate::kernel::short::{ScanState, ShortCurve, ShortLanes};
+use crate::kernel::short::{ShortCurve, ShortLanes};
 use crate::kernel::{Curve, Input, Leave, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
 use crate::maps::SettingValue;
 use crate::quantity::{Quantity, SignalKind};
@@ -511,38 +511,13 @@ impl PreparedKernel for PreparedDescriptors {
         3 * self.tables.frames()
     }
 
-    fn scan_keeps(&self) -> usize {
-        if scan::applies(&self.tables) { scan::KEPT } else { 0 }
-    }
-
-    fn scan_start(&self) -> usize {
-        scan::start(&self.tables)
-    }
-
-    #[inline(always)]
-    fn scan_begin<L: ShortLanes>(&self, lanes: L, curve: ShortCurve<'_>, state: ScanState<'_>) {
-        scan::begin(&self.tables, lanes, curve, state);
-    }
-
-    #[inline(always)]
-    fn scan_frames<L: ShortLanes, const N: usize>(
-        &self,
-        lanes: L,
-        frame: usize,
-        samples: [L::Short; N],
-        first: L::Short,
-        state: ScanState<'_>,
-    ) {
-        scan::frames(&self.tables, lanes, frame, samples, first, state);
-    }
-
     fn scanned(&self) -> usize {
-        scan::found::COUNT
+        if scan::applies(&self.tables) { scan::found::COUNT } else { 0 }
     }
 
     #[inline(always)]
-    fn scan_end<L: ShortLanes>(&self, lanes: L, curve: ShortCurve<'_>, state: ScanState<'_>, found: &mut [L::F]) {
-        scan::end(&self.tables, lanes, curve, state, found);
+    fn scan<L: ShortLanes>(&self, lanes: L, curve: ShortCurve<'_>, found: &mut [L::F]) -> bool {
+        scan::scan(&self.tables, lanes, curve, found)
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! One pass over 16-bit samples that finds what the text finds in differences from the first sample: the same numbers, to
 //! the bit, because all of them are whole and exact.
 
-use crate::kernel::short::{ScanState, ShortCurve, ShortLanes};
+use crate::kernel::short::{ShortCurve, ShortLanes};
 
 use super::tables::Tables;
 
@@ -30,61 +30,14 @@ pub(super) fn applies(t: &Tables) -> bool {
     t.even && t.slope_window <= 3 && t.n <= MOST_SEGMENTS
 }
 
-/// Frames before [`start`].
+/// Goes through a curve. Returns whether nothing overflowed: the samples of no voxel differ by 2^15 or more.
 #[inline(always)]
-pub(super) fn begin<L: ShortLanes>(t: &Tables, l: L, curve: ShortCurve<'_>, state: ScanState<'_>) {
-    let falls = t.sign < 0.0;
-    let first = height(l, curve, falls, 0);
-    let mut sum = l.long(l.short_splat(0));
-    for i in t.first_segment..=t.b {
-        sum = l.long_add(sum, l.long(height(l, curve, falls, i) - first));
-    }
-    l.long_store(sum, state.sum);
-    let highest = height(l, curve, falls, t.b);
-    let last_baseline = height(l, curve, falls, t.b - 1);
-    // The first window counts whatever the peak.
-    let step = step(t);
-    let lowest = l.short_splat(i16::MIN);
-    let steepest =
-        if step > 0 && t.b - 1 + step < t.n { height(l, curve, falls, t.b - 1 + step) - last_baseline } else { lowest };
-    let kept = Kept::<L> {
-        frame: l.short_splat(t.b as i16),
-        highest,
-        pair: lowest,
-        previous: highest,
-        before_previous: last_baseline,
-        steepest,
-        slope: steepest,
-        window: l.short_splat(0),
-        best: l.short_splat(0),
-    };
-    kept.store::<2, true>(l, state.short);
-    for i in t.b + 1..start(t) {
-        let state = ScanState { short: &mut *state.short, sum: &mut *state.sum };
-        frames(t, l, i, [l.short(curve.frame(i))], l.short(curve.frame(0)), state);
-    }
-}
-
-/// The frame that follows those of the baseline and of the first window.
-pub(super) fn start(t: &Tables) -> usize {
-    t.n.min(t.b + step(t).max(1))
-}
-
-/// Frames from `frame` on.
-#[inline(always)]
-pub(super) fn frames<L: ShortLanes, const N: usize>(
-    t: &Tables,
-    l: L,
-    frame: usize,
-    samples: [L::Short; N],
-    first: L::Short,
-    state: ScanState<'_>,
-) {
+pub(super) fn scan<L: ShortLanes>(t: &Tables, l: L, curve: ShortCurve<'_>, out: &mut [L::F]) -> bool {
     match (step(t), t.needs_slope_window) {
-        (0, _) => frames_of::<L, N, 0, false>(t, l, frame, samples, first, state),
-        (2, false) => frames_of::<L, N, 2, false>(t, l, frame, samples, first, state),
-        (2, true) => frames_of::<L, N, 2, true>(t, l, frame, samples, first, state),
-        _ => frames_of::<L, N, 1, true>(t, l, frame, samples, first, state),
+        (0, _) => scan_of::<L, 0, false>(t, l, curve, out),
+        (2, false) => scan_of::<L, 2, false>(t, l, curve, out),
+        (2, true) => scan_of::<L, 2, true>(t, l, curve, out),
+        _ => scan_of::<L, 1, true>(t, l, curve, out),
     }
 }
 
@@ -97,126 +50,98 @@ fn step(t: &Tables) -> usize {
     }
 }
 
-/// The same with windows of `STEP` more frames than one, whose number is kept if `NUMBER`.
+/// The same with windows of `STEP` more frames than one, whose number is found if `NUMBER`.
 #[inline(always)]
-fn frames_of<L: ShortLanes, const N: usize, const STEP: usize, const NUMBER: bool>(
+fn scan_of<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
     t: &Tables,
     l: L,
-    frame: usize,
-    samples: [L::Short; N],
-    first: L::Short,
-    state: ScanState<'_>,
-) {
+    curve: ShortCurve<'_>,
+    out: &mut [L::F],
+) -> bool {
     let falls = t.sign < 0.0;
-    // Of a length that is known when compiling: nothing within is checked again.
-    let (kept, sums) = (&mut state.short[..KEPT * L::WIDTH], &mut state.sum[..L::WIDTH]);
-    let mut k = Kept::<L>::load::<STEP, NUMBER>(l, kept);
-    // Each height counts from the first sample; what overflows before that is taken off comes back.
-    let first = upright(l, first, falls);
-    let mut part = l.short_splat(0);
-    for _ in 0..N {
-        part = part - first;
+    let zero = l.short_splat(0);
+    let origin = height(l, curve, falls, 0);
+    let (mut lowest, mut highest_before) = (origin, origin);
+    for i in 1..t.b {
+        let here = height(l, curve, falls, i);
+        lowest = l.short_min(lowest, here);
+        highest_before = l.short_max(highest_before, here);
     }
-    for (j, sample) in samples.into_iter().enumerate() {
-        let i = frame + j;
-        let here = upright(l, sample, falls);
-        let higher = l.short_greater(here, k.highest);
-        k.highest = l.short_max(here, k.highest);
-        k.frame = l.short_select(higher, l.short_splat(i as i16), k.frame);
-        k.pair = l.short_max(k.pair, l.short_min(k.previous, here));
-        part = part + here;
+    // Modulo 2^16.
+    let mut sum = zero;
+    for i in t.first_segment..t.b {
+        sum = sum + height(l, curve, falls, i);
+    }
+    let mut before_previous = height(l, curve, falls, t.b - 1);
+    let mut previous = height(l, curve, falls, t.b);
+    lowest = l.short_min(lowest, previous);
+    sum = sum + previous;
+    let (mut frame, mut highest, mut pair) = (l.short_splat(t.b as i16), previous, l.short_splat(i16::MIN));
+    // The first window counts whatever the peak.
+    let mut steepest = pair;
+    if STEP > 0 && t.b - 1 + STEP < t.n {
+        steepest = height(l, curve, falls, t.b - 1 + STEP) - before_previous;
+    }
+    let (mut slope, mut window, mut best) = (steepest, zero, zero);
+    for i in t.b + 1..t.n {
+        let here = height(l, curve, falls, i);
+        lowest = l.short_min(lowest, here);
+        sum = sum + here;
+        let higher = l.short_greater(here, highest);
+        highest = l.short_max(here, highest);
+        frame = l.short_select(higher, l.short_splat(i as i16), frame);
+        pair = l.short_max(pair, l.short_min(previous, here));
         if STEP > 0 {
-            let this = here - if STEP == 1 { k.previous } else { k.before_previous };
+            let this = here - if STEP == 1 { previous } else { before_previous };
             if NUMBER {
-                let better = l.short_greater(this, k.steepest);
-                k.window = l.short_select(better, l.short_splat((i - (t.b - 1) - STEP) as i16), k.window);
-                k.best = l.short_select(higher, k.window, k.best);
+                let better = l.short_greater(this, steepest);
+                window = l.short_select(better, l.short_splat((i + 1 - t.b - STEP) as i16), window);
+                best = l.short_select(higher, window, best);
             }
-            k.steepest = l.short_max(this, k.steepest);
-            k.slope = l.short_select(higher, k.steepest, k.slope);
-            k.before_previous = k.previous;
+            steepest = l.short_max(this, steepest);
+            slope = l.short_select(higher, steepest, slope);
+            before_previous = previous;
         }
-        k.previous = here;
+        previous = here;
     }
-    k.store::<STEP, NUMBER>(l, kept);
-    l.long_store(l.long_add(l.long_load(sums), l.long(part)), sums);
-}
-
-/// What was found in all frames.
-#[inline(always)]
-pub(super) fn end<L: ShortLanes>(t: &Tables, l: L, curve: ShortCurve<'_>, state: ScanState<'_>, out: &mut [L::F]) {
-    let falls = t.sign < 0.0;
-    let k = Kept::<L>::load::<2, true>(l, state.short);
-    let origin = float(l, height(l, curve, falls, 0));
-    out[found::FRAME] = float(l, k.frame);
-    out[found::HIGHEST] = float(l, k.highest) - origin;
-    out[found::PAIR] = float(l, k.pair) - origin;
-    out[found::SLOPE] = float(l, k.slope);
-    out[found::WINDOW] = float(l, k.best);
+    let range = l.short_max(highest, highest_before) - lowest;
+    let first = float(l, origin);
+    out[found::FRAME] = float(l, frame);
+    out[found::HIGHEST] = float(l, highest) - first;
+    out[found::PAIR] = float(l, pair) - first;
+    out[found::SLOPE] = float(l, slope);
+    out[found::WINDOW] = float(l, best);
     // Every sample belongs to two segments, the first and the last to one.
-    let ends = float(l, height(l, curve, falls, t.first_segment)) + float(l, k.previous);
-    let all = l.number(l.long_load(state.sum));
-    out[found::PAIR_SUM] = all + all - (ends - (origin + origin));
+    let all = whole_sum(t, l, curve, sum, lowest, range) - l.count(t.n - t.first_segment) * first;
+    let ends = float(l, height(l, curve, falls, t.first_segment)) + float(l, previous);
+    out[found::PAIR_SUM] = all + all - (ends - (first + first));
+    !l.short_any_greater(zero, range)
 }
 
-/// Numbers that are kept.
-pub(super) const KEPT: usize = 9;
-
-/// What is kept of some voxels from frame to frame, as heights.
-struct Kept<L: ShortLanes> {
-    /// The highest sample and its frame.
-    frame: L::Short,
-    highest: L::Short,
-    /// The largest lower one of two consecutive heights.
-    pair: L::Short,
-    /// The last two heights.
-    previous: L::Short,
-    before_previous: L::Short,
-    /// The steepest window so far, and the one up to the highest sample so far; their numbers.
-    steepest: L::Short,
-    slope: L::Short,
-    window: L::Short,
-    best: L::Short,
-}
-
-impl<L: ShortLanes> Kept<L> {
-    /// What frames are looked at with: windows only where there are some, their numbers only where they are asked for.
-    #[inline(always)]
-    fn load<const STEP: usize, const NUMBER: bool>(l: L, memory: &[i16]) -> Self {
-        let zero = l.short_splat(0);
-        let at = |place: usize| l.short(&memory[place * L::WIDTH..]);
-        let of_windows = |place: usize| if STEP > 0 { at(place) } else { zero };
-        let of_numbers = |place: usize| if NUMBER { at(place) } else { zero };
-        Self {
-            frame: at(0),
-            highest: at(1),
-            pair: at(2),
-            previous: at(3),
-            before_previous: of_windows(4),
-            steepest: of_windows(5),
-            slope: of_windows(6),
-            window: of_numbers(7),
-            best: of_numbers(8),
+/// The sum of the heights from the first segment on, which is known modulo 2^16: the lowest height and the range often say
+/// which of the numbers that come into question it is.
+#[inline(always)]
+fn whole_sum<L: ShortLanes>(
+    t: &Tables,
+    l: L,
+    curve: ShortCurve<'_>,
+    sum: L::Short,
+    lowest: L::Short,
+    range: L::Short,
+) -> L::F {
+    let falls = t.sign < 0.0;
+    let count = t.n - t.first_segment;
+    let limit = (usize::from(u16::MAX) / count).min(i16::MAX as usize);
+    if l.short_any_greater(range, l.short_splat(limit as i16)) {
+        let mut sum = l.long(l.short_splat(0));
+        for i in t.first_segment..t.n {
+            sum = l.long_add(sum, l.long(height(l, curve, falls, i)));
         }
+        return l.number(sum);
     }
-
-    #[inline(always)]
-    fn store<const STEP: usize, const NUMBER: bool>(self, l: L, memory: &mut [i16]) {
-        let mut put = |place: usize, x: L::Short| l.short_store(x, &mut memory[place * L::WIDTH..]);
-        put(0, self.frame);
-        put(1, self.highest);
-        put(2, self.pair);
-        put(3, self.previous);
-        if STEP > 0 {
-            put(4, self.before_previous);
-            put(5, self.steepest);
-            put(6, self.slope);
-        }
-        if NUMBER {
-            put(7, self.window);
-            put(8, self.best);
-        }
-    }
+    // From 0 to 2^16 - 1; less by 2^15, it is a number with a sign.
+    let above = float(l, sum - l.short_times(lowest, count as i16) - l.short_splat(i16::MIN));
+    above + l.splat(f64::from(1 << 15)) + l.count(count) * float(l, lowest)
 }
 
 /// The sample of a frame, upright.
