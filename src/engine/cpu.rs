@@ -12,13 +12,15 @@ mod tile;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use bytemuck::Zeroable as _;
 use fearless_simd::Level;
 use rayon::prelude::*;
 
+use self::tile::{BLOCK, Line};
 use super::RunOptions;
 use super::raw_rows::{RawRows, outside_words, overwrite_outside, read_stage, wanted};
 use crate::error::Result;
-use crate::kernel::{Later, Runnable, Samples, Tile};
+use crate::kernel::{Later, Runnable, Samples, ShortSamples, Tile};
 use crate::maps::StageTime;
 use crate::reduction::foretold::FrameSums;
 use crate::series::{Mask, Series};
@@ -157,8 +159,8 @@ struct Workspace {
     stride: usize,
     /// Empty where there are 16-bit samples.
     differences: Vec<f32>,
-    /// Samples of 8 and 16 bits; unsigned ones of 16 bits are shifted by 2^15.
-    short: Vec<i16>,
+    /// Samples of 8 and 16 bits, block by block; unsigned ones of 16 bits are shifted by 2^15.
+    short: Vec<Line>,
     first: Vec<f32>,
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     finite: Vec<f32>,
@@ -178,7 +180,7 @@ impl Workspace {
             length,
             stride,
             differences: vec![0.0; if short { 0 } else { frames * stride }],
-            short: vec![0; if short { frames * stride } else { 0 }],
+            short: vec![Line::zeroed(); if short { frames * length.div_ceil(BLOCK) } else { 0 }],
             first: vec![0.0; stride],
             finite: vec![1.0; stride],
             extra: vec![0.0; kernel.extra().len() * stride],
@@ -215,7 +217,11 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
                 samples: if workspace.short.is_empty() {
                     Samples::Differences(&workspace.differences[part..])
                 } else {
-                    Samples::Short(&workspace.short[part..])
+                    Samples::Short(ShortSamples {
+                        numbers: bytemuck::cast_slice(&workspace.short[part / BLOCK * task.frames..]),
+                        stride: BLOCK,
+                        block: BLOCK * task.frames,
+                    })
                 },
                 found: None,
                 first: &workspace.first[part..],

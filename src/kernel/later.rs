@@ -4,7 +4,7 @@
 //! block takes as long for one of them as for all. So a kernel may leave them, and they go through its text once more, in
 //! blocks of their own. What a voxel gets does not depend on its neighbours.
 
-use super::runnable::{Samples, Tile};
+use super::runnable::{Samples, ShortSamples, Tile};
 use super::short::ShortLanes;
 
 /// Vectors are stored as a whole: beyond the voxels there is room for two of the longest.
@@ -71,8 +71,9 @@ impl Later {
                 }
             }
             Samples::Short(from) => {
+                let from = from.curve(block);
                 for (frame, to) in self.short.chunks_exact_mut(self.stride).enumerate() {
-                    lanes.pack_short(lanes.short(&from[frame * stride + block..]), voxels, &mut to[at..]);
+                    lanes.pack_short(lanes.short(from.frame(frame)), voxels, &mut to[at..]);
                 }
             }
         }
@@ -99,7 +100,10 @@ impl Later {
             frames: tile.frames,
             samples: match tile.samples {
                 Samples::Differences(_) => Samples::Differences(&self.differences),
-                Samples::Short(_) => Samples::Short(&self.short),
+                Samples::Short(_) => {
+                    let (numbers, block) = (&self.short[..], ShortSamples::VOXELS);
+                    Samples::Short(ShortSamples { numbers, stride: self.stride, block })
+                }
             },
             found: match tile.samples {
                 Samples::Short(_) if !self.found.is_empty() => Some(&self.found),

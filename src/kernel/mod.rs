@@ -19,7 +19,7 @@ use crate::series::{Mask, Series};
 use bounded::{Bounded, BoundedWord};
 use lanes::{Double, Lanes};
 pub use later::Later;
-pub use runnable::{Runnable, Samples, Tile};
+pub use runnable::{Runnable, Samples, ShortSamples, Tile};
 use short::{ShortCurve, ShortLanes};
 
 /// Samples whose difference from the voxel's first one is not below this (2^40) in magnitude count as not finite: 32-bit
@@ -175,13 +175,20 @@ pub trait PreparedKernel: Send + Sync + Sized {
     fn with_frames(&self, frames: &[usize]) -> Option<Self>;
 }
 
+/// Samples of voxels side by side.
+#[derive(Debug, Clone, Copy)]
+enum CurveSamples<'a, T> {
+    /// Differences from each voxel's first sample; frame i begins at i times the number.
+    Differences(&'a [T], usize),
+    /// 16-bit samples themselves.
+    Short(ShortCurve<'a>),
+}
+
 /// The curves of the voxels in hand.
 #[derive(Debug)]
 pub struct Curve<'a, L: Lanes> {
     lanes: L,
-    /// Frame i begins at i * stride.
-    samples: Samples<'a, L::Stored>,
-    stride: usize,
+    samples: CurveSamples<'a, L::Stored>,
     /// What `samples` of 16 bits have in frame 0.
     short_first: L::F,
     /// Each voxel's first sample, in stored units.
@@ -205,8 +212,8 @@ impl<'a, L: Lanes> Curve<'a, L> {
         finite: L::M,
         extra: &'a [L::F],
     ) -> Self {
-        let samples = Samples::Differences(differences);
-        Self { lanes, samples, stride, short_first: first, first, finite, extra, scanned: None }
+        let samples = CurveSamples::Differences(differences, stride);
+        Self { lanes, samples, short_first: first, first, finite, extra, scanned: None }
     }
 
     /// The same of 16-bit samples, all of them shifted by the same number or none; with what a
@@ -219,19 +226,18 @@ impl<'a, L: Lanes> Curve<'a, L> {
         extra: &'a [L::F],
         scanned: Option<&'a [L::F]>,
     ) -> Self {
-        let ShortCurve { samples, stride, .. } = curve;
-        let (short_first, finite) = (lanes.load_short(samples), lanes.mask(true));
-        Self { lanes, samples: Samples::Short(samples), stride, short_first, first, finite, extra, scanned }
+        let (short_first, finite) = (lanes.load_short(curve.samples), lanes.mask(true));
+        Self { lanes, samples: CurveSamples::Short(curve), short_first, first, finite, extra, scanned }
     }
 
     /// Sample `frame` minus the voxel's first sample, in stored units: exact for integers.
     #[inline(always)]
     pub fn difference(&self, frame: usize) -> L::F {
         match self.samples {
-            Samples::Differences(differences) => self.lanes.load(&differences[frame * self.stride..][..L::WIDTH]),
-            Samples::Short(samples) => {
-                self.lanes.load_short(&samples[frame * self.stride..][..L::WIDTH]) - self.short_first
+            CurveSamples::Differences(differences, stride) => {
+                self.lanes.load(&differences[frame * stride..][..L::WIDTH])
             }
+            CurveSamples::Short(curve) => self.lanes.load_short(&curve.frame(frame)[..L::WIDTH]) - self.short_first,
         }
     }
 }

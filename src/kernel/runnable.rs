@@ -18,7 +18,29 @@ pub enum Samples<'a, T> {
     /// Differences from each voxel's first sample.
     Differences(&'a [T]),
     /// 16-bit samples themselves, all of them shifted by the same number or none.
-    Short(&'a [i16]),
+    Short(ShortSamples<'a>),
+}
+
+/// 16-bit samples in working memory, in blocks of some voxels.
+#[derive(Debug, Clone, Copy)]
+pub struct ShortSamples<'a> {
+    pub(crate) numbers: &'a [i16],
+    /// Numbers from one frame to the next.
+    pub(crate) stride: usize,
+    /// Numbers from one block to the next.
+    pub(crate) block: usize,
+}
+
+impl<'a> ShortSamples<'a> {
+    /// The voxels of a block.
+    pub(crate) const VOXELS: usize = 32;
+
+    /// The samples of voxels side by side, of one block.
+    #[inline(always)]
+    pub(super) fn curve(self, voxel: usize) -> ShortCurve<'a> {
+        let start = voxel / Self::VOXELS * self.block + voxel % Self::VOXELS;
+        ShortCurve { samples: &self.numbers[start..], stride: self.stride }
+    }
 }
 
 /// Neighbouring voxels in working memory, as the CPU engine gives them to a kernel.
@@ -196,7 +218,7 @@ where
                 Curve::new(lanes, &differences[block..], tile.stride, first, finite, &extra)
             }
             Samples::Short(samples) => {
-                let curve = ShortCurve { samples: &samples[block..], stride: tile.stride };
+                let curve = samples.curve(block);
                 let scanned = match tile.found {
                     Some(numbers) => {
                         for (number, found) in found.iter_mut().enumerate() {

@@ -1,15 +1,23 @@
 //! From a series into the working memory of a tile.
 
+use bytemuck::{Pod, Zeroable};
 use fearless_simd::{Level, Select as _, Simd, SimdBase as _, SimdIntWiden as _, dispatch, f32x16, i16x16, i32x8};
 
 use super::{Task, Workspace};
-use crate::kernel::LARGEST_DIFFERENCE;
+use crate::kernel::{LARGEST_DIFFERENCE, ShortSamples};
 use crate::voxels::Voxels;
 
-/// Rows of floats that are copied side by side: while the memory of one is looked up and read ahead, the others go on.
+/// Rows that are copied side by side: while the memory of one is looked up and read ahead, the others go on.
 const ROWS: usize = 4;
-/// Samples of 16 bits in a line of memory.
-const LINE: usize = 32;
+
+/// Samples of 8 and 16 bits, of so many neighbouring voxels, lie frame by frame: a line of memory each. What belongs together
+/// is close together then, in few pages of memory.
+pub(super) const BLOCK: usize = ShortSamples::VOXELS;
+
+/// Samples of a frame.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Line([i16; BLOCK]);
 
 /// Copies the samples of a tile.
 pub(super) fn load(level: Level, task: &Task<'_>, first_voxel: usize, length: usize, workspace: &mut Workspace) {
@@ -33,47 +41,74 @@ fn load_shorts<S: Simd>(
     workspace: &mut Workspace,
 ) {
     let start = first_voxel - task.window.range.start;
-    let row = |frame: usize, start: usize| samples[task.window.row(frame) + start..].get(..length);
     for (to, from) in workspace.first.iter_mut().zip(&samples[start..start + length]) {
         // As it is stored: an unsigned one is that of the shifted bits, shifted back.
         *to = f32::from(from.wrapping_add(shift)) - f32::from(shift);
     }
-    for frame in 0..task.frames {
-        let from = &samples[task.window.row(frame) + start..][..length];
-        // After the last row, the first one of the voxels that follow.
-        let ahead = if frame + 1 < task.frames { row(frame + 1, start) } else { row(0, start + length) };
-        let to = &mut workspace.short[frame * workspace.stride..][..length];
-        let sum = copy_shorts(simd, from, shift, ahead.unwrap_or(from), to);
-        if let Some(sums) = task.sums {
-            sums.add(frame, sum);
+    let mut frame = 0;
+    while frame < task.frames {
+        let rows = if frame + ROWS <= task.frames { ROWS } else { 1 };
+        if rows == ROWS {
+            copy_shorts::<S, ROWS>(simd, task, samples, shift, [frame, start, length], &mut workspace.short);
+        } else {
+            copy_shorts::<S, 1>(simd, task, samples, shift, [frame, start, length], &mut workspace.short);
         }
+        frame += rows;
     }
 }
 
-/// Copies a row, asks for the next one and adds the samples up.
+/// `N` rows of them, added up as well. Asks for the next rows meanwhile.
 #[inline(always)]
-fn copy_shorts<S: Simd>(simd: S, from: &[i16], shift: i16, ahead: &[i16], to: &mut [i16]) -> i64 {
-    const LANES: usize = 16;
+fn copy_shorts<S: Simd, const N: usize>(
+    simd: S,
+    task: &Task<'_>,
+    samples: &[i16],
+    shift: i16,
+    [frame, start, length]: [usize; 3],
+    tile: &mut [Line],
+) {
+    let Task { window, frames, .. } = *task;
+    let mut from = [&samples[..0]; N];
+    let mut ahead = from;
+    for j in 0..N {
+        from[j] = &samples[window.row(frame + j) + start..][..length];
+        // After the last row, the first one of the voxels that follow, if there are some.
+        let next = frame + N + j;
+        let (next, start) = if next < frames { (next, start) } else { (next % frames, start + length) };
+        ahead[j] = samples[window.row(next)..][start..].get(..length).unwrap_or(from[j]);
+    }
     let shifts = i16x16::splat(simd, shift);
-    let mut sums = [i32x8::splat(simd, 0); 2];
-    let length = from.len();
-    let (ahead, to) = (&ahead[..length], &mut to[..length]);
-    let whole = length - length % LINE;
-    for line in (0..whole).step_by(LINE) {
-        ask(&ahead[line]);
-        for half in 0..2 {
-            let here = line + half * LANES;
-            let samples = i16x16::from_slice(simd, &from[here..here + LANES]) + shifts;
-            samples.store_slice(&mut to[here..here + LANES]);
-            sums[half] = sums[half] + samples.pairwise_widening_add();
+    let mut sums = [i32x8::splat(simd, 0); N];
+    let mut rests = [0; N];
+    for (block, lines) in (0..length).step_by(BLOCK).zip(tile.chunks_exact_mut(frames)) {
+        let to = &mut lines[frame..frame + N];
+        if block + BLOCK > length {
+            for j in 0..N {
+                for i in block..length {
+                    let sample = from[j][i].wrapping_add(shift);
+                    to[j].0[i - block] = sample;
+                    rests[j] += i32::from(sample);
+                }
+            }
+            break;
+        }
+        for j in 0..N {
+            ask(&ahead[j][block]);
+            let line = &from[j][block..block + BLOCK];
+            let (low, high) = line.split_at(BLOCK / 2);
+            let low = i16x16::from_slice(simd, low) + shifts;
+            let high = i16x16::from_slice(simd, high) + shifts;
+            let (to_low, to_high) = to[j].0.split_at_mut(BLOCK / 2);
+            low.store_slice(to_low);
+            high.store_slice(to_high);
+            sums[j] = sums[j] + low.pairwise_widening_add() + high.pairwise_widening_add();
         }
     }
-    let mut sum = i64::from((sums[0] + sums[1]).reduce_sum());
-    for i in whole..length {
-        to[i] = from[i].wrapping_add(shift);
-        sum += i64::from(to[i]);
+    if let Some(to) = task.sums {
+        for j in 0..N {
+            to.add(frame + j, i64::from(sums[j].reduce_sum() + rests[j]));
+        }
     }
-    sum
 }
 
 /// Asks for the line of memory that a number lies in, so that it is near when it is read: in the second-level cache. The first
@@ -115,11 +150,13 @@ fn load_others<S: Simd>(simd: S, task: &Task<'_>, start: usize, length: usize, w
             }
             for t in 0..frames {
                 let row = &$samples[window.row(t) + start..][..length];
-                let to = &mut workspace.short[t * stride..][..length];
                 let mut sum = 0;
-                for i in 0..length {
-                    to[i] = i16::from(row[i]);
-                    sum += i32::from(to[i]);
+                for (block, samples) in row.chunks(BLOCK).enumerate() {
+                    let to = &mut workspace.short[block * frames + t].0;
+                    for i in 0..samples.len() {
+                        to[i] = i16::from(samples[i]);
+                        sum += i32::from(to[i]);
+                    }
                 }
                 if let Some(sums) = task.sums {
                     sums.add(t, i64::from(sum));

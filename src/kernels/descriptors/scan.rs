@@ -83,19 +83,23 @@ fn scan_of<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
         steepest = height(l, curve, falls, t.b - 1 + STEP) - before_previous;
     }
     let (mut slope, mut window, mut best) = (steepest, zero, zero);
+    // Counted in lanes: a number for all of them takes longer.
+    let (one, mut number, mut window_number) = (l.short_splat(1), frame, l.short_splat(1 - STEP as i16));
     for i in t.b + 1..t.n {
         let here = height(l, curve, falls, i);
+        number = number + one;
         lowest = l.short_min(lowest, here);
         sum = sum + here;
         let higher = l.short_greater(here, highest);
         highest = l.short_max(here, highest);
-        frame = l.short_select(higher, l.short_splat(i as i16), frame);
+        frame = l.short_select(higher, number, frame);
         pair = l.short_max(pair, l.short_min(previous, here));
         if STEP > 0 {
             let this = here - if STEP == 1 { previous } else { before_previous };
             if NUMBER {
                 let better = l.short_greater(this, steepest);
-                window = l.short_select(better, l.short_splat((i + 1 - t.b - STEP) as i16), window);
+                window_number = window_number + one;
+                window = l.short_select(better, window_number, window);
                 best = l.short_select(higher, window, best);
             }
             steepest = l.short_max(this, steepest);
