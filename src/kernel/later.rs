@@ -52,12 +52,12 @@ impl Later {
         self.positions.is_empty()
     }
 
-    /// Takes voxels of a block, a bit for each, with what is known of them; their samples are finite.
+    /// Takes voxels of a block, a bit for each, with some frames and what is known of them; their samples are finite.
     #[inline(always)]
     pub(super) fn take<L: ShortLanes<Stored = f32>>(
         &mut self,
         lanes: L,
-        (block, voxels): (usize, u32),
+        (block, voxels, frames): (usize, u32, usize),
         (samples, stride): (Samples<'_, f32>, usize),
         first: L::F,
         extra: &[L::F],
@@ -66,13 +66,13 @@ impl Later {
         let at = self.positions.len();
         match samples {
             Samples::Differences(from) => {
-                for (frame, to) in self.differences.chunks_exact_mut(self.stride).enumerate() {
+                for (frame, to) in self.differences.chunks_exact_mut(self.stride).take(frames).enumerate() {
                     lanes.pack(lanes.load(&from[frame * stride + block..]), voxels, &mut to[at..]);
                 }
             }
             Samples::Short(from) => {
                 let from = from.curve(block);
-                for (frame, to) in self.short.chunks_exact_mut(self.stride).enumerate() {
+                for (frame, to) in self.short.chunks_exact_mut(self.stride).take(frames).enumerate() {
                     lanes.pack_short(lanes.short(from.frame(frame)), voxels, &mut to[at..]);
                 }
             }

@@ -92,6 +92,15 @@ pub enum Leave {
     Few,
 }
 
+/// Voxels that are left.
+#[derive(Debug)]
+pub struct Left<L: Lanes> {
+    /// Which.
+    pub voxels: L::M,
+    /// Of how many frames their samples will be looked at, beside what a scan found.
+    pub frames: usize,
+}
+
 /// A kernel with its tables: what engines run.
 pub trait PreparedKernel: Send + Sync + Sized {
     /// What comes out, in the order of the rows. The status word is one more row, after the last of these.
@@ -123,8 +132,8 @@ pub trait PreparedKernel: Send + Sync + Sized {
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
 
     /// The same, but where few of the voxels need what takes long, they may be left for later: then their rows may hold
-    /// anything, and the mask of them is returned. They come again beside others like them, and are not to be left that time.
-    /// Only voxels whose samples are finite may be left.
+    /// anything. They come again beside others like them, and are not to be left that time. Only voxels whose samples are
+    /// finite may be left.
     #[inline(always)]
     fn evaluate_or_leave<L: Lanes>(
         &self,
@@ -133,10 +142,10 @@ pub trait PreparedKernel: Send + Sync + Sized {
         scratch: &mut [L::F],
         rows: &mut Rows<'_, L>,
         leave: Leave,
-    ) -> L::M {
+    ) -> Left<L> {
         let _ = leave;
         self.evaluate(lanes, curve, scratch, rows);
-        lanes.mask(false)
+        Left { voxels: lanes.mask(false), frames: 0 }
     }
 
     /// How many numbers per voxel [`scan`](Self::scan) finds; 0 without one.

@@ -28,6 +28,8 @@ pub(super) struct Start<L: Lanes> {
     pub(super) known: L::M,
     /// The frames that come into question as the last one at or before it, of these voxels.
     pub(super) span: Range<usize>,
+    /// The segment that it lies in, if it is certain that all of them have it in the same one.
+    pub(super) segment: Option<usize>,
 }
 
 /// Where in the curve a time lies.
@@ -186,6 +188,31 @@ fn segment<L: Lanes>(t: &Tables, l: L, i: usize, left: L::F, right: L::F) -> (L:
 }
 
 impl<L: Lanes> Place<L> {
+    /// Where a time of this segment lies; without sums over segments before.
+    #[inline(always)]
+    fn within(t: &Tables, l: L, voxel: &Voxel<'_, L>, time: L::F, segment: usize) -> Self {
+        let zero = l.splat(0.0);
+        let start = t.u.at(l, segment);
+        let mut place = Self {
+            segment: t.index.at(l, segment),
+            start,
+            step: t.dt.at(l, segment),
+            left: voxel.height(t, l, segment),
+            right: voxel.height(t, l, segment + 1),
+            along: clamp::<L>((time - start) * t.inv_dt.at(l, segment), zero, l.splat(1.0)),
+            whole: zero,
+            half_before: zero,
+            half_after: zero,
+            squares: zero,
+            squares_after: [zero; 3],
+        };
+        if t.needs_weights {
+            place.half_after = t.half_steps.at(l, segment + 2);
+            place.squares_after[0] = t.weight_sums.at(l, 3 * (segment + 2));
+        }
+        place
+    }
+
     /// The integral of the height from the segment's start.
     #[inline(always)]
     fn part(&self, l: L) -> L::F {
@@ -226,6 +253,15 @@ pub(super) fn areas<L: Lanes>(
     let u_last = t.u.at(l, t.n - 1);
     let unit = l.splat(t.area_unit);
     let (onset_time, started) = (start.time, start.known);
+    if let (Some(segment), Some(found)) = (start.segment, voxel.curve.scanned)
+        && t.windows.is_empty()
+        && !t.needs_moment
+    {
+        // What is summed and selected below is known.
+        let from = Place::within(t, l, voxel, onset_time, segment);
+        let heights = unit * (found[found::PAIR_SUM] - found[found::PAIRS_BEFORE]) - from.part(l);
+        return (to_end(t, l, voxel, &from, heights, u_last - onset_time), Integral::nothing(l), l.mask(false));
+    }
     let mut sums = Sums::new(t, l, voxel, memory, start);
     let from = sums.place(t, l, voxel, onset_time, start.span.clone(), t.needs_weights || t.needs_moment);
     let before = from.part(l);
@@ -250,8 +286,7 @@ pub(super) fn areas<L: Lanes>(
     if t.needs_area {
         let length = u_last - onset_time;
         let heights = unit * sums.all(t, l, voxel) - before;
-        let squares = if t.needs_weights { squares_to_end(l, &from) } else { zero };
-        area = Integral { value: heights - voxel.level * length, weights: length, squared_weights: squares };
+        area = to_end(t, l, voxel, &from, heights, length);
         if t.needs_moment {
             let half_square = length * length * l.splat(0.5);
             let of_time = sums.moments[t.n - 1] - from.moment_part(l);
@@ -263,7 +298,22 @@ pub(super) fn areas<L: Lanes>(
     (area, moment, beyond)
 }
 
+/// The integral from a place to the last frame, by that of the heights.
+#[inline(always)]
+fn to_end<L: Lanes>(
+    t: &Tables,
+    l: L,
+    voxel: &Voxel<'_, L>,
+    from: &Place<L>,
+    heights: L::F,
+    length: L::F,
+) -> Integral<L> {
+    let squares = if t.needs_weights { squares_to_end(l, from) } else { l.splat(0.0) };
+    Integral { value: heights - voxel.level * length, weights: length, squared_weights: squares }
+}
+
 impl<L: Lanes> Integral<L> {
+    #[inline(always)]
     fn nothing(l: L) -> Self {
         let zero = l.splat(0.0);
         Self { value: zero, weights: zero, squared_weights: zero }

@@ -21,7 +21,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::kernel::lanes::Lanes;
 use crate::kernel::short::{ShortCurve, ShortLanes};
-use crate::kernel::{Curve, Input, Leave, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
+use crate::kernel::{Curve, Input, Leave, Left, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
 use crate::maps::SettingValue;
 use crate::quantity::{Quantity, SignalKind};
 use crate::series::VoxelMap;
@@ -533,7 +533,7 @@ impl PreparedKernel for PreparedDescriptors {
         scratch: &mut [L::F],
         rows: &mut Rows<'_, L>,
         leave: Leave,
-    ) -> L::M {
+    ) -> Left<L> {
         reference::evaluate(&self.tables, self.outputs.len(), lanes, &curve, scratch, rows, leave)
     }
 

@@ -6,7 +6,7 @@
 #![expect(clippy::needless_range_loop, reason = "indices keep the text comparable with the shader's")]
 
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
-use crate::kernel::{Curve, Leave, Rows};
+use crate::kernel::{Curve, Leave, Left, Rows};
 use crate::quantity::SignalKind;
 use crate::status;
 
@@ -92,7 +92,7 @@ pub(super) fn evaluate<L: Lanes>(
     scratch: &mut [L::F],
     rows: &mut Rows<'_, L>,
     leave: Leave,
-) -> L::M {
+) -> Left<L> {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let scale = l.splat(t.scale);
@@ -103,10 +103,16 @@ pub(super) fn evaluate<L: Lanes>(
     let mut bits = l.bits(!valid, status::NON_FINITE_SAMPLE);
 
     // Baseline.
-    let mut sum = zero;
-    for i in t.a..t.b {
-        sum = sum + curve.difference(i);
-    }
+    let sum = match curve.scanned {
+        Some(found) => found[found::BASELINE],
+        None => {
+            let mut sum = zero;
+            for i in t.a..t.b {
+                sum = sum + curve.difference(i);
+            }
+            sum
+        }
+    };
     let mean = sum * l.splat(t.inv_baseline);
     let mut squares = zero;
     for i in t.a..t.b {
@@ -130,6 +136,7 @@ pub(super) fn evaluate<L: Lanes>(
     // Peak; signed enhancement, of all frames only if a map needs it.
     let voxel = Voxel { curve, level: mean * l.splat(t.sign) };
     let (peak, left) = find_peak(t, l, &voxel, sigma, valid, leave);
+    let left = Left { voxels: left, frames: frames_looked_at(t, l, &voxel, &peak, left) };
     if t.needs_samples {
         for i in 0..t.n {
             e[i] = voxel.enhancement(t, l, i);
@@ -277,12 +284,12 @@ pub(super) fn evaluate<L: Lanes>(
     let started = onset_known & onset_time.ge(t.u.at(l, 0)) & onset_time.le(u_last);
     past_end = past_end | (onset_known & !started & l.mask(t.needs_area));
     if t.needs_area || !t.windows.is_empty() {
-        let span = match (own_onset.any(), started.any()) {
-            (true, _) => l.span(&t.u, onset_time, started),
-            (false, true) => t.global_onset_span.clone(),
-            (false, false) => 0..0,
+        let (span, segment) = match (own_onset.any(), started.any()) {
+            (true, _) => (l.span(&t.u, onset_time, started), None),
+            (false, true) => (t.global_onset_span.clone(), t.global_segment),
+            (false, false) => (0..0, None),
         };
-        let from = Start { time: onset_time, known: started, span };
+        let from = Start { time: onset_time, known: started, span, segment };
         let (area, moment, beyond) = areas(t, l, &voxel, primitives, &from, sigma, rows);
         past_end = past_end | (onset_known & beyond);
         if let Some(row) = t.row(slot::AUC) {
@@ -327,6 +334,27 @@ pub(super) fn evaluate<L: Lanes>(
     bits = bits | l.bits(past_end, status::WINDOW_PAST_END) | l.bits(without_divisor, status_bit::NO_DIVISOR);
     rows.set_bits(status_row, bits);
     left
+}
+
+/// How many frames of voxels that are left will be looked at.
+#[inline(always)]
+fn frames_looked_at<L: Lanes>(t: &Tables, l: L, voxel: &Voxel<'_, L>, peak: &Peak<L>, left: L::M) -> usize {
+    if !t.few_frames || voxel.curve.scanned.is_none() || !left.any() {
+        return t.n;
+    }
+    let half = peak.e * l.splat(0.5);
+    let mut open = left;
+    let mut previous = voxel.enhancement(t, l, t.b);
+    for i in t.b..t.n - 1 {
+        let next = voxel.enhancement(t, l, i + 1);
+        open = open & !previous.min(next).ge(half);
+        if !open.any() {
+            // The half-rise frame and the next, as those around the global onset.
+            return (i + 2).max(t.global_onset_span.end + 1).min(t.n);
+        }
+        previous = next;
+    }
+    t.n
 }
 
 /// Finds the peak. Samples are compared as differences from the first one, which are exact for integers. Voxels that are

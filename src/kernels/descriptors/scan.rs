@@ -1,6 +1,8 @@
 //! One pass over 16-bit samples that finds what the text finds in differences from the first sample: the same numbers, to
 //! the bit, because all of them are whole and exact.
 
+use std::ops::Range;
+
 use crate::kernel::short::{ShortCurve, ShortLanes};
 
 use super::tables::Tables;
@@ -19,7 +21,11 @@ pub(super) mod found {
     pub(in super::super) const WINDOW: usize = 4;
     /// The sum over all segments, from the first that an integral can touch, of both their heights.
     pub(in super::super) const PAIR_SUM: usize = 5;
-    pub(in super::super) const COUNT: usize = 6;
+    /// The same over those of them that lie before the global onset's.
+    pub(in super::super) const PAIRS_BEFORE: usize = 6;
+    /// The sum of the baseline's differences from the first sample.
+    pub(in super::super) const BASELINE: usize = 7;
+    pub(in super::super) const COUNT: usize = 8;
 }
 
 /// Segments whose heights' sum is exact in 32-bit floats: two heights below 2^15 each.
@@ -110,6 +116,13 @@ fn scan_of<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
     }
     let range = l.short_max(highest, highest_before) - lowest;
     let first = float(l, origin);
+    let baseline = sum_of(l, curve, falls, range, t.a..t.b);
+    out[found::BASELINE] = if falls { -baseline } else { baseline };
+    if let Some(segment) = t.global_segment {
+        let before = sum_of(l, curve, falls, range, t.first_segment..segment + 1);
+        let ends = float(l, height(l, curve, falls, t.first_segment)) + float(l, height(l, curve, falls, segment));
+        out[found::PAIRS_BEFORE] = before + before - (ends - (first + first));
+    }
     out[found::FRAME] = float(l, frame);
     out[found::HIGHEST] = float(l, highest) - first;
     out[found::PAIR] = float(l, pair) - first;
@@ -120,6 +133,24 @@ fn scan_of<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
     let ends = float(l, height(l, curve, falls, t.first_segment)) + float(l, previous);
     out[found::PAIR_SUM] = all + all - (ends - (first + first));
     !l.short_any_greater(zero, range)
+}
+
+/// The sum of some heights less the first one's.
+#[inline(always)]
+fn sum_of<L: ShortLanes>(l: L, curve: ShortCurve<'_>, falls: bool, range: L::Short, frames: Range<usize>) -> L::F {
+    let origin = height(l, curve, falls, 0);
+    if l.short_any_greater(range, l.short_splat((i16::MAX as usize / frames.len()) as i16)) {
+        let mut sum = l.long(l.short_splat(0));
+        for i in frames {
+            sum = l.long_add(sum, l.long(height(l, curve, falls, i) - origin));
+        }
+        return l.number(sum);
+    }
+    let mut sum = l.short_splat(0);
+    for i in frames {
+        sum = sum + (height(l, curve, falls, i) - origin);
+    }
+    float(l, sum)
 }
 
 /// The sum of the heights from the first segment on, which is known modulo 2^16: the lowest height and the range often say

@@ -91,6 +91,8 @@ pub struct Tables {
     pub(super) global_onset: Option<f64>,
     /// The frames that come into question as the last one at or before it, however times are rounded.
     pub(super) global_onset_span: Range<usize>,
+    /// The segment that it lies in, if that is certain however times are rounded and integrals can touch it.
+    pub(super) global_segment: Option<usize>,
     pub(super) late_from: Option<f64>,
     pub(super) windows: Vec<f64>,
     pub(super) ratio_times: (f64, f64),
@@ -131,6 +133,8 @@ pub struct Tables {
     pub(super) needs_positive_baseline: bool,
     /// Voxels that enhance take much longer than others.
     pub(super) takes_long: bool,
+    /// Beside what a scan finds, only frames up to the half-rise frame and around the onset are looked at.
+    pub(super) few_frames: bool,
 }
 
 impl Tables {
@@ -207,10 +211,14 @@ impl Tables {
     /// The onset of voxels without one of their own, and where it lies.
     fn set_global_onset(&mut self, onset: Option<f64>) {
         self.global_onset = onset;
+        self.global_segment = None;
         if let Some(onset) = onset {
             let slack = 1e-6 * self.u[self.n - 1];
             let place = |time: f64| self.u.partition_point(|u| *u <= time);
-            self.global_onset_span = place(onset - slack).saturating_sub(1)..place(onset + slack).max(1);
+            let span = place(onset - slack).saturating_sub(1)..place(onset + slack).max(1);
+            let certain = onset > slack && span.len() == 1 && (self.first_segment..self.n - 1).contains(&span.start);
+            self.global_segment = certain.then_some(span.start);
+            self.global_onset_span = span;
         }
     }
 
@@ -372,6 +380,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         onset: settings.onset,
         global_onset: None,
         global_onset_span: 0..0,
+        global_segment: None,
         late_from,
         windows: plan.windows.clone(),
         ratio_times: settings.ratio_times_s,
@@ -416,7 +425,12 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         needs_positive_baseline: asks(&[slot::RELATIVE_ENHANCEMENT])
             || (asks(&[slot::CURVE_TYPE]) && settings.kind == SignalKind::Signal),
         takes_long: needs_own_onset || needs_crossings || asks(&[slot::CURVE_TYPE, slot::SIGNAL_ENHANCEMENT_RATIO]),
+        few_frames: false,
     };
+    tables.few_frames = tables.needs_half_rise
+        && !(tables.needs_samples || tables.needs_moment || tables.needs_slope_mean)
+        && tables.windows.is_empty()
+        && !asks(&[slot::WASH_OUT_SLOPE, slot::FINAL_ENHANCEMENT]);
     tables.set_axis(u, frames.clone());
 
     if let Some((from, to)) = settings.recovery_window_s
