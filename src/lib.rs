@@ -92,6 +92,7 @@ pub mod kernel;
 pub mod kernels;
 mod maps;
 pub mod phantom;
+mod prefetch;
 mod quantity;
 pub mod reduction;
 #[cfg(feature = "render")]

@@ -431,25 +431,49 @@ fn short_baseline_squares<T: Copy + Into<i32>>(
     start: usize,
     out: &mut [f32],
 ) -> bool {
-    let first = &samples[window.row(frames.start) + start..][..out.len()];
-    let (mut sums, mut squares) = ([0i32; DEVIATION_BLOCK], [0i32; DEVIATION_BLOCK]);
-    let (sums, squares) = (&mut sums[..out.len()], &mut squares[..out.len()]);
-    let mut largest = 0i32;
+    const LANES: usize = 32;
+    let mut largest = 0;
+    let (blocks, rest) = out.as_chunks_mut::<LANES>();
+    let rest_start = start + blocks.len() * LANES;
+    for (block, out) in blocks.iter_mut().enumerate() {
+        largest = largest.max(squares_side_by_side(window, samples, &frames, start + block * LANES, out));
+    }
+    for (i, out) in rest.iter_mut().enumerate() {
+        largest = largest.max(squares_side_by_side(window, samples, &frames, rest_start + i, std::array::from_mut(out)));
+    }
+    i64::from(largest).pow(2) * (frames.len() as i64) < 1 << 31
+}
+
+/// The same of some voxels, whose sums stay in registers. Returns the largest difference.
+#[inline(always)]
+fn squares_side_by_side<T: Copy + Into<i32>, const N: usize>(
+    window: &Window<'_>,
+    samples: &[T],
+    frames: &Range<usize>,
+    start: usize,
+    out: &mut [f32; N],
+) -> i32 {
+    let first = &samples[window.row(frames.start) + start..][..N];
+    let (mut sums, mut squares, mut largest) = ([0i32; N], [0i32; N], [0i32; N]);
     for t in frames.clone() {
-        let row = &samples[window.row(t) + start..][..out.len()];
-        for i in 0..out.len() {
+        let row = &samples[window.row(t) + start..][..N];
+        for i in 0..N {
             let difference: i32 = row[i].into() - first[i].into();
             sums[i] = sums[i].wrapping_add(difference);
             squares[i] = squares[i].wrapping_add(difference.wrapping_mul(difference));
-            largest = largest.max(difference.abs());
+            largest[i] = largest[i].max(difference.abs());
         }
     }
     let inv_n = 1.0 / frames.len() as f64;
-    for i in 0..out.len() {
+    for i in 0..N {
         let sum = f64::from(sums[i]);
         out[i] = (f64::from(squares[i]) - sum * sum * inv_n).max(0.0) as f32;
     }
-    i64::from(largest).pow(2) * (frames.len() as i64) < 1 << 31
+    let mut most = 0;
+    for i in 0..N {
+        most = most.max(largest[i]);
+    }
+    most
 }
 
 /// Values that stand for all in the first guess at a median.

@@ -92,15 +92,6 @@ pub enum Leave {
     Few,
 }
 
-/// Voxels that are left.
-#[derive(Debug)]
-pub struct Left<L: Lanes> {
-    /// Which.
-    pub voxels: L::M,
-    /// Of how many frames their samples will be looked at, beside what a scan found.
-    pub frames: usize,
-}
-
 /// A kernel with its tables: what engines run.
 pub trait PreparedKernel: Send + Sync + Sized {
     /// What comes out, in the order of the rows. The status word is one more row, after the last of these.
@@ -132,8 +123,8 @@ pub trait PreparedKernel: Send + Sync + Sized {
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
 
     /// The same, but where few of the voxels need what takes long, they may be left for later: then their rows may hold
-    /// anything. They come again beside others like them, and are not to be left that time. Only voxels whose samples are
-    /// finite may be left.
+    /// anything, and the mask of them is returned. They come again beside others like them, and are not to be left that time.
+    /// Only voxels whose samples are finite may be left.
     #[inline(always)]
     fn evaluate_or_leave<L: Lanes>(
         &self,
@@ -142,10 +133,10 @@ pub trait PreparedKernel: Send + Sync + Sized {
         scratch: &mut [L::F],
         rows: &mut Rows<'_, L>,
         leave: Leave,
-    ) -> Left<L> {
+    ) -> L::M {
         let _ = leave;
         self.evaluate(lanes, curve, scratch, rows);
-        Left { voxels: lanes.mask(false), frames: 0 }
+        lanes.mask(false)
     }
 
     /// How many numbers per voxel [`scan`](Self::scan) finds; 0 without one.
@@ -161,7 +152,21 @@ pub trait PreparedKernel: Send + Sync + Sized {
         false
     }
 
-    /// The same for one voxel, with bounds on what 32-bit engines may lose. A kernel that is verified
+    /// How many of the first frames will be looked at in voxels that are left, beside what a scan has found in them; `None`
+    /// for all of them.
+    #[inline(always)]
+    fn frames_looked_at<L: ShortLanes>(
+        &self,
+        lanes: L,
+        curve: ShortCurve<'_>,
+        found: &[L::F],
+        voxels: L::M,
+    ) -> Option<usize> {
+        let _ = (lanes, curve, found, voxels);
+        None
+    }
+
+    /// [`evaluate`](Self::evaluate) for one voxel, with bounds on what 32-bit engines may lose. A kernel that is verified
     /// otherwise spares the compiler that text.
     fn evaluate_bounded<'a>(&self, lanes: Bounded<'a>, curve: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
         let mut scratch = vec![lanes.splat(0.0); self.scratch()];

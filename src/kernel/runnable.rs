@@ -9,7 +9,7 @@ use super::bounded::{Bounded, BoundedWord};
 use super::lanes::{Double, Numbers as _, Wide};
 use super::later::Later;
 use super::short::{ShortCurve, ShortLanes};
-use super::{Curve, Leave, Left, Output, PreparedKernel, Program, Rows};
+use super::{Curve, Leave, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
 
 /// Samples in working memory.
@@ -235,7 +235,7 @@ where
         // What a scan found goes along with the voxels that are left.
         let leave = if later.is_some() && holds { Leave::Few } else { Leave::Nothing };
         let rows = &mut Rows::new(lanes, &mut tile.words[block..], tile.word_stride);
-        let Left { voxels, frames } = kernel.evaluate_or_leave(lanes, curve, &mut scratch, rows, leave);
+        let voxels = kernel.evaluate_or_leave(lanes, curve, &mut scratch, rows, leave);
         let left = lanes.bitmask(voxels);
         if left != 0
             && let Some(later) = &mut later
@@ -243,6 +243,13 @@ where
             // Voxels after the end and outside the mask need no results.
             let wanted = |i: &usize| block + i < end && tile.inside.is_none_or(|inside| inside[block + i] != 0);
             let wanted = (0..L::WIDTH).filter(wanted).fold(0, |bits, i| bits | 1 << i);
+            let frames = match tile.samples {
+                Samples::Short(samples) if !found.is_empty() => {
+                    kernel.frames_looked_at(lanes, samples.curve(block), &found, voxels)
+                }
+                _ => None,
+            };
+            let frames = frames.unwrap_or(tile.frames).min(tile.frames);
             later.take(lanes, (block, left & wanted, frames), (tile.samples, tile.stride), first, &extra, &found);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::{Add, Sub};
 
-use fearless_simd::{Select as _, Simd, SimdBase as _, SimdCombine as _, SimdCvtFloat as _, SimdWiden as _};
+use fearless_simd::{Select as _, Simd, SimdBase as _, SimdCombine as _, SimdCvtFloat as _, SimdFloat as _, SimdNarrow as _, SimdSplit as _, SimdWiden as _};
 use fearless_simd::{SimdMask as _, f32x16, i16x16, i32x16, mask16x16, mask32x16};
 
 use super::lanes::{Lanes, Twice, Twin, Wide};
@@ -55,6 +55,8 @@ pub trait ShortLanes: Lanes {
     fn long_add(self, sum: Self::Long, x: Self::Long) -> Self::Long;
     /// The number as a float, rounded from 2^24 on.
     fn number(self, x: Self::Long) -> Self::F;
+    /// The whole number below or above a float towards 0; any number where 16 bits don't hold it.
+    fn short_of(self, x: Self::F) -> Self::Short;
     /// Numbers of some voxels, a bit for each, side by side into memory; what follows them up to the lanes' width holds
     /// anything then.
     fn pack(self, x: Self::F, voxels: u32, to: &mut [f32]);
@@ -119,6 +121,11 @@ impl<S: Simd> ShortLanes for Wide<S> {
         f32x16::float_from(x)
     }
     #[inline(always)]
+    fn short_of(self, x: f32x16<S>) -> i16x16<S> {
+        let (low, high) = x.to_int::<i32x16<S>>().split();
+        low.narrow(high)
+    }
+    #[inline(always)]
     fn pack(self, x: f32x16<S>, voxels: u32, to: &mut [f32]) {
         x.compress(mask32x16::from_bitmask(self.0, u64::from(voxels))).store_slice(&mut to[..16]);
     }
@@ -177,6 +184,10 @@ impl<L: ShortLanes> ShortLanes for Twice<L> {
     #[inline(always)]
     fn number(self, x: Self::Long) -> Self::F {
         Twin(self.0.number(x.0), self.0.number(x.1))
+    }
+    #[inline(always)]
+    fn short_of(self, x: Self::F) -> Self::Short {
+        Twin(self.0.short_of(x.0), self.0.short_of(x.1))
     }
     #[inline(always)]
     fn pack(self, x: Self::F, voxels: u32, to: &mut [f32]) {

@@ -10,6 +10,7 @@ use fearless_simd::{Level, dispatch};
 use rayon::prelude::*;
 
 use super::sum_block;
+use crate::prefetch::ask;
 use crate::series::Series;
 use crate::voxels::Voxels;
 
@@ -17,6 +18,8 @@ use crate::voxels::Voxels;
 const STRETCH: usize = 1 << 8;
 /// Of so many such stretches one.
 pub(super) const EVERY: usize = 1 << 6;
+/// So many stretches before its turn one is asked for.
+const AHEAD: usize = 4;
 /// Series of fewer voxels are summed up in less time than it takes to foretell.
 const FEWEST: usize = 1 << 18;
 
@@ -75,7 +78,13 @@ fn means_of_stretches<T: Copy + Sync + Into<i32>>(samples: &[T], count: usize) -
     let golden = (EVERY as f64 * 0.618_034) as usize;
     let start = |i: usize| (i * EVERY + i * golden % EVERY) * STRETCH;
     let mean = |frame: &[T]| {
-        let sum = |i| -> i32 { dispatch!(level, _simd => sum_block(&frame[start(i)..][..STRETCH], None, &T::into)) };
+        let sum = |i| -> i32 {
+            // They lie far apart: one comes from memory while others are added up.
+            if i + AHEAD < stretches {
+                frame[start(i + AHEAD)..][..STRETCH].chunks(64 / size_of::<T>()).for_each(|line| ask(&line[0]));
+            }
+            dispatch!(level, _simd => sum_block(&frame[start(i)..][..STRETCH], None, &T::into))
+        };
         (0..stretches).map(|i| f64::from(sum(i))).sum::<f64>() / (stretches * STRETCH) as f64
     };
     samples.par_chunks_exact(count).map(mean).collect()

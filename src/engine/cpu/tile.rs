@@ -5,6 +5,7 @@ use fearless_simd::{Level, Select as _, Simd, SimdBase as _, SimdIntWiden as _, 
 
 use super::{Task, Workspace};
 use crate::kernel::{LARGEST_DIFFERENCE, ShortSamples};
+use crate::prefetch::ask;
 use crate::voxels::Voxels;
 
 /// Rows that are copied side by side: while the memory of one is looked up and read ahead, the others go on.
@@ -109,16 +110,6 @@ fn copy_shorts<S: Simd, const N: usize>(
             to.add(frame + j, i64::from(sums[j].reduce_sum() + rests[j]));
         }
     }
-}
-
-/// Asks for the line of memory that a number lies in, so that it is near when it is read: in the second-level cache. The first
-/// one can wait for few lines at once only.
-#[inline(always)]
-fn ask(number: &i16) {
-    #[cfg(target_arch = "x86_64")]
-    safe_arch::prefetch_t1(number);
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = number;
 }
 
 /// Samples of 8 bits are copied as such, others as differences from the first; the lanes after the tile's end repeat nothing

@@ -21,7 +21,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::kernel::lanes::Lanes;
 use crate::kernel::short::{ShortCurve, ShortLanes};
-use crate::kernel::{Curve, Input, Leave, Left, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
+use crate::kernel::{Curve, Input, Leave, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
 use crate::maps::SettingValue;
 use crate::quantity::{Quantity, SignalKind};
 use crate::series::VoxelMap;
@@ -521,6 +521,19 @@ impl PreparedKernel for PreparedDescriptors {
     }
 
     #[inline(always)]
+    fn frames_looked_at<L: ShortLanes>(
+        &self,
+        lanes: L,
+        curve: ShortCurve<'_>,
+        found: &[L::F],
+        voxels: L::M,
+    ) -> Option<usize> {
+        let t = &self.tables;
+        let around_onset = t.global_onset_span.end + 1;
+        t.few_frames.then(|| scan::frames_to_half_rise(t, lanes, curve, found, voxels).max(around_onset))
+    }
+
+    #[inline(always)]
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
         reference::evaluate(&self.tables, self.outputs.len(), lanes, &curve, scratch, rows, Leave::Nothing);
     }
@@ -533,7 +546,7 @@ impl PreparedKernel for PreparedDescriptors {
         scratch: &mut [L::F],
         rows: &mut Rows<'_, L>,
         leave: Leave,
-    ) -> Left<L> {
+    ) -> L::M {
         reference::evaluate(&self.tables, self.outputs.len(), lanes, &curve, scratch, rows, leave)
     }
 

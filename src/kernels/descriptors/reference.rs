@@ -6,7 +6,7 @@
 #![expect(clippy::needless_range_loop, reason = "indices keep the text comparable with the shader's")]
 
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
-use crate::kernel::{Curve, Leave, Left, Rows};
+use crate::kernel::{Curve, Leave, Rows};
 use crate::quantity::SignalKind;
 use crate::status;
 
@@ -92,7 +92,7 @@ pub(super) fn evaluate<L: Lanes>(
     scratch: &mut [L::F],
     rows: &mut Rows<'_, L>,
     leave: Leave,
-) -> Left<L> {
+) -> L::M {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let scale = l.splat(t.scale);
@@ -136,7 +136,6 @@ pub(super) fn evaluate<L: Lanes>(
     // Peak; signed enhancement, of all frames only if a map needs it.
     let voxel = Voxel { curve, level: mean * l.splat(t.sign) };
     let (peak, left) = find_peak(t, l, &voxel, sigma, valid, leave);
-    let left = Left { voxels: left, frames: frames_looked_at(t, l, &voxel, &peak, left) };
     if t.needs_samples {
         for i in 0..t.n {
             e[i] = voxel.enhancement(t, l, i);
@@ -334,27 +333,6 @@ pub(super) fn evaluate<L: Lanes>(
     bits = bits | l.bits(past_end, status::WINDOW_PAST_END) | l.bits(without_divisor, status_bit::NO_DIVISOR);
     rows.set_bits(status_row, bits);
     left
-}
-
-/// How many frames of voxels that are left will be looked at.
-#[inline(always)]
-fn frames_looked_at<L: Lanes>(t: &Tables, l: L, voxel: &Voxel<'_, L>, peak: &Peak<L>, left: L::M) -> usize {
-    if !t.few_frames || voxel.curve.scanned.is_none() || !left.any() {
-        return t.n;
-    }
-    let half = peak.e * l.splat(0.5);
-    let mut open = left;
-    let mut previous = voxel.enhancement(t, l, t.b);
-    for i in t.b..t.n - 1 {
-        let next = voxel.enhancement(t, l, i + 1);
-        open = open & !previous.min(next).ge(half);
-        if !open.any() {
-            // The half-rise frame and the next, as those around the global onset.
-            return (i + 2).max(t.global_onset_span.end + 1).min(t.n);
-        }
-        previous = next;
-    }
-    t.n
 }
 
 /// Finds the peak. Samples are compared as differences from the first one, which are exact for integers. Voxels that are

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::kernel::lanes::Numbers as _;
 use crate::kernel::short::{ShortCurve, ShortLanes};
 
 use super::tables::Tables;
@@ -34,6 +35,13 @@ const MOST_SEGMENTS: usize = 256;
 /// Whether a pass finds the same as the text: frames are even, windows are differences of two samples, sums are exact.
 pub(super) fn applies(t: &Tables) -> bool {
     t.even && t.slope_window <= 3 && t.n <= MOST_SEGMENTS
+}
+
+/// How far the samples of a voxel may lie apart so that what is left of sums modulo 2^16 says what the sums are.
+pub(super) fn limit(t: &Tables) -> i16 {
+    let segments = t.global_segment.unwrap_or(t.first_segment) - t.first_segment;
+    let signed = i16::MAX as usize / (t.b - t.a).max(2 * segments);
+    signed.min(usize::from(u16::MAX) / (t.n - t.first_segment)) as i16
 }
 
 /// Goes through a curve. Returns whether nothing overflowed: the samples of no voxel differ by 2^15 or more.
@@ -68,15 +76,18 @@ fn scan_of<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
     let zero = l.short_splat(0);
     let origin = height(l, curve, falls, 0);
     let (mut lowest, mut highest_before) = (origin, origin);
-    for i in 1..t.b {
+    // Sums are modulo 2^16.
+    let (mut baseline, mut sum) = (zero, zero);
+    for i in 0..t.b {
         let here = height(l, curve, falls, i);
         lowest = l.short_min(lowest, here);
         highest_before = l.short_max(highest_before, here);
-    }
-    // Modulo 2^16.
-    let mut sum = zero;
-    for i in t.first_segment..t.b {
-        sum = sum + height(l, curve, falls, i);
+        if i >= t.a {
+            baseline = baseline + here;
+        }
+        if i >= t.first_segment {
+            sum = sum + here;
+        }
     }
     let mut before_previous = height(l, curve, falls, t.b - 1);
     let mut previous = height(l, curve, falls, t.b);
@@ -116,67 +127,77 @@ fn scan_of<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
     }
     let range = l.short_max(highest, highest_before) - lowest;
     let first = float(l, origin);
-    let baseline = sum_of(l, curve, falls, range, t.a..t.b);
-    out[found::BASELINE] = if falls { -baseline } else { baseline };
-    if let Some(segment) = t.global_segment {
-        let before = sum_of(l, curve, falls, range, t.first_segment..segment + 1);
-        let ends = float(l, height(l, curve, falls, t.first_segment)) + float(l, height(l, curve, falls, segment));
-        out[found::PAIRS_BEFORE] = before + before - (ends - (first + first));
-    }
     out[found::FRAME] = float(l, frame);
     out[found::HIGHEST] = float(l, highest) - first;
     out[found::PAIR] = float(l, pair) - first;
     out[found::SLOPE] = float(l, slope);
     out[found::WINDOW] = float(l, best);
+    let frames = t.b - t.a;
+    let segments = t.global_segment.unwrap_or(t.first_segment) - t.first_segment;
+    let samples = t.n - t.first_segment;
+    let (of_baseline, before, all);
+    if l.short_any_greater(range, l.short_splat(t.scan_limit)) {
+        let begin = t.first_segment;
+        of_baseline = exact_sum(l, curve, falls, t.a..t.b) - l.count(frames) * first;
+        before = exact_sum(l, curve, falls, begin..begin + segments)
+            + exact_sum(l, curve, falls, begin + 1..begin + 1 + segments)
+            - l.count(2 * segments) * first;
+        all = exact_sum(l, curve, falls, begin..t.n) - l.count(samples) * first;
+    } else {
+        let mut pairs = zero;
+        for i in t.first_segment..t.first_segment + segments {
+            pairs = pairs + height(l, curve, falls, i) + height(l, curve, falls, i + 1);
+        }
+        of_baseline = float(l, baseline - l.short_times(origin, frames as i16));
+        before = float(l, pairs - l.short_times(origin, 2 * segments as i16));
+        // Above the lowest height, from 0 to 2^16 - 1; less by 2^15, it is a number with a sign.
+        let above = float(l, sum - l.short_times(lowest, samples as i16) - l.short_splat(i16::MIN));
+        all = above + l.splat(f64::from(1 << 15)) + l.count(samples) * (float(l, lowest) - first);
+    }
+    out[found::BASELINE] = if falls { -of_baseline } else { of_baseline };
+    out[found::PAIRS_BEFORE] = before;
     // Every sample belongs to two segments, the first and the last to one.
-    let all = whole_sum(t, l, curve, sum, lowest, range) - l.count(t.n - t.first_segment) * first;
     let ends = float(l, height(l, curve, falls, t.first_segment)) + float(l, previous);
     out[found::PAIR_SUM] = all + all - (ends - (first + first));
     !l.short_any_greater(zero, range)
 }
 
-/// The sum of some heights less the first one's.
+/// How many frames there are to the one after the half-rise frame of voxels that enhance, or a few more.
 #[inline(always)]
-fn sum_of<L: ShortLanes>(l: L, curve: ShortCurve<'_>, falls: bool, range: L::Short, frames: Range<usize>) -> L::F {
-    let origin = height(l, curve, falls, 0);
-    if l.short_any_greater(range, l.short_splat((i16::MAX as usize / frames.len()) as i16)) {
-        let mut sum = l.long(l.short_splat(0));
-        for i in frames {
-            sum = l.long_add(sum, l.long(height(l, curve, falls, i) - origin));
-        }
-        return l.number(sum);
-    }
-    let mut sum = l.short_splat(0);
-    for i in frames {
-        sum = sum + (height(l, curve, falls, i) - origin);
-    }
-    float(l, sum)
-}
-
-/// The sum of the heights from the first segment on, which is known modulo 2^16: the lowest height and the range often say
-/// which of the numbers that come into question it is.
-#[inline(always)]
-fn whole_sum<L: ShortLanes>(
+pub(super) fn frames_to_half_rise<L: ShortLanes>(
     t: &Tables,
     l: L,
     curve: ShortCurve<'_>,
-    sum: L::Short,
-    lowest: L::Short,
-    range: L::Short,
-) -> L::F {
+    found: &[L::F],
+    voxels: L::M,
+) -> usize {
     let falls = t.sign < 0.0;
-    let count = t.n - t.first_segment;
-    let limit = (usize::from(u16::MAX) / count).min(i16::MAX as usize);
-    if l.short_any_greater(range, l.short_splat(limit as i16)) {
-        let mut sum = l.long(l.short_splat(0));
-        for i in t.first_segment..t.n {
-            sum = l.long_add(sum, l.long(height(l, curve, falls, i)));
+    let level = found[found::BASELINE] * l.splat(t.inv_baseline * t.sign);
+    let half = (level + found[found::HIGHEST]) * l.splat(0.5) + float(l, height(l, curve, falls, 0));
+    // Not less than half, however it is rounded, and not more than there is.
+    let enough = (half + l.splat(2.0)).min(l.splat(f64::from(i16::MAX)));
+    let enough = l.short_of(l.select(voxels, enough, l.splat(f64::from(i16::MIN))));
+    let mut previous = height(l, curve, falls, t.b);
+    let mut highest = l.short_splat(i16::MIN);
+    for i in t.b + 1..t.n {
+        let here = height(l, curve, falls, i);
+        highest = l.short_max(highest, l.short_min(previous, here));
+        if !l.short_any_greater(enough, highest) {
+            return i + 1;
         }
-        return l.number(sum);
+        previous = here;
     }
-    // From 0 to 2^16 - 1; less by 2^15, it is a number with a sign.
-    let above = float(l, sum - l.short_times(lowest, count as i16) - l.short_splat(i16::MIN));
-    above + l.splat(f64::from(1 << 15)) + l.count(count) * float(l, lowest)
+    t.n
+}
+
+/// The sum of some heights.
+#[inline(always)]
+fn exact_sum<L: ShortLanes>(l: L, curve: ShortCurve<'_>, falls: bool, frames: Range<usize>) -> L::F {
+    let mut sum = l.long(l.short_splat(0));
+    for i in frames {
+        sum = l.long_add(sum, l.long(height(l, curve, falls, i)));
+    }
+    l.number(sum)
 }
 
 /// The sample of a frame, upright.

@@ -13,7 +13,7 @@ use crate::quantity::SignalKind;
 
 use super::outputs::{MAX_WINDOWS, Slots, plan, slot};
 use super::{Descriptors, LateSlopeFrom, Noise, Onset, OnsetScope, PeakReading, Polarity, PreparedDescriptors};
-use super::{baseline, global_onset};
+use super::{baseline, global_onset, scan};
 
 /// Time constants on the grid of the saturating onset.
 const TAUS: usize = 32;
@@ -131,6 +131,8 @@ pub struct Tables {
     pub(super) needs_moment: bool,
     pub(super) needs_area: bool,
     pub(super) needs_positive_baseline: bool,
+    /// What [`scan::limit`] says.
+    pub(super) scan_limit: i16,
     /// Voxels that enhance take much longer than others.
     pub(super) takes_long: bool,
     /// Beside what a scan finds, only frames up to the half-rise frame and around the onset are looked at.
@@ -253,6 +255,7 @@ impl Tables {
         let mut tables = self.clone();
         tables.set_axis(frames.iter().map(|i| self.u[*i]).collect(), a..b);
         tables.set_global_onset(self.global_onset);
+        tables.scan_limit = scan::limit(&tables);
         Some(tables)
     }
 }
@@ -426,6 +429,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
             || (asks(&[slot::CURVE_TYPE]) && settings.kind == SignalKind::Signal),
         takes_long: needs_own_onset || needs_crossings || asks(&[slot::CURVE_TYPE, slot::SIGNAL_ENHANCEMENT_RATIO]),
         few_frames: false,
+        scan_limit: 0,
     };
     tables.few_frames = tables.needs_half_rise
         && !(tables.needs_samples || tables.needs_moment || tables.needs_slope_mean)
@@ -456,6 +460,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         let value = tables.global_onset.map_or(SettingValue::Text("none".into()), SettingValue::Number);
         record.push(("global_onset_s".into(), value));
     }
+    tables.scan_limit = scan::limit(&tables);
     Ok(PreparedDescriptors { tables, outputs: plan.outputs, settings: record, extra })
 }
 
