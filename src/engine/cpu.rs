@@ -22,6 +22,7 @@ use super::raw_rows::{RawRows, outside_words, overwrite_outside, read_stage, wan
 use crate::error::Result;
 use crate::kernel::{Later, Runnable, Samples, ShortSamples, Tile};
 use crate::maps::StageTime;
+use crate::prefetch::ask;
 use crate::reduction::foretold::FrameSums;
 use crate::series::{Mask, Series};
 use crate::stored::Window;
@@ -34,6 +35,11 @@ const TILE_BYTES: usize = 1 << 19;
 const WIDTH: usize = 32;
 /// Voxels whose results are collected before they are copied to their rows.
 const PART: usize = 1 << 11;
+
+/// The most rows of results whose memory is asked for while they are computed: of more, it would push the tile out.
+const FEW_ROWS: usize = 8;
+/// Words of a line of memory.
+const LINE: usize = 16;
 
 /// Runs a kernel over a series, into rows of memory that may be reused. On the way adds all samples, of 16 bits at most, to
 /// sums, if there are some.
@@ -161,6 +167,7 @@ struct Workspace {
     differences: Vec<f32>,
     /// Samples of 8 and 16 bits, block by block; unsigned ones of 16 bits are shifted by 2^15.
     short: Vec<Line>,
+    shift: f32,
     first: Vec<f32>,
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     finite: Vec<f32>,
@@ -181,6 +188,7 @@ impl Workspace {
             stride,
             differences: vec![0.0; if short { 0 } else { frames * stride }],
             short: vec![Line::zeroed(); if short { frames * length.div_ceil(BLOCK) } else { 0 }],
+            shift: 0.0,
             first: vec![0.0; stride],
             finite: vec![1.0; stride],
             extra: vec![0.0; kernel.extra().len() * stride],
@@ -221,6 +229,7 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
                         numbers: bytemuck::cast_slice(&workspace.short[part / BLOCK * task.frames..]),
                         stride: BLOCK,
                         block: BLOCK * task.frames,
+                        shift: workspace.shift,
                     })
                 },
                 found: None,
@@ -231,6 +240,11 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
                 words: &mut workspace.words,
                 word_stride: WORD_STRIDE,
             };
+            if rows.len() <= FEW_ROWS {
+                for row in rows.iter() {
+                    row[begin + part..][..voxels].iter().step_by(LINE).for_each(ask);
+                }
+            }
             kernel.evaluate_tile(&mut tile, &mut workspace.later);
             for (row, words) in rows.iter_mut().zip(workspace.words.chunks(WORD_STRIDE)) {
                 row[begin + part..][..voxels].copy_from_slice(&words[..voxels]);

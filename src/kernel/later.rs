@@ -69,6 +69,7 @@ impl Later {
                 for (frame, to) in self.differences.chunks_exact_mut(self.stride).take(frames).enumerate() {
                     lanes.pack(lanes.load(&from[frame * stride + block..]), voxels, &mut to[at..]);
                 }
+                lanes.pack(first, voxels, &mut self.first[at..]);
             }
             Samples::Short(from) => {
                 let from = from.curve(block);
@@ -77,7 +78,6 @@ impl Later {
                 }
             }
         }
-        lanes.pack(first, voxels, &mut self.first[at..]);
         for (layer, values) in extra.iter().enumerate() {
             lanes.pack(*values, voxels, &mut self.extra[layer * self.stride + at..]);
         }
@@ -100,10 +100,12 @@ impl Later {
             frames: tile.frames,
             samples: match tile.samples {
                 Samples::Differences(_) => Samples::Differences(&self.differences),
-                Samples::Short(_) => {
-                    let (numbers, block) = (&self.short[..], ShortSamples::VOXELS);
-                    Samples::Short(ShortSamples { numbers, stride: self.stride, block })
-                }
+                Samples::Short(samples) => Samples::Short(ShortSamples {
+                    numbers: &self.short,
+                    stride: self.stride,
+                    block: ShortSamples::VOXELS,
+                    ..samples
+                }),
             },
             found: match tile.samples {
                 Samples::Short(_) if !self.found.is_empty() => Some(&self.found),

@@ -29,6 +29,8 @@ pub struct ShortSamples<'a> {
     pub(crate) stride: usize,
     /// Numbers from one block to the next.
     pub(crate) block: usize,
+    /// What each of them is more than what is stored.
+    pub(crate) shift: f32,
 }
 
 impl<'a> ShortSamples<'a> {
@@ -210,8 +212,13 @@ where
         for (layer, extra) in extra.iter_mut().enumerate() {
             *extra = lanes.load(&tile.extra[layer * tile.stride + block..]);
         }
-        let first = lanes.load(&tile.first[block..]);
         let mut holds = true;
+        let first = match tile.samples {
+            Samples::Differences(_) => lanes.load(&tile.first[block..]),
+            Samples::Short(samples) => {
+                lanes.load_short(samples.curve(block).samples) - lanes.splat(f64::from(samples.shift))
+            }
+        };
         let curve = match tile.samples {
             Samples::Differences(differences) => {
                 let finite = lanes.load(&tile.finite[block..]).gt(lanes.splat(0.0));

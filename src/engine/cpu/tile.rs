@@ -42,10 +42,7 @@ fn load_shorts<S: Simd>(
     workspace: &mut Workspace,
 ) {
     let start = first_voxel - task.window.range.start;
-    for (to, from) in workspace.first.iter_mut().zip(&samples[start..start + length]) {
-        // As it is stored: an unsigned one is that of the shifted bits, shifted back.
-        *to = f32::from(from.wrapping_add(shift)) - f32::from(shift);
-    }
+    workspace.shift = f32::from(shift);
     let mut frame = 0;
     while frame < task.frames {
         let rows = if frame + ROWS <= task.frames { ROWS } else { 1 };
@@ -136,9 +133,6 @@ fn load_others<S: Simd>(simd: S, task: &Task<'_>, start: usize, length: usize, w
     }
     macro_rules! load_bytes {
         ($samples:expr) => {{
-            for (to, from) in workspace.first.iter_mut().zip(&$samples[start..start + length]) {
-                *to = f32::from(*from);
-            }
             for t in 0..frames {
                 let row = &$samples[window.row(t) + start..][..length];
                 let mut sum = 0;

@@ -8,8 +8,8 @@ use super::outputs::slot;
 use super::tables::{NoiseFrom, Tables};
 use super::{Onset, reference};
 
-/// The frames of the mean curve that decide its onset, by what the curve is about: those up to the half-rise frame and two
-/// more, and the highest, which say how high half is. Methods that fit more of the curve need all of it.
+/// The frames of the mean curve that decide its onset, by what the curve is about: those up to the half-rise frame and one
+/// more, and the highest, which says about how high half is. Methods that fit more of the curve need all of it.
 pub(super) fn deciding_frames(tables: &Tables, rough: &[f64]) -> Vec<usize> {
     let (n, b) = (tables.n, tables.b);
     if tables.onset != Onset::PiecewiseLinear {
@@ -17,13 +17,11 @@ pub(super) fn deciding_frames(tables: &Tables, rough: &[f64]) -> Vec<usize> {
     }
     let height = |i: usize| tables.direction * rough[i];
     let level = (tables.a..b).map(height).sum::<f64>() / (b - tables.a) as f64;
-    let mut highest: Vec<usize> = (b..n).collect();
-    highest.sort_by(|i, j| height(*j).total_cmp(&height(*i)));
-    let half = (height(highest[0]) + level) / 2.0;
+    let highest = (b..n).max_by(|i, j| height(*i).total_cmp(&height(*j))).unwrap_or(b);
+    let half = (height(highest) + level) / 2.0;
     let half_rise = (b..n - 1).find(|i| height(*i) >= half && height(i + 1) >= half).unwrap_or(n - 1);
-    let early = 0..n.min(half_rise + 4);
-    let highest = highest.into_iter().take(3).filter(|i| !early.contains(i));
-    early.clone().chain(highest).collect()
+    let early = 0..n.min(half_rise + 2);
+    early.clone().chain((!early.contains(&highest)).then_some(highest)).collect()
 }
 
 /// The onset of the mask's mean curve, by the same text.

@@ -476,7 +476,9 @@ fn find_steepest_rise<L: Lanes>(
         let mut sum = zero;
         for j in 0..m {
             early_slope = early_slope + voxel.height(t, l, start + j) * t.early_weights.at(l, (m - 2) * w + j);
-            sum = sum + voxel.enhancement(t, l, start + j);
+            if t.needs_slope_mean {
+                sum = sum + voxel.enhancement(t, l, start + j);
+            }
         }
         slope = l.select(here, early_slope, slope);
         time = l.select(here, t.early_times.at(l, m - 2), time);
