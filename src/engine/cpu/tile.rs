@@ -8,7 +8,7 @@ use crate::kernel::{LARGEST_DIFFERENCE, ShortSamples};
 use crate::prefetch::ask;
 use crate::voxels::Voxels;
 
-/// Rows that are copied side by side: while the memory of one is looked up and read ahead, the others go on.
+/// Rows of floats that are copied side by side: while the memory of one is looked up and read ahead, the others go on.
 const ROWS: usize = 4;
 
 /// Samples of 8 and 16 bits, of so many neighbouring voxels, lie frame by frame: a line of memory each. What belongs together
@@ -45,17 +45,15 @@ fn load_shorts<S: Simd>(
     workspace.shift = f32::from(shift);
     let mut frame = 0;
     while frame < task.frames {
-        let rows = if frame + ROWS <= task.frames { ROWS } else { 1 };
-        if rows == ROWS {
-            copy_shorts::<S, ROWS>(simd, task, samples, shift, [frame, start, length], &mut workspace.short);
-        } else {
-            copy_shorts::<S, 1>(simd, task, samples, shift, [frame, start, length], &mut workspace.short);
-        }
-        frame += rows;
+        frame += match task.frames - frame {
+            6.. => copy_shorts::<S, 6>(simd, task, samples, shift, [frame, start, length], &mut workspace.short),
+            3.. => copy_shorts::<S, 3>(simd, task, samples, shift, [frame, start, length], &mut workspace.short),
+            _ => copy_shorts::<S, 1>(simd, task, samples, shift, [frame, start, length], &mut workspace.short),
+        };
     }
 }
 
-/// `N` rows of them, added up as well. Asks for the next rows meanwhile.
+/// `N` rows of them, added up as well. Asks for the next rows meanwhile. Returns how many rows that were.
 #[inline(always)]
 fn copy_shorts<S: Simd, const N: usize>(
     simd: S,
@@ -64,7 +62,7 @@ fn copy_shorts<S: Simd, const N: usize>(
     shift: i16,
     [frame, start, length]: [usize; 3],
     tile: &mut [Line],
-) {
+) -> usize {
     let Task { window, frames, .. } = *task;
     let mut from = [&samples[..0]; N];
     let mut ahead = from;
@@ -107,6 +105,7 @@ fn copy_shorts<S: Simd, const N: usize>(
             to.add(frame + j, i64::from(sums[j].reduce_sum() + rests[j]));
         }
     }
+    N
 }
 
 /// Samples of 8 bits are copied as such, others as differences from the first; the lanes after the tile's end repeat nothing

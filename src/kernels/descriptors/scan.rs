@@ -47,11 +47,17 @@ pub(super) fn limit(t: &Tables) -> i16 {
 /// Goes through a curve. Returns whether nothing overflowed: the samples of no voxel differ by 2^15 or more.
 #[inline(always)]
 pub(super) fn scan<L: ShortLanes>(t: &Tables, l: L, curve: ShortCurve<'_>, out: &mut [L::F]) -> bool {
+    if t.sign < 0.0 { scan_upright::<L, true>(t, l, curve, out) } else { scan_upright::<L, false>(t, l, curve, out) }
+}
+
+/// The same of samples that fall where `FALLS`.
+#[inline(always)]
+fn scan_upright<L: ShortLanes, const FALLS: bool>(t: &Tables, l: L, curve: ShortCurve<'_>, out: &mut [L::F]) -> bool {
     match (step(t), t.needs_slope_window) {
-        (0, _) => scan_of::<L, 0, false>(t, l, curve, out),
-        (2, false) => scan_of::<L, 2, false>(t, l, curve, out),
-        (2, true) => scan_of::<L, 2, true>(t, l, curve, out),
-        _ => scan_of::<L, 1, true>(t, l, curve, out),
+        (0, _) => scan_of::<L, FALLS, 0, false>(t, l, curve, out),
+        (2, false) => scan_of::<L, FALLS, 2, false>(t, l, curve, out),
+        (2, true) => scan_of::<L, FALLS, 2, true>(t, l, curve, out),
+        _ => scan_of::<L, FALLS, 1, true>(t, l, curve, out),
     }
 }
 
@@ -66,20 +72,19 @@ fn step(t: &Tables) -> usize {
 
 /// The same with windows of `STEP` more frames than one, whose number is found if `NUMBER`.
 #[inline(always)]
-fn scan_of<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
+fn scan_of<L: ShortLanes, const FALLS: bool, const STEP: usize, const NUMBER: bool>(
     t: &Tables,
     l: L,
     curve: ShortCurve<'_>,
     out: &mut [L::F],
 ) -> bool {
-    let falls = t.sign < 0.0;
     let zero = l.short_splat(0);
-    let origin = height(l, curve, falls, 0);
+    let origin = height(l, curve, FALLS, 0);
     let (mut lowest, mut highest_before) = (origin, origin);
     // Sums are modulo 2^16.
     let (mut baseline, mut sum) = (zero, zero);
     for i in 0..t.b {
-        let here = height(l, curve, falls, i);
+        let here = height(l, curve, FALLS, i);
         lowest = l.short_min(lowest, here);
         highest_before = l.short_max(highest_before, here);
         if i >= t.a {
@@ -89,21 +94,21 @@ fn scan_of<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
             sum = sum + here;
         }
     }
-    let mut before_previous = height(l, curve, falls, t.b - 1);
-    let mut previous = height(l, curve, falls, t.b);
+    let mut before_previous = height(l, curve, FALLS, t.b - 1);
+    let mut previous = height(l, curve, FALLS, t.b);
     lowest = l.short_min(lowest, previous);
     sum = sum + previous;
     let (mut frame, mut highest, mut pair) = (l.short_splat(t.b as i16), previous, l.short_splat(i16::MIN));
     // The first window counts whatever the peak.
     let mut steepest = pair;
     if STEP > 0 && t.b - 1 + STEP < t.n {
-        steepest = height(l, curve, falls, t.b - 1 + STEP) - before_previous;
+        steepest = height(l, curve, FALLS, t.b - 1 + STEP) - before_previous;
     }
     let (mut slope, mut window, mut best) = (steepest, zero, zero);
     // Counted in lanes: a number for all of them takes longer.
     let (one, mut number, mut window_number) = (l.short_splat(1), frame, l.short_splat(1 - STEP as i16));
     for i in t.b + 1..t.n {
-        let here = height(l, curve, falls, i);
+        let here = height(l, curve, FALLS, i);
         number = number + one;
         lowest = l.short_min(lowest, here);
         sum = sum + here;
@@ -138,15 +143,15 @@ fn scan_of<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
     let (of_baseline, before, all);
     if l.short_any_greater(range, l.short_splat(t.scan_limit)) {
         let begin = t.first_segment;
-        of_baseline = exact_sum(l, curve, falls, t.a..t.b) - l.count(frames) * first;
-        before = exact_sum(l, curve, falls, begin..begin + segments)
-            + exact_sum(l, curve, falls, begin + 1..begin + 1 + segments)
+        of_baseline = exact_sum(l, curve, FALLS, t.a..t.b) - l.count(frames) * first;
+        before = exact_sum(l, curve, FALLS, begin..begin + segments)
+            + exact_sum(l, curve, FALLS, begin + 1..begin + 1 + segments)
             - l.count(2 * segments) * first;
-        all = exact_sum(l, curve, falls, begin..t.n) - l.count(samples) * first;
+        all = exact_sum(l, curve, FALLS, begin..t.n) - l.count(samples) * first;
     } else {
         let mut pairs = zero;
         for i in t.first_segment..t.first_segment + segments {
-            pairs = pairs + height(l, curve, falls, i) + height(l, curve, falls, i + 1);
+            pairs = pairs + height(l, curve, FALLS, i) + height(l, curve, FALLS, i + 1);
         }
         of_baseline = float(l, baseline - l.short_times(origin, frames as i16));
         before = float(l, pairs - l.short_times(origin, 2 * segments as i16));
@@ -154,10 +159,10 @@ fn scan_of<L: ShortLanes, const STEP: usize, const NUMBER: bool>(
         let above = float(l, sum - l.short_times(lowest, samples as i16) - l.short_splat(i16::MIN));
         all = above + l.splat(f64::from(1 << 15)) + l.count(samples) * (float(l, lowest) - first);
     }
-    out[found::BASELINE] = if falls { -of_baseline } else { of_baseline };
+    out[found::BASELINE] = if FALLS { -of_baseline } else { of_baseline };
     out[found::PAIRS_BEFORE] = before;
     // Every sample belongs to two segments, the first and the last to one.
-    let ends = float(l, height(l, curve, falls, t.first_segment)) + float(l, previous);
+    let ends = float(l, height(l, curve, FALLS, t.first_segment)) + float(l, previous);
     out[found::PAIR_SUM] = all + all - (ends - (first + first));
     !l.short_any_greater(zero, range)
 }
@@ -203,12 +208,8 @@ fn exact_sum<L: ShortLanes>(l: L, curve: ShortCurve<'_>, falls: bool, frames: Ra
 /// The sample of a frame, upright.
 #[inline(always)]
 fn height<L: ShortLanes>(l: L, curve: ShortCurve<'_>, falls: bool, frame: usize) -> L::Short {
-    upright(l, l.short(curve.frame(frame)), falls)
-}
-
-/// A sample, upright: turned over bit by bit, samples fall where they rose, by as much.
-#[inline(always)]
-fn upright<L: ShortLanes>(l: L, sample: L::Short, falls: bool) -> L::Short {
+    let sample = l.short(&curve.frame(frame)[..L::WIDTH]);
+    // Turned over bit by bit, samples fall where they rose, by as much.
     if falls { l.short_splat(-1) - sample } else { sample }
 }
 
