@@ -439,7 +439,8 @@ fn short_baseline_squares<T: Copy + Into<i32>>(
         largest = largest.max(squares_side_by_side(window, samples, &frames, start + block * LANES, out));
     }
     for (i, out) in rest.iter_mut().enumerate() {
-        largest = largest.max(squares_side_by_side(window, samples, &frames, rest_start + i, std::array::from_mut(out)));
+        largest =
+            largest.max(squares_side_by_side(window, samples, &frames, rest_start + i, std::array::from_mut(out)));
     }
     i64::from(largest).pow(2) * (frames.len() as i64) < 1 << 31
 }

@@ -2,7 +2,10 @@
 
 use std::ops::{Add, Sub};
 
-use fearless_simd::{Select as _, Simd, SimdBase as _, SimdCombine as _, SimdCvtFloat as _, SimdFloat as _, SimdNarrow as _, SimdSplit as _, SimdWiden as _};
+use fearless_simd::{
+    Select as _, Simd, SimdBase as _, SimdCombine as _, SimdCvtFloat as _, SimdFloat as _, SimdNarrow as _,
+    SimdSplit as _, SimdWiden as _,
+};
 use fearless_simd::{SimdMask as _, f32x16, i16x16, i32x16, mask16x16, mask32x16};
 
 use super::lanes::{Lanes, Twice, Twin, Wide};

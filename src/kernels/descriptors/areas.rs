@@ -54,11 +54,11 @@ struct Place<L: Lanes> {
     squares_after: [L::F; 3],
 }
 
-/// Sums over whole segments, from the one that the onset lies in to each frame: of both heights, weighted for even times
-/// by 1, and of the integral of time times height.
+/// Sums over whole segments, from the one that the onset lies in: of both heights, weighted for even times by 1, to each
+/// frame, and of the integral of time times height, to the last that is done.
 struct Sums<'a, L: Lanes> {
     areas: &'a mut [L::F],
-    moments: &'a mut [L::F],
+    moment: L::F,
     /// Frames that are done.
     done: usize,
     /// What the segments before the onset's would have added to the areas.
@@ -66,14 +66,13 @@ struct Sums<'a, L: Lanes> {
 }
 
 impl<'a, L: Lanes> Sums<'a, L> {
-    /// In working memory of two numbers per frame: over the segments in which the onset of a voxel can lie.
+    /// In working memory of a number per frame: over the segments in which the onset of a voxel can lie.
     #[inline(always)]
-    fn new(t: &Tables, l: L, voxel: &Voxel<'_, L>, memory: &'a mut [L::F], start: &Start<L>) -> Self {
+    fn new(t: &Tables, l: L, voxel: &Voxel<'_, L>, areas: &'a mut [L::F], start: &Start<L>) -> Self {
         let zero = l.splat(0.0);
-        let (areas, moments) = memory.split_at_mut(t.n);
         let end = start.span.end.clamp(t.first_segment + 1, t.n - 1);
-        (areas[t.first_segment], moments[t.first_segment]) = (zero, zero);
-        let mut sums = Self { areas, moments, done: end, left_out: zero };
+        areas[t.first_segment] = zero;
+        let mut sums = Self { areas, moment: zero, done: end, left_out: zero };
         let mut left = voxel.height(t, l, t.first_segment);
         for i in t.first_segment..end {
             let right = voxel.height(t, l, i + 1);
@@ -82,7 +81,7 @@ impl<'a, L: Lanes> Sums<'a, L> {
             sums.areas[i + 1] = sums.areas[i] + l.select(counts, area, zero);
             sums.left_out = sums.left_out + l.select(counts, zero, area);
             if t.needs_moment {
-                sums.moments[i + 1] = sums.moments[i] + l.select(counts, moment, zero);
+                sums.moment = sums.moment + l.select(counts, moment, zero);
             }
             left = right;
         }
@@ -101,7 +100,7 @@ impl<'a, L: Lanes> Sums<'a, L> {
             let (area, moment) = segment(t, l, i, left, right);
             self.areas[i + 1] = self.areas[i] + area;
             if t.needs_moment {
-                self.moments[i + 1] = self.moments[i] + moment;
+                self.moment = self.moment + moment;
             }
             left = right;
         }
@@ -188,9 +187,9 @@ fn segment<L: Lanes>(t: &Tables, l: L, i: usize, left: L::F, right: L::F) -> (L:
 }
 
 impl<L: Lanes> Place<L> {
-    /// Where a time of this segment lies; without sums over segments before.
+    /// Where a time of this segment lies; without the sum over the segments before.
     #[inline(always)]
-    fn within(t: &Tables, l: L, voxel: &Voxel<'_, L>, time: L::F, segment: usize) -> Self {
+    fn within(t: &Tables, l: L, voxel: &Voxel<'_, L>, time: L::F, segment: usize, errors: bool) -> Self {
         let zero = l.splat(0.0);
         let start = t.u.at(l, segment);
         let mut place = Self {
@@ -206,9 +205,13 @@ impl<L: Lanes> Place<L> {
             squares: zero,
             squares_after: [zero; 3],
         };
-        if t.needs_weights {
+        if errors {
+            place.half_before = t.half_steps.at(l, segment);
             place.half_after = t.half_steps.at(l, segment + 2);
-            place.squares_after[0] = t.weight_sums.at(l, 3 * (segment + 2));
+            place.squares = t.weight_sums.at(l, 3 * segment);
+            for (j, sum) in place.squares_after.iter_mut().enumerate() {
+                *sum = t.weight_sums.at(l, 3 * (segment + 2) + j);
+            }
         }
         place
     }
@@ -258,12 +261,16 @@ pub(super) fn areas<L: Lanes>(
         && !t.needs_moment
     {
         // What is summed and selected below is known.
-        let from = Place::within(t, l, voxel, onset_time, segment);
+        let from = Place::within(t, l, voxel, onset_time, segment, t.needs_weights);
         let heights = unit * (found[found::PAIR_SUM] - found[found::PAIRS_BEFORE]) - from.part(l);
         return (to_end(t, l, voxel, &from, heights, u_last - onset_time), Integral::nothing(l), l.mask(false));
     }
     let mut sums = Sums::new(t, l, voxel, memory, start);
-    let from = sums.place(t, l, voxel, onset_time, start.span.clone(), t.needs_weights || t.needs_moment);
+    let errors = t.needs_weights || t.needs_moment;
+    let from = match start.segment {
+        Some(segment) => Place::within(t, l, voxel, onset_time, segment, errors),
+        None => sums.place(t, l, voxel, onset_time, start.span.clone(), errors),
+    };
     let before = from.part(l);
     let mut beyond = l.mask(false);
     for (i, seconds) in t.windows.iter().enumerate() {
@@ -271,7 +278,14 @@ pub(super) fn areas<L: Lanes>(
         let inside = started & end.le(u_last);
         beyond = beyond | !inside;
         let errors = t.row(slot::IAUC_SE + i);
-        let to = sums.place(t, l, voxel, end, l.span(&t.u, end, inside), errors.is_some());
+        let to = match (start.segment, t.window_segments.get(i)) {
+            (Some(_), Some(Some(segment))) => {
+                sums.extend(t, l, voxel, *segment);
+                let to = Place::within(t, l, voxel, end, *segment, errors.is_some());
+                Place { whole: sums.areas[*segment], ..to }
+            }
+            _ => sums.place(t, l, voxel, end, l.span(&t.u, end, inside), errors.is_some()),
+        };
         if let Some(row) = t.row(slot::IAUC + i) {
             let value = unit * to.whole + (to.part(l) - before) - voxel.level * (end - onset_time);
             rows.set(row, value * l.splat(t.scale), inside);
@@ -289,7 +303,7 @@ pub(super) fn areas<L: Lanes>(
         area = to_end(t, l, voxel, &from, heights, length);
         if t.needs_moment {
             let half_square = length * length * l.splat(0.5);
-            let of_time = sums.moments[t.n - 1] - from.moment_part(l);
+            let of_time = sums.moment - from.moment_part(l);
             let value = (of_time - onset_time * heights) - voxel.level * half_square;
             let squares = moment_squares_to_end(l, &from, onset_time);
             moment = Integral { value, weights: half_square, squared_weights: squares };

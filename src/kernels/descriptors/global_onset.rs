@@ -55,7 +55,7 @@ pub(super) fn find(tables: &Tables, mean: &[f64]) -> Option<f64> {
         own.noise = NoiseFrom::Value(median / (std::f64::consts::SQRT_2 * 0.674_489_750_196_081_7));
     }
     let differences: Vec<f64> = mean.iter().map(|y| y - mean[0]).collect();
-    let mut scratch = vec![0.0; 3 * own.n];
+    let mut scratch = vec![0.0; 2 * own.n];
     let mut words = [0.0; 2];
     let curve = Curve::new(Double, &differences, 1, mean[0], true, &[]);
     let rows = &mut Rows::new(Double, &mut words, 1);

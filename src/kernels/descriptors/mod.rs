@@ -507,8 +507,8 @@ impl PreparedKernel for PreparedDescriptors {
     }
 
     fn scratch(&self) -> usize {
-        // The enhancement, and the two primitives of its integrals.
-        3 * self.tables.frames()
+        // The enhancement, and its integrals.
+        2 * self.tables.frames()
     }
 
     fn scanned(&self) -> usize {

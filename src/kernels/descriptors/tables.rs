@@ -93,6 +93,8 @@ pub struct Tables {
     pub(super) global_onset_span: Range<usize>,
     /// The segment that it lies in, if that is certain however times are rounded and integrals can touch it.
     pub(super) global_segment: Option<usize>,
+    /// The same of the end of each window from it.
+    pub(super) window_segments: Vec<Option<usize>>,
     pub(super) late_from: Option<f64>,
     pub(super) windows: Vec<f64>,
     pub(super) ratio_times: (f64, f64),
@@ -214,13 +216,20 @@ impl Tables {
     fn set_global_onset(&mut self, onset: Option<f64>) {
         self.global_onset = onset;
         self.global_segment = None;
+        self.window_segments.clear();
         if let Some(onset) = onset {
             let slack = 1e-6 * self.u[self.n - 1];
             let place = |time: f64| self.u.partition_point(|u| *u <= time);
-            let span = place(onset - slack).saturating_sub(1)..place(onset + slack).max(1);
-            let certain = onset > slack && span.len() == 1 && (self.first_segment..self.n - 1).contains(&span.start);
-            self.global_segment = certain.then_some(span.start);
-            self.global_onset_span = span;
+            let span = |time: f64| place(time - slack).saturating_sub(1)..place(time + slack).max(1);
+            let segment = |time: f64| {
+                let (span, segments) = (span(time), self.first_segment..self.n - 1);
+                (time > slack && span.len() == 1 && segments.contains(&span.start)).then_some(span.start)
+            };
+            let (onset_span, onset_segment) = (span(onset), segment(onset));
+            let window_segments = self.windows.iter().map(|seconds| segment(onset + seconds)).collect();
+            self.global_onset_span = onset_span;
+            self.global_segment = onset_segment;
+            self.window_segments = window_segments;
         }
     }
 
@@ -384,6 +393,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         global_onset: None,
         global_onset_span: 0..0,
         global_segment: None,
+        window_segments: Vec::new(),
         late_from,
         windows: plan.windows.clone(),
         ratio_times: settings.ratio_times_s,
