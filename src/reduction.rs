@@ -471,8 +471,8 @@ fn squares_side_by_side<T: Copy + Into<i32>, const N: usize>(
         out[i] = (f64::from(squares[i]) - sum * sum * inv_n).max(0.0) as f32;
     }
     let mut most = 0;
-    for i in 0..N {
-        most = most.max(largest[i]);
+    for difference in largest {
+        most = most.max(difference);
     }
     most
 }

@@ -262,7 +262,7 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
 mod tests {
     use super::*;
     use crate::engine::prepare;
-    use crate::kernels::descriptors::Descriptors;
+    use crate::kernels::descriptors::{Descriptors, MapSelection, Polarity};
     use crate::time::TimeAxis;
 
     /// What this machine has, and what it would have without its widest vectors.
@@ -303,38 +303,69 @@ mod tests {
         }
     }
 
-    /// Ranges that a scan takes several frames of at once, one, and none; and unsigned samples beyond the signed ones.
+    /// A noisy series of 777 voxels, four of five of which rise, between `lowest` and about that and a `range` more.
+    fn noisy(range: i32, lowest: i32) -> (Vec<i32>, [usize; 4]) {
+        let (voxels, frames) = (777_usize, 37_usize);
+        let mut state = 7u32;
+        let sample = |i: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let risen = (i / voxels).saturating_sub(6 + i % voxels % 9) as f64 / 4.0;
+            let height = if (i % voxels).is_multiple_of(5) { 0.0 } else { 0.8 * f64::from(range) };
+            let noise = f64::from(state >> 16) / 65_536.0 * 0.2 * f64::from(range);
+            lowest + (height * (1.0 - (-risen).exp()) + noise) as i32
+        };
+        ((0..frames * voxels).map(sample).collect(), [voxels, 1, 1, frames])
+    }
+
+    /// Ranges whose sums a scan finds modulo 2^16, larger ones and too large ones; unsigned samples beyond the signed ones.
     #[test]
     fn samples_of_16_bits_give_what_those_of_32_give() {
-        let (voxels, frames) = (777_usize, 37_usize);
-        for (range, lowest) in [(4_000, -500), (9_000, 20_000), (30_000, -15_000), (60_000, -30_000), (60_000, 3_000)] {
-            let mut state = 7u32;
-            let samples: Vec<i32> = (0..frames * voxels)
-                .map(|i| {
-                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    let risen = (i / voxels).saturating_sub(6 + i % voxels % 9) as f64 / 4.0;
-                    let height = if i % voxels % 5 == 0 { 0.0 } else { 0.8 * f64::from(range) };
-                    let noise = f64::from(state >> 16) / 65_536.0 * 0.2 * f64::from(range);
-                    lowest + (height * (1.0 - (-risen).exp()) + noise) as i32
-                })
-                .collect();
-            let times = TimeAxis::uniform(2.0, frames).expect("even times");
-            let shape = [voxels, 1, 1, frames];
-            let long = Series::from_voxels(samples.clone(), shape, times.clone()).expect("fits");
+        let all = Descriptors::new().baseline_frames(1..5);
+        let few = all.clone().maps(MapSelection::only(["peak_time", "max_slope", "auc"]));
+        let times = TimeAxis::uniform(2.0, 37).expect("even times");
+        let ranges = [
+            (900, 100),
+            (900, -32_768),
+            (4_000, -500),
+            (9_000, 20_000),
+            (30_000, -15_000),
+            (60_000, -30_000),
+            (60_000, 3_000),
+        ];
+        for (range, lowest) in ranges {
+            let (samples, shape) = noisy(range, lowest);
             let short = if samples.iter().all(|x| i16::try_from(*x).is_ok()) {
-                Series::from_voxels(samples.iter().map(|x| *x as i16).collect::<Vec<_>>(), shape, times)
+                Series::from_voxels(samples.iter().map(|x| *x as i16).collect::<Vec<_>>(), shape, times.clone())
             } else {
-                Series::from_voxels(samples.iter().map(|x| *x as u16).collect::<Vec<_>>(), shape, times)
-            };
-            let rows = |series: &Series| {
-                let options = RunOptions::new();
-                let (kernel, _) = prepare(&Descriptors::new().baseline_frames(0..5), series, &options).expect("fits");
-                levels()
-                    .into_iter()
-                    .map(|level| run_at(level, kernel.as_ref(), series, &options, Vec::new(), None).expect("runs").rows)
-                    .collect::<Vec<_>>()
-            };
-            assert!(rows(&long) == rows(&short.expect("fits")), "{range} from {lowest}");
+                Series::from_voxels(samples.iter().map(|x| *x as u16).collect::<Vec<_>>(), shape, times.clone())
+            }
+            .expect("fits");
+            let long = Series::from_voxels(samples, shape, times.clone()).expect("fits");
+            for kernel in [&all, &few, &all.clone().polarity(Polarity::Fall), &few.clone().polarity(Polarity::Fall)] {
+                let rows = |series: &Series| {
+                    let options = RunOptions::new();
+                    let (kernel, _) = prepare(kernel, series, &options).expect("fits");
+                    let run = |level| run_at(level, kernel.as_ref(), series, &options, Vec::new(), None).expect("runs");
+                    levels().into_iter().map(|level| run(level).rows).collect::<Vec<_>>()
+                };
+                assert!(rows(&long) == rows(&short), "{range} from {lowest}, {:?}", kernel.polarity);
+            }
+        }
+    }
+
+    #[test]
+    fn frames_are_summed_up_on_the_way() {
+        let (samples, shape) = noisy(60_000, 3_000);
+        let voxels = shape[0];
+        let totals: Vec<f64> = samples.chunks(voxels).map(|frame| frame.iter().map(|x| f64::from(*x)).sum()).collect();
+        let words: Vec<u16> = samples.iter().map(|x| *x as u16).collect();
+        let series = Series::from_voxels(words, shape, TimeAxis::uniform(2.0, shape[3]).expect("even times"));
+        let (series, options) = (series.expect("fits"), RunOptions::new());
+        let (kernel, _) = prepare(&Descriptors::new(), &series, &options).expect("fits");
+        for level in levels() {
+            let sums = FrameSums::new(shape[3]);
+            run_at(level, kernel.as_ref(), &series, &options, Vec::new(), Some(&sums)).expect("runs");
+            assert_eq!(sums.totals(voxels, 1 << 15), totals, "{level:?}");
         }
     }
 }

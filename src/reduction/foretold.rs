@@ -39,7 +39,7 @@ impl FrameSums {
     }
 
     /// The sums as they are now; each of so many voxels was stored less by `shift`.
-    pub(super) fn totals(&self, voxels: usize, shift: i64) -> Vec<f64> {
+    pub(crate) fn totals(&self, voxels: usize, shift: i64) -> Vec<f64> {
         self.0.iter().map(|sum| (sum.load(Ordering::Relaxed) + shift * voxels as i64) as f64).collect()
     }
 }

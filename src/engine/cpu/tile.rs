@@ -80,10 +80,9 @@ fn copy_shorts<S: Simd, const N: usize>(
         let to = &mut lines[frame..frame + N];
         if block + BLOCK > length {
             for j in 0..N {
-                for i in block..length {
-                    let sample = from[j][i].wrapping_add(shift);
-                    to[j].0[i - block] = sample;
-                    rests[j] += i32::from(sample);
+                for (to, from) in to[j].0.iter_mut().zip(&from[j][block..]) {
+                    *to = from.wrapping_add(shift);
+                    rests[j] += i32::from(*to);
                 }
             }
             break;
