@@ -28,9 +28,9 @@ use crate::series::{Mask, Series};
 use crate::stored::Window;
 
 /// Voxels that a thread takes at once.
-const TASK: usize = 1 << 13;
-/// Samples of a tile: half of a second-level cache. The other half holds what a scan keeps, and the rows that were asked for.
-const TILE_BYTES: usize = 1 << 19;
+const TASK: usize = 1 << 14;
+/// Samples of a tile: less than half of a second-level cache. The rest holds results, and the rows that were asked for.
+const TILE_BYTES: usize = 3 << 17;
 /// The most voxels side by side: a tile is a multiple of it.
 const WIDTH: usize = 32;
 /// Voxels whose results are collected before they are copied to their rows.
