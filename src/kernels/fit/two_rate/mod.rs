@@ -30,7 +30,7 @@ impl FitTables for Tables {
     }
 
     fn rates_searched(&self) -> usize {
-        self.rates
+        self.rates.len()
     }
 
     fn scratch(&self) -> usize {

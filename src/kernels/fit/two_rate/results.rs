@@ -7,7 +7,7 @@ use super::super::goodness::{goodness, invert, is_not_identifiable};
 use super::super::outputs::slot;
 use super::super::refinement::{Problem as _, Refined};
 use super::super::{Parameter, status_bit};
-use super::reference::{Exchange, Work, fit, read, scratch};
+use super::reference::{Exchange, Work, fit, is_fast, read, scratch};
 use super::tables::{PARAMETERS, Tables};
 use crate::kernel::lanes::{Double, Lanes, Numbers as _};
 use crate::kernel::{Curve, Rows};
@@ -103,7 +103,7 @@ fn evaluate_within<L: Lanes, const P: usize>(
         rows.set(row, f.turns, finite);
     }
 
-    // Parameters with their gradients by the variables y = 1 / F_p and Ktrans (or PS, where it is at its upper bound).
+    // Parameters with their gradients by the variables y = 1 / F_p and Ktrans (or 1 / PS, where exchange is fast).
     let mut r = f.r;
     if P == 5 {
         for i in 0..P {
@@ -113,18 +113,17 @@ fn evaluate_within<L: Lanes, const P: usize>(
     }
     let inverse = invert(lanes, &r);
     let (flow, exchange) = (f.parameters[0], f.parameters[1]);
-    let held = exchange.ge(lanes.splat(t.bounds[1].1));
+    let fast = is_fast(lanes, t, flow, exchange);
     let ratio = one + exchange / flow;
     let sum = flow + exchange;
     let by_flow = flow * flow;
-    let exchange_by = [lanes.select(held, zero, exchange * exchange), lanes.select(held, one, ratio * ratio)];
+    let square = exchange * exchange;
+    let exchange_by = [lanes.select(fast, zero, square), lanes.select(fast, -square, ratio * ratio)];
     let extraction = exchange / sum;
-    // E = K y; with PS as variable, PS y / (1 + PS y).
-    let reciprocal = one + exchange / flow;
-    let extraction_by = [
-        lanes.select(held, exchange / (reciprocal * reciprocal), exchange * flow / sum),
-        lanes.select(held, one / (flow * reciprocal * reciprocal), one / flow),
-    ];
+    // E = Ktrans y; with u = 1 / PS as variable, y / (u + y).
+    let share = exchange * flow / sum;
+    let extraction_by =
+        [lanes.select(fast, share * flow / sum, share), lanes.select(fast, -(share * extraction), one / flow)];
     let mut unclear = lanes.mask(false);
     for (j, parameter) in PARAMETERS.iter().chain(&[Parameter::ExtractionFraction]).enumerate() {
         let mut gradient = [zero; P];
