@@ -5,7 +5,6 @@
 // place so far, `finish`. Arrays have a fifth place for the delay; where all voxels share it, that place is held.
 
 struct Settings {
-    rates: u32,
     pairs: u32,
     delays: u32,
     delays_per_search: u32,
@@ -23,7 +22,6 @@ struct Settings {
     frame_times_at: u32,
     knots_at: u32,
     nodes_at: u32,
-    fitted_delay: u32,
     slope: f32,
     intercept: f32,
     fixed_delay: f32,
@@ -818,7 +816,6 @@ fn choose(@builtin(global_invocation_id) id: vec3<u32>) {
     // Its curve and the derivative by the rate, orthonormal, and what they leave of the samples.
     var squares = 0.0;
     var mixed = 0.0;
-    var derivatives = 0.0;
     var along_curve = 0.0;
     var along_derivative = 0.0;
     var walk = first_of_walk();
@@ -826,7 +823,6 @@ fn choose(@builtin(global_invocation_id) id: vec3<u32>) {
         let curve = single_at(&walk, i, rate, delay);
         squares = squares + curve.x * curve.x;
         mixed = mixed + curve.x * curve.y;
-        derivatives = derivatives + curve.y * curve.y;
     }
     let inverse = 1.0 / max(sqrt(squares), 1e-30);
     let coefficient = mixed / max(squares, 1e-30);

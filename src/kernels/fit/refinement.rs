@@ -188,11 +188,6 @@ fn refine_within<L: Lanes, Q: Problem<L, P>, const P: usize>(
         if Q::BENT {
             promised = promised + quadratic(&bend, &step);
         }
-            eprintln!(
-                "{turn:2} trial {:?} best {:?} damping {:?} promised {:?} p {:?} step {:?} bend {:?} r {:?}",
-                equations.sse, best.sse, best.damping, promised, best.parameters, step, bend, best.r
-            );
-        }
         let settled = better & promised.abs().le(best.sse * share + negligible);
         best.converged = best.converged | settled;
         active = active & !settled;

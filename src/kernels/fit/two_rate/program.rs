@@ -10,7 +10,6 @@ use crate::kernel::Program;
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct ShaderSettings {
-    rates: u32,
     pairs: u32,
     delays: u32,
     delays_per_search: u32,
@@ -28,7 +27,6 @@ struct ShaderSettings {
     frame_times_at: u32,
     knots_at: u32,
     nodes_at: u32,
-    fitted_delay: u32,
     slope: f32,
     intercept: f32,
     fixed_delay: f32,
@@ -93,7 +91,6 @@ pub(super) fn program(t: &Tables) -> Program {
     let names = [vec!["search"; searches], vec!["choose"], vec!["refine"; REFINEMENTS], vec!["finish"]];
     let entry_points = names.concat();
     let settings = ShaderSettings {
-        rates: t.rates.len() as u32,
         pairs: pairs.count() as u32,
         delays: t.dictionaries.len() as u32,
         delays_per_search: delays_per_search as u32,
@@ -111,7 +108,6 @@ pub(super) fn program(t: &Tables) -> Program {
         frame_times_at,
         knots_at,
         nodes_at,
-        fitted_delay: u32::from(d.fitted),
         slope: t.slope as f32,
         intercept: t.intercept as f32,
         fixed_delay: t.fixed_delay as f32,
@@ -145,8 +141,8 @@ mod tests {
     fn settings_are_the_same_in_both_texts() {
         text::assert_same_layout!(
             &text::kernel(SOURCES), "Settings", ShaderSettings:
-            rates pairs delays delays_per_search own layer before steps knots curves_at products_at pairs_at curve_squares_at rates_at
-            steps_at frame_times_at knots_at nodes_at fitted_delay slope intercept fixed_delay reach log_step delay_low delay_high
+            pairs delays delays_per_search own layer before steps knots curves_at products_at pairs_at curve_squares_at rates_at
+            steps_at frame_times_at knots_at nodes_at slope intercept fixed_delay reach log_step delay_low delay_high
             low high slots
         );
     }
