@@ -6,6 +6,9 @@
 //! (Cholesky's factor of the Gram matrix updates it), and the damped step solves a least-squares problem in R by
 //! orthogonalisation. Steps go in variables in which the curve is closer to linear than in the parameters; parameters that
 //! a bound holds leave the step, and those that a step would take beyond one are put on it and the others solved again.
+//!
+//! A problem may add the curve's bend, the residual's products with its second derivatives: then the steps are Newton's where
+//! they lead down, and flat bent valleys, along which those of Gauss and Newton creep, take a few turns.
 
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 

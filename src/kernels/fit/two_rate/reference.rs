@@ -16,7 +16,7 @@ pub(super) const PARTNERS: usize = 3;
 /// As the pairs' farthest ratio, for these.
 const FARTHEST_PARTNER: f64 = 1e5;
 /// Turns from each start.
-pub(super) const TURNS: usize = 12;
+pub(super) const TURNS: usize = 8;
 /// How often the search goes on from the best place, each time by as many turns.
 pub(super) const CONTINUATIONS: usize = 6;
 /// A sum of squares below this share of sum C^2, in 32 bits and in 64, leaves nothing to look for elsewhere.
@@ -331,6 +331,10 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         F: Numbers<Mask = L::M>,
     {
         let zero = lanes.splat(0.0);
+        let mut inverse = [zero; P];
+        for i in 0..P {
+            inverse[i] = lanes.splat(1.0) / r[i][i];
+        }
         let mut columns = [[zero; P]; 5];
         for (k, row) in columns.iter_mut().enumerate() {
             let mut j = [zero; P];
@@ -353,7 +357,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
                 for m in 0..i {
                     value = value - row[m] * r[m][i];
                 }
-                row[i] = value / r[i][i];
+                row[i] = value * inverse[i];
             }
         }
         columns
