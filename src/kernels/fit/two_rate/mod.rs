@@ -1,9 +1,12 @@
 //! The two-compartment exchange model: linear given two rate constants.
 
 mod exchange;
+mod memory;
+mod pass;
 mod program;
 mod reference;
 mod results;
+mod search;
 mod tables;
 
 use super::PharmacokineticFit;
@@ -34,7 +37,7 @@ impl FitTables for Tables {
     }
 
     fn scratch(&self) -> usize {
-        reference::scratch(self)
+        memory::scratch(self)
     }
 
     #[inline(always)]

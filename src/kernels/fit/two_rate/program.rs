@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::reference::{CONTINUATIONS, PARTNERS, STARTS, TURNS};
+use super::reference::{CONTINUATIONS, TURNS};
+use super::search::{PARTNERS, STARTS};
 use super::tables::{ALL_RATES, Tables};
 use crate::kernel::Program;
 
