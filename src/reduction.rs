@@ -1,15 +1,18 @@
 //! Sums over the whole series that kernels need before they start: the mask's mean curve and the median of the baseline's
 //! standard deviations. Computed once, on the host, in fixed blocks, so that every engine works with identical values.
 
+pub(crate) mod foretold;
 mod together;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 use fearless_simd::{Level, dispatch};
 use rayon::prelude::*;
 
+use self::foretold::FrameSums;
 use crate::engine::wanted;
 use crate::error::{Error, Result};
 use crate::kernel::LARGEST_DIFFERENCE;
@@ -34,6 +37,9 @@ pub struct Reductions<'a> {
     /// The median of the baseline's standard deviations, with the frames that it is of.
     noise: OnceLock<(Range<usize>, Option<f64>)>,
     stages: Mutex<Vec<StageTime>>,
+    /// Whether the engine will sum up all frames and check, and whether it has to.
+    may_foretell: bool,
+    foretold: AtomicBool,
     failed: Mutex<Option<Error>>,
 }
 
@@ -46,12 +52,33 @@ impl<'a> Reductions<'a> {
             mean: OnceLock::new(),
             noise: OnceLock::new(),
             stages: Mutex::default(),
+            may_foretell: false,
+            foretold: AtomicBool::new(false),
             failed: Mutex::default(),
         }
     }
 
+    /// For an engine that sums up all frames on its way, and calls [`settled`](Self::settled) if the mean curve
+    /// [`is_foretold`](Self::is_foretold).
+    pub(crate) fn foretelling(series: &'a Series) -> Self {
+        Self { may_foretell: true, ..Self::new(series, None) }
+    }
+
+    /// Whether the mean curve is exact only in the frames that were asked for.
+    pub(crate) fn is_foretold(&self) -> bool {
+        self.foretold.load(Ordering::Relaxed)
+    }
+
+    /// The same with the exact mean curve.
+    pub(crate) fn settled(&self, sums: &FrameSums) -> Self {
+        let count = self.series.voxel_count();
+        let mean = self.mean_of(&sums.totals(count, foretold::shift(self.series)), count);
+        Self { mean: OnceLock::from(mean), noise: self.noise.clone(), ..Self::new(self.series, self.mask) }
+    }
+
     /// The mean of the scaled samples over the mask, frame by frame; voxels with a sample that isn't finite are left
-    /// out. `None` if no voxel is left.
+    /// out. `None` if no voxel is left. Exact, unless
+    /// [`mean_curve_and_baseline_noise`](Self::mean_curve_and_baseline_noise) was told which frames suffice.
     pub fn mean_curve(&self) -> Option<&[f64]> {
         self.mean
             .get_or_init(|| self.timed("reduce: mean curve", self.series.frames(), || self.compute_mean()))
@@ -98,14 +125,30 @@ impl<'a> Reductions<'a> {
     }
 
     /// Computes [`mean_curve`](Self::mean_curve) and [`baseline_sd_median`](Self::baseline_sd_median), where the samples
-    /// allow it without reading the baseline frames twice: for those who need both.
-    pub fn mean_curve_and_baseline_noise(&self, frames: Range<usize>) {
+    /// allow it without reading the baseline frames twice: for those who need both. `deciding` says which frames of the
+    /// curve have to be exact for what it is needed for, by what the curve is about: an engine may make do with these at
+    /// first.
+    pub fn mean_curve_and_baseline_noise(&self, frames: Range<usize>, deciding: impl FnOnce(&[f64]) -> Vec<usize>) {
         if self.mean.get().is_some() || frames.len() < 2 || self.series.is_in_file() {
             return;
         }
+        let count = self.series.frames();
+        let rough = if self.may_foretell && foretold::pays(self.series) {
+            let about = count.div_ceil(foretold::EVERY);
+            self.timed("reduce: rough mean curve", about, || foretold::rough_means(self.series))
+        } else {
+            None
+        };
+        let exact = rough.as_ref().and_then(|rough| self.mean_of(rough, 1)).map(|rough| deciding(&rough));
+        let exact = exact.unwrap_or_else(|| (0..count).collect());
         let reduced = self
-            .timed("reduce: mean curve and baseline noise", self.series.frames(), || together::reduce(self, &frames));
-        if let Some(together::Both { sums, voxels, middle }) = reduced {
+            .timed("reduce: mean curve and baseline noise", exact.len(), || together::reduce(self, &frames, &exact));
+        if let Some(together::Both { mut sums, voxels, middle }) = reduced {
+            if let Some(mut rough) = rough.filter(|_| exact.len() < count) {
+                rough.iter_mut().for_each(|mean| *mean *= voxels as f64);
+                foretold::fill_in(&mut sums, &exact, &rough);
+                self.foretold.store(true, Ordering::Relaxed);
+            }
             // Whoever computed one of them meanwhile found the same.
             let _ = self.mean.set(self.mean_of(&sums, voxels));
             let _ = self.noise.set((frames.clone(), middle.map(|middle| self.deviation(middle, frames.len()))));
@@ -520,7 +563,7 @@ mod tests {
         let labels = ndarray::Array3::from_shape_fn((voxels, 1, 1), |(i, _, _)| u32::from(i % 3 != 1));
         let mask = masked.then(|| Mask::from_labels(labels.view()));
         let together = Reductions::new(&series, mask.as_ref());
-        together.mean_curve_and_baseline_noise(1..6);
+        together.mean_curve_and_baseline_noise(1..6, |_| unreachable!("nothing is foretold"));
         let apart = Reductions::new(&series, mask.as_ref());
         assert_eq!(together.baseline_sd_median(1..6), apart.baseline_sd_median(1..6));
         assert_eq!(together.baseline_sd_median(0..6), apart.baseline_sd_median(0..6));

@@ -18,29 +18,31 @@ use rayon::prelude::*;
 use super::RunOptions;
 use super::raw_rows::{RawRows, outside_words, overwrite_outside, read_stage, wanted};
 use crate::error::Result;
-use crate::kernel::{Runnable, Samples, Tile};
+use crate::kernel::{Later, Runnable, Samples, Scan, Tile};
 use crate::maps::StageTime;
+use crate::reduction::foretold::FrameSums;
 use crate::series::{Mask, Series};
 use crate::stored::Window;
 
-/// Voxels that a thread takes at once: rows of four pages in 16 bits. Those of two pages are read at half the speed.
+/// Voxels that a thread takes at once.
 const TASK: usize = 1 << 13;
-/// Samples of a tile: the second-level cache. What doesn't fit in there is read again from the third level, which costs less
-/// than shorter rows do.
-const TILE_BYTES: usize = 1 << 20;
+/// Samples of a tile: half of a second-level cache. The other half holds what a scan keeps, and the rows that were asked for.
+const TILE_BYTES: usize = 1 << 19;
 /// The most voxels side by side: a tile is a multiple of it.
 const WIDTH: usize = 32;
 /// Voxels whose results are collected before they are copied to their rows.
-const PART: usize = 1 << 10;
+const PART: usize = 1 << 11;
 
-/// Runs a kernel over a series, into rows of memory that may be reused.
+/// Runs a kernel over a series, into rows of memory that may be reused. On the way adds all samples, of 16 bits at most, to
+/// sums, if there are some.
 pub(super) fn run(
     kernel: &dyn Runnable,
     series: &Series,
     options: &RunOptions<'_>,
     rows: Vec<Vec<u32>>,
+    sums: Option<&FrameSums>,
 ) -> Result<RawRows> {
-    run_at(Level::new(), kernel, series, options, rows)
+    run_at(Level::new(), kernel, series, options, rows, sums)
 }
 
 /// The same with the vector instructions of a level.
@@ -50,6 +52,7 @@ fn run_at(
     series: &Series,
     options: &RunOptions<'_>,
     mut rows: Vec<Vec<u32>>,
+    sums: Option<&FrameSums>,
 ) -> Result<RawRows> {
     let start = Instant::now();
     let count = series.voxel_count();
@@ -79,7 +82,7 @@ fn run_at(
                 options.cancel.check()?;
                 let mask = options.mask.map(Mask::flat);
                 let start = window.range.start + index * TASK;
-                let task = Task { window, frames: series.frames(), mask, outside_words: &outside_words, start };
+                let task = Task { window, frames: series.frames(), mask, outside_words: &outside_words, start, sums };
                 run_task(level, kernel, &task, workspace, &mut rows);
                 let voxels = rows[0].len();
                 options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
@@ -140,6 +143,7 @@ struct Task<'a> {
     mask: Option<&'a [u32]>,
     outside_words: &'a [u32],
     start: usize,
+    sums: Option<&'a FrameSums>,
 }
 
 /// Words from one row of a part's results to the next; apart from each other in the cache as well.
@@ -165,6 +169,7 @@ struct Workspace {
     extra: Vec<f32>,
     /// Results of a part of the tile.
     words: Vec<u32>,
+    later: Later,
 }
 
 impl Workspace {
@@ -186,6 +191,7 @@ impl Workspace {
             finite: vec![1.0; stride],
             extra: vec![0.0; kernel.extra().len() * stride],
             words: vec![0; (kernel.rows() + 1) * WORD_STRIDE],
+            later: Later::default(),
         }
     }
 }
@@ -204,29 +210,38 @@ fn run_task(level: Level, kernel: &dyn Runnable, task: &Task<'_>, workspace: &mu
             continue;
         }
         tile::load(level, kernel, task, first_voxel, length, workspace);
+        if let Some(sums) = task.sums {
+            sums.add(level, &workspace.short, stride, length);
+        }
         for (layer, values) in kernel.extra().iter().enumerate() {
             workspace.extra[layer * stride..][..length].copy_from_slice(&values[first_voxel..][..length]);
         }
         let keeps = kernel.scan_keeps();
         for part in (0..length).step_by(PART) {
             let voxels = PART.min(length - part);
-            kernel.evaluate_tile(&mut Tile {
+            let mut tile = Tile {
                 level,
                 stride,
                 length: voxels,
+                frames: task.frames,
                 samples: if workspace.short.is_empty() {
                     Samples::Differences(&workspace.differences[part..])
                 } else {
                     Samples::Short(&workspace.short[part..])
                 },
-                kept: workspace.scanned.then(|| (&mut workspace.kept[part * keeps..], &mut workspace.sums[part..])),
+                scan: if workspace.scanned {
+                    Scan::Kept(&mut workspace.kept[part * keeps..], &mut workspace.sums[part..])
+                } else {
+                    Scan::None
+                },
                 first: &workspace.first[part..],
                 finite: &workspace.finite[part..],
                 extra: workspace.extra.get(part..).unwrap_or_default(),
                 inside: inside.map(|inside| &inside[part..part + voxels]),
                 words: &mut workspace.words,
                 word_stride: WORD_STRIDE,
-            });
+            };
+            kernel.evaluate_tile(&mut tile, &mut workspace.later);
             for (row, words) in rows.iter_mut().zip(workspace.words.chunks(WORD_STRIDE)) {
                 row[begin + part..][..voxels].copy_from_slice(&words[..voxels]);
             }
@@ -276,7 +291,7 @@ mod tests {
         for series in [short, float] {
             let options = RunOptions::new();
             let (kernel, _) = prepare(&Descriptors::new(), &series, &options).expect("fits");
-            let run = |level| run_at(level, kernel.as_ref(), &series, &options, Vec::new()).expect("runs").rows;
+            let run = |level| run_at(level, kernel.as_ref(), &series, &options, Vec::new(), None).expect("runs").rows;
             let widest = run(levels()[0]);
             for level in &levels()[1..] {
                 assert!(widest == run(*level), "{level:?}");
@@ -312,7 +327,7 @@ mod tests {
                 let (kernel, _) = prepare(&Descriptors::new().baseline_frames(0..5), series, &options).expect("fits");
                 levels()
                     .into_iter()
-                    .map(|level| run_at(level, kernel.as_ref(), series, &options, Vec::new()).expect("runs").rows)
+                    .map(|level| run_at(level, kernel.as_ref(), series, &options, Vec::new(), None).expect("runs").rows)
                     .collect::<Vec<_>>()
             };
             assert!(rows(&long) == rows(&short.expect("fits")), "{range} from {lowest}");

@@ -3,6 +3,7 @@
 #[cfg(feature = "gpu")]
 mod choice;
 mod cpu;
+mod foretold;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod options;
@@ -21,7 +22,7 @@ pub use verify::{MapVerification, Verification};
 use crate::error::{Error, Result};
 use crate::kernel::{Input, Runnable, VoxelKernel};
 use crate::maps::{Maps, StageTime};
-use crate::reduction::Reductions;
+use crate::reduction::{self, Reductions};
 use crate::series::{Mask, Series};
 use crate::status;
 pub(crate) use raw_rows::wanted;
@@ -345,9 +346,15 @@ impl Engine {
         options: &RunOptions<'_>,
         memory: Vec<Vec<u32>>,
     ) -> Result<Maps> {
-        let (prepared, mut stages) = prepare(kernel, series, options)?;
-        options.cancel.check()?;
-        let mut raw = self.run_raw(prepared.as_ref(), series, options, memory)?;
+        let on_the_way = options.mask.is_none() && reduction::foretold::pays(series);
+        let (prepared, mut stages, mut raw) = if on_the_way && matches!(self.backend, Backend::Cpu) {
+            foretold::run(kernel, series, options, memory)?
+        } else {
+            let (prepared, stages) = prepare(kernel, series, options)?;
+            options.cancel.check()?;
+            let raw = self.run_raw(prepared.as_ref(), series, options, memory)?;
+            (prepared, stages, raw)
+        };
         if options.non_finite == NonFinite::Skip && !matches!(self.backend, Backend::Reference) {
             skip_non_finite(prepared.as_ref(), series, &mut raw)?;
         }
@@ -363,7 +370,7 @@ impl Engine {
         memory: Vec<Vec<u32>>,
     ) -> Result<RawRows> {
         match &self.backend {
-            Backend::Cpu => cpu::run(prepared, series, options, memory),
+            Backend::Cpu => cpu::run(prepared, series, options, memory, None),
             Backend::Reference => reference::run(prepared, series, options),
             #[cfg(feature = "gpu")]
             Backend::Gpu(gpu) => match &self.choosing {
@@ -397,7 +404,7 @@ impl Engine {
         });
         let reason = choice.to_string();
         if !choice.gpu {
-            let mut raw = cpu::run(prepared, series, options, memory)?;
+            let mut raw = cpu::run(prepared, series, options, memory, None)?;
             raw.ran = Some(raw_rows::Ran { engine: "cpu", device: cpu::device_name(), reason });
             return Ok(raw);
         }
@@ -422,9 +429,18 @@ fn prepare<K: VoxelKernel>(
     if let Some(mask) = options.mask {
         mask.check_matches(series)?;
     }
+    prepare_with(kernel, series, options, &Reductions::new(series, options.mask))
+}
+
+/// The same with reductions of one's own.
+fn prepare_with<K: VoxelKernel>(
+    kernel: &K,
+    series: &Series,
+    options: &RunOptions<'_>,
+    reductions: &Reductions<'_>,
+) -> Result<(Box<dyn Runnable>, Vec<StageTime>)> {
     let start = Instant::now();
-    let reductions = Reductions::new(series, options.mask);
-    let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions: &reductions });
+    let prepared = kernel.prepare(&Input { series, mask: options.mask, reductions });
     // Whatever a kernel made of reductions that failed, the file is what has to be mended.
     reductions.check()?;
     let prepared = prepared?;

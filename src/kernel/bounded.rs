@@ -219,6 +219,9 @@ impl<'a> Lanes for Bounded<'a> {
     fn mask(self, value: bool) -> bool {
         value
     }
+    fn bitmask(self, mask: bool) -> u32 {
+        u32::from(mask)
+    }
     fn settled(self, x: BoundedNumber<'a>) -> BoundedNumber<'a> {
         BoundedNumber { error: 0.0, ..x }
     }

@@ -106,6 +106,8 @@ pub trait Lanes: Copy {
     fn largest(self, index: Self::F, mask: Self::M) -> usize;
     /// The same truth value for every voxel.
     fn mask(self, value: bool) -> Self::M;
+    /// A bit per voxel, the first one's lowest: for leaving out work, never for deciding a result.
+    fn bitmask(self, mask: Self::M) -> u32;
     /// A number as if it were exact: what a step of a search starts from whose end doesn't depend on it to first order
     /// (Newton's near its goal). Only lanes that carry error bounds tell the difference.
     #[inline(always)]
@@ -263,6 +265,9 @@ impl Lanes for Double {
     fn mask(self, value: bool) -> bool {
         value
     }
+    fn bitmask(self, mask: bool) -> u32 {
+        u32::from(mask)
+    }
     fn select(self, mask: bool, a: f64, b: f64) -> f64 {
         if mask { a } else { b }
     }
@@ -396,6 +401,10 @@ impl<S: Simd> Lanes for Wide<S> {
     #[inline(always)]
     fn mask(self, value: bool) -> mask32x16<S> {
         fearless_simd::SimdMask::splat(self.0, value)
+    }
+    #[inline(always)]
+    fn bitmask(self, mask: mask32x16<S>) -> u32 {
+        fearless_simd::SimdMask::to_bitmask(mask) as u32
     }
     #[inline(always)]
     fn select(self, mask: mask32x16<S>, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
@@ -568,6 +577,10 @@ impl<L: Lanes> Lanes for Twice<L> {
     fn mask(self, value: bool) -> Self::M {
         let value = self.0.mask(value);
         Twin(value, value)
+    }
+    #[inline(always)]
+    fn bitmask(self, mask: Self::M) -> u32 {
+        self.0.bitmask(mask.0) | self.0.bitmask(mask.1) << L::WIDTH
     }
     #[inline(always)]
     fn select(self, mask: Self::M, a: Self::F, b: Self::F) -> Self::F {

@@ -5,6 +5,7 @@
 
 pub mod bounded;
 pub mod lanes;
+mod later;
 mod runnable;
 pub mod short;
 mod short_tile;
@@ -18,7 +19,8 @@ use crate::reduction::Reductions;
 use crate::series::{Mask, Series};
 use bounded::{Bounded, BoundedWord};
 use lanes::{Double, Lanes};
-pub use runnable::{Runnable, Samples, Tile};
+pub use later::Later;
+pub use runnable::{Runnable, Samples, Scan, Tile};
 use short::{ScanState, ShortCurve, ShortLanes};
 pub use short_tile::ShortRows;
 
@@ -83,6 +85,15 @@ pub trait VoxelKernel: Sync {
     fn prepare(&self, input: &Input<'_>) -> Result<Box<dyn Runnable>>;
 }
 
+/// Whether a kernel may leave voxels for later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// All of them get their results now.
+    Nothing,
+    /// Those that take long, where they are few.
+    Few,
+}
+
 /// A kernel with its tables: what engines run.
 pub trait PreparedKernel: Send + Sync + Sized {
     /// What comes out, in the order of the rows. The status word is one more row, after the last of these.
@@ -93,7 +104,8 @@ pub trait PreparedKernel: Send + Sync + Sized {
         self.outputs().iter().map(|output| output.kind.rows()).sum()
     }
 
-    /// All settings, the decided ones included, for the record.
+    /// All settings, the decided ones included, for the record. What is decided from [`Input::reductions`] must show here: by
+    /// this, engines tell whether a kernel would decide the same again.
     fn settings(&self) -> Vec<(String, SettingValue)>;
 
     /// The kernel's own status bits (15 and up) with their meanings.
@@ -111,6 +123,23 @@ pub trait PreparedKernel: Send + Sync + Sized {
 
     /// The definition in code, for [`Lanes::WIDTH`] voxels at once.
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
+
+    /// The same, but where few of the voxels need what takes long, they may be left for later: then their rows may hold
+    /// anything, and the mask of them is returned. They come again beside others like them, and are not to be left that time.
+    /// Only voxels whose samples are finite may be left.
+    #[inline(always)]
+    fn evaluate_or_leave<L: Lanes>(
+        &self,
+        lanes: L,
+        curve: Curve<'_, L>,
+        scratch: &mut [L::F],
+        rows: &mut Rows<'_, L>,
+        leave: Leave,
+    ) -> L::M {
+        let _ = leave;
+        self.evaluate(lanes, curve, scratch, rows);
+        lanes.mask(false)
+    }
 
     /// A shortcut for 16-bit samples finds, in whole numbers, what the text would find in the same samples, to the bit; the
     /// text then takes it from [`Curve::scanned`]. It goes through the frames while they come from memory. This is how many
@@ -230,8 +259,10 @@ impl<'a, L: Lanes> Curve<'a, L> {
     #[inline(always)]
     pub fn difference(&self, frame: usize) -> L::F {
         match self.samples {
-            Samples::Differences(differences) => self.lanes.load(&differences[frame * self.stride..]),
-            Samples::Short(samples) => self.lanes.load_short(&samples[frame * self.stride..]) - self.short_first,
+            Samples::Differences(differences) => self.lanes.load(&differences[frame * self.stride..][..L::WIDTH]),
+            Samples::Short(samples) => {
+                self.lanes.load_short(&samples[frame * self.stride..][..L::WIDTH]) - self.short_first
+            }
         }
     }
 }

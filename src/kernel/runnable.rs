@@ -7,9 +7,10 @@ use fearless_simd::Level;
 
 use super::bounded::{Bounded, BoundedWord};
 use super::lanes::{Double, Numbers as _, Wide};
+use super::later::Later;
 use super::short::{ShortCurve, ShortLanes};
 use super::short_tile::{self, ShortRows};
-use super::{Curve, Output, PreparedKernel, Program, Rows};
+use super::{Curve, Leave, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
 
 /// Samples in working memory.
@@ -21,6 +22,17 @@ pub enum Samples<'a, T> {
     Short(&'a [i16]),
 }
 
+/// What is known from a scan of 16-bit samples.
+#[derive(Debug)]
+pub enum Scan<'a> {
+    /// Nothing that holds.
+    None,
+    /// What it has kept of the tile's voxels, and its sums.
+    Kept(&'a mut [i16], &'a mut [i32]),
+    /// What it found, number by number.
+    Found(&'a [f32]),
+}
+
 /// Neighbouring voxels in working memory, as the CPU engine gives them to a kernel.
 #[derive(Debug)]
 pub struct Tile<'a> {
@@ -29,9 +41,9 @@ pub struct Tile<'a> {
     pub(crate) stride: usize,
     /// Voxels; memory goes on to the next multiple of the lanes' width.
     pub(crate) length: usize,
+    pub(crate) frames: usize,
     pub(crate) samples: Samples<'a, f32>,
-    /// What a scan of 16-bit samples has kept of the tile's voxels, if it holds, and its sums.
-    pub(crate) kept: Option<(&'a mut [i16], &'a mut [i32])>,
+    pub(crate) scan: Scan<'a>,
     pub(crate) first: &'a [f32],
     /// 1 where the voxel's samples can be worked with, 0 elsewhere.
     pub(crate) finite: &'a [f32],
@@ -67,7 +79,7 @@ pub trait Runnable: Send + Sync {
     /// [`PreparedKernel::judge`].
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>>;
     /// [`PreparedKernel::evaluate`] for a tile of voxels in f32, by the widest vector instructions that there are.
-    fn evaluate_tile(&self, tile: &mut Tile<'_>);
+    fn evaluate_tile(&self, tile: &mut Tile<'_>, later: &mut Later);
     /// Copies rows of 16-bit samples into a tile, and scans them on the way if the kernel can. Returns whether what the scan has
     /// kept holds.
     fn load_rows(&self, rows: &mut ShortRows<'_>) -> bool;
@@ -159,8 +171,14 @@ impl<P: PreparedKernel + 'static> Runnable for P {
         PreparedKernel::judge(self, curve, engine, definition)
     }
 
-    fn evaluate_tile(&self, tile: &mut Tile<'_>) {
-        at_level!(tile.level, lanes => evaluate_blocks(lanes, self, tile));
+    fn evaluate_tile(&self, tile: &mut Tile<'_>, later: &mut Later) {
+        let rows = PreparedKernel::rows(self) + 1;
+        later.begin(tile, PreparedKernel::extra(self).len(), self.scanned(), rows);
+        evaluate_at_level(self, tile, Some(later));
+        if !later.is_empty() {
+            evaluate_at_level(self, &mut later.tile(tile), None);
+            later.put_back(tile, rows);
+        }
     }
 
     fn load_rows(&self, rows: &mut ShortRows<'_>) -> bool {
@@ -172,8 +190,13 @@ impl<P: PreparedKernel + 'static> Runnable for P {
     }
 }
 
+/// Evaluates a tile by the widest lanes; some voxels may be left for later if that is given.
+fn evaluate_at_level<P: PreparedKernel>(kernel: &P, tile: &mut Tile<'_>, later: Option<&mut Later>) {
+    at_level!(tile.level, lanes => evaluate_blocks(lanes, kernel, tile, later));
+}
+
 #[inline(always)]
-fn evaluate_blocks<L, P>(lanes: L, kernel: &P, tile: &mut Tile<'_>)
+fn evaluate_blocks<L, P>(lanes: L, kernel: &P, tile: &mut Tile<'_>, mut later: Option<&mut Later>)
 where
     L: ShortLanes<Stored = f32, Word = u32>,
     P: PreparedKernel,
@@ -181,6 +204,7 @@ where
     let mut scratch = vec![lanes.splat(0.0); kernel.scratch()];
     let mut extra = vec![lanes.splat(0.0); kernel.extra().len()];
     let mut found = vec![lanes.splat(0.0); kernel.scanned()];
+    let leave = if later.is_some() { Leave::Few } else { Leave::Nothing };
     for block in (0..tile.length).step_by(L::WIDTH) {
         let end = tile.length.min(block + L::WIDTH);
         if tile.inside.is_some_and(|inside| inside[block..end].iter().all(|label| *label == 0)) {
@@ -197,14 +221,31 @@ where
             }
             Samples::Short(samples) => {
                 let curve = ShortCurve { samples: &samples[block..], stride: tile.stride };
-                let scanned = tile.kept.is_some();
-                if let Some((kept, sums)) = &mut tile.kept {
-                    let state = short_tile::state_of::<L>(kernel.scan_keeps(), block, kept, sums);
-                    kernel.scan_end(lanes, curve, state, &mut found);
+                match &mut tile.scan {
+                    Scan::None => {}
+                    Scan::Kept(kept, sums) => {
+                        let state = short_tile::state_of::<L>(kernel.scan_keeps(), block, kept, sums);
+                        kernel.scan_end(lanes, curve, state, &mut found);
+                    }
+                    Scan::Found(numbers) => {
+                        for (number, found) in found.iter_mut().enumerate() {
+                            *found = lanes.load(&numbers[number * tile.stride + block..]);
+                        }
+                    }
                 }
+                let scanned = !matches!(tile.scan, Scan::None);
                 Curve::of_short(lanes, curve, first, &extra, scanned.then_some(&found))
             }
         };
-        kernel.evaluate(lanes, curve, &mut scratch, &mut Rows::new(lanes, &mut tile.words[block..], tile.word_stride));
+        let rows = &mut Rows::new(lanes, &mut tile.words[block..], tile.word_stride);
+        let left = lanes.bitmask(kernel.evaluate_or_leave(lanes, curve, &mut scratch, rows, leave));
+        if left != 0
+            && let Some(later) = &mut later
+        {
+            // Voxels after the end and outside the mask need no results.
+            let wanted = |i: &usize| block + i < end && tile.inside.is_none_or(|inside| inside[block + i] != 0);
+            let wanted = (0..L::WIDTH).filter(wanted).fold(0, |bits, i| bits | 1 << i);
+            later.take(lanes, (block, left & wanted), (tile.samples, tile.stride), first, &extra, &found);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::{Add, Sub};
 
 use fearless_simd::{Select as _, Simd, SimdBase as _, SimdCombine as _, SimdCvtFloat as _, SimdWiden as _};
-use fearless_simd::{f32x16, i16x16, i32x16, mask16x16};
+use fearless_simd::{SimdMask as _, f32x16, i16x16, i32x16, mask16x16, mask32x16};
 
 use super::lanes::{Lanes, Twice, Twin, Wide};
 
@@ -66,6 +66,11 @@ pub trait ShortLanes: Lanes {
     fn long_add(self, sum: Self::Long, x: Self::Long) -> Self::Long;
     /// The number as a float, rounded from 2^24 on.
     fn number(self, x: Self::Long) -> Self::F;
+    /// Numbers of some voxels, a bit for each, side by side into memory; what follows them up to the lanes' width holds
+    /// anything then.
+    fn pack(self, x: Self::F, voxels: u32, to: &mut [f32]);
+    /// The same of 16-bit numbers.
+    fn pack_short(self, x: Self::Short, voxels: u32, to: &mut [i16]);
 }
 
 /// Each number in 32 bits.
@@ -128,6 +133,14 @@ impl<S: Simd> ShortLanes for Wide<S> {
     fn number(self, x: i32x16<S>) -> f32x16<S> {
         f32x16::float_from(x)
     }
+    #[inline(always)]
+    fn pack(self, x: f32x16<S>, voxels: u32, to: &mut [f32]) {
+        x.compress(mask32x16::from_bitmask(self.0, u64::from(voxels))).store_slice(&mut to[..16]);
+    }
+    #[inline(always)]
+    fn pack_short(self, x: i16x16<S>, voxels: u32, to: &mut [i16]) {
+        x.compress(mask16x16::from_bitmask(self.0, u64::from(voxels))).store_slice(&mut to[..16]);
+    }
 }
 
 impl<L: ShortLanes> ShortLanes for Twice<L> {
@@ -186,4 +199,22 @@ impl<L: ShortLanes> ShortLanes for Twice<L> {
     fn number(self, x: Self::Long) -> Self::F {
         Twin(self.0.number(x.0), self.0.number(x.1))
     }
+    #[inline(always)]
+    fn pack(self, x: Self::F, voxels: u32, to: &mut [f32]) {
+        let (low, high) = halves::<L>(voxels);
+        self.0.pack(x.0, low, to);
+        self.0.pack(x.1, high, &mut to[low.count_ones() as usize..]);
+    }
+    #[inline(always)]
+    fn pack_short(self, x: Self::Short, voxels: u32, to: &mut [i16]) {
+        let (low, high) = halves::<L>(voxels);
+        self.0.pack_short(x.0, low, to);
+        self.0.pack_short(x.1, high, &mut to[low.count_ones() as usize..]);
+    }
+}
+
+/// The bits of the first vector's voxels, and those of the second one's.
+#[inline(always)]
+fn halves<L: Lanes>(voxels: u32) -> (u32, u32) {
+    (voxels & ((1 << L::WIDTH) - 1), voxels >> L::WIDTH)
 }

@@ -113,6 +113,7 @@ fn pass<L: ShortLanes, P: PreparedKernel, const N: usize>(
     let shift = lanes.short_splat(shift);
     let keeps = kernel.map_or(0, PreparedKernel::scan_keeps);
     let from: [&[i16]; N] = std::array::from_fn(|j| &samples[(frame + j) * count + start..][..length]);
+    let ahead: [&[i16]; N] = std::array::from_fn(|j| row_ahead(samples, rows, frame + N + j).unwrap_or(from[j]));
     let (before, tile) = rows.tile.split_at_mut(frame * stride);
     // Of frame 0 itself nothing is counted from its first sample.
     let firsts = if frame > 0 { &before[..stride] } else { &[] };
@@ -120,10 +121,13 @@ fn pass<L: ShortLanes, P: PreparedKernel, const N: usize>(
     let to: [&mut [i16]; N] = std::array::from_fn(|_| tile.next().unwrap_or_default());
     let mut rest = [[0; MOST_LANES]; N];
     for block in (0..length).step_by(L::WIDTH) {
+        for row in ahead {
+            ask(&row[block]);
+        }
         let mut here = [shift; N];
         if block + L::WIDTH <= length {
             for j in 0..N {
-                here[j] = lanes.short(&from[j][block..]) + shift;
+                here[j] = lanes.short(&from[j][block..block + L::WIDTH]) + shift;
             }
         } else {
             // The last voxel stands for those after the end.
@@ -134,15 +138,33 @@ fn pass<L: ShortLanes, P: PreparedKernel, const N: usize>(
             }
         }
         for j in 0..N {
-            lanes.short_store(here[j], &mut to[j][block..]);
+            lanes.short_store(here[j], &mut to[j][block..block + L::WIDTH]);
             bounds.lowest = lanes.short_min(bounds.lowest, here[j]);
             bounds.highest = lanes.short_max(bounds.highest, here[j]);
         }
         if let Some(kernel) = kernel {
             let state = state_of::<L>(keeps, block, rows.kept, rows.sums);
-            kernel.scan_frames(lanes, frame, here, lanes.short(&firsts[block..]), state);
+            kernel.scan_frames(lanes, frame, here, lanes.short(&firsts[block..block + L::WIDTH]), state);
         }
     }
+}
+
+/// The row of a frame; of one past the last, of as many voxels that follow, if there are.
+#[inline(always)]
+fn row_ahead<'a>(samples: &'a [i16], rows: &ShortRows<'_>, frame: usize) -> Option<&'a [i16]> {
+    let (frame, start) =
+        if frame < rows.frames { (frame, rows.start) } else { (frame - rows.frames, rows.start + rows.length) };
+    let row = &samples[frame * rows.count..][..rows.count];
+    row.get(start..start + rows.length)
+}
+
+/// Asks for the line of memory that a number lies in, so that it is there when it is read.
+#[inline(always)]
+fn ask(number: &i16) {
+    #[cfg(target_arch = "x86_64")]
+    safe_arch::prefetch_t0(number);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = number;
 }
 
 /// Begins a scan of every block.

@@ -50,9 +50,10 @@ pub(super) struct Both {
     pub(super) middle: Option<(f32, f32)>,
 }
 
-/// The reductions of a series in memory whose samples have 16 bits at most, or `None`: then, and in the rare case that a
-/// sample of the voxels was misleading, each for itself finds what it looks for.
-pub(super) fn reduce(reductions: &Reductions<'_>, baseline: &Range<usize>) -> Option<Both> {
+/// The reductions of a series in memory whose samples have 16 bits at most; sums of these frames and of those of the
+/// baseline, 0 for others. Or `None`: then, and in the rare case that a sample of the voxels was misleading, each for itself
+/// finds what it looks for.
+pub(super) fn reduce(reductions: &Reductions<'_>, baseline: &Range<usize>, frames: &[usize]) -> Option<Both> {
     let (series, mask) = (reductions.series, reductions.mask.map(Mask::flat));
     let window = &series.whole()?;
     let found = match window.voxels {
@@ -65,9 +66,10 @@ pub(super) fn reduce(reductions: &Reductions<'_>, baseline: &Range<usize>) -> Op
     let Found { sums, total, below, within, .. } = found;
     let mut all = vec![0.0; series.frames()];
     all[baseline.clone()].copy_from_slice(&sums);
-    for others in [0..baseline.start, baseline.end..series.frames()] {
-        add_to_sums(window, mask, others.clone(), &mut all[others]);
-    }
+    let others = all.par_iter_mut().enumerate();
+    others.filter(|(frame, _)| !baseline.contains(frame) && frames.contains(frame)).for_each(|(frame, sum)| {
+        add_to_sums(window, mask, frame..frame + 1, std::slice::from_mut(sum));
+    });
     let (first, last) = (total.saturating_sub(1) / 2, total / 2);
     let middle = if total == 0 {
         None

@@ -44,7 +44,7 @@ pub(in crate::engine) fn estimate(kernel: &dyn Runnable, series: &Series, option
             let mut words: Vec<Vec<u32>> = vec![vec![0; voxels]; row_count];
             let mut rows: Vec<&mut [u32]> = words.iter_mut().map(Vec::as_mut_slice).collect();
             let mut workspace = Workspace::new(series, kernel);
-            let task = Task { window, frames: series.frames(), mask, outside_words: &outside_words, start };
+            let task = Task { window, frames: series.frames(), mask, outside_words: &outside_words, start, sums: None };
             run_task(level, kernel, &task, &mut workspace, &mut rows);
         });
         begin.elapsed().as_secs_f64()

@@ -4,6 +4,8 @@
 //! exact for integers at even times. The parts of the first and the last segment that lie outside are then taken off, and
 //! the baseline's part is.
 
+use std::ops::Range;
+
 use crate::kernel::Rows;
 use crate::kernel::lanes::{Lanes, Numbers};
 
@@ -17,6 +19,15 @@ pub(super) struct Integral<L: Lanes> {
     pub(super) value: L::F,
     weights: L::F,
     squared_weights: L::F,
+}
+
+/// The onset, as the time that integrals start at.
+pub(super) struct Start<L: Lanes> {
+    pub(super) time: L::F,
+    /// Of which voxels it is known, and within the series.
+    pub(super) known: L::M,
+    /// The frames that come into question as the last one at or before it, of these voxels.
+    pub(super) span: Range<usize>,
 }
 
 /// Where in the curve a time lies.
@@ -55,17 +66,17 @@ struct Sums<'a, L: Lanes> {
 impl<'a, L: Lanes> Sums<'a, L> {
     /// In working memory of two numbers per frame: over the segments in which the onset of a voxel can lie.
     #[inline(always)]
-    fn new(t: &Tables, l: L, voxel: &Voxel<'_, L>, memory: &'a mut [L::F], onset_time: L::F, started: L::M) -> Self {
+    fn new(t: &Tables, l: L, voxel: &Voxel<'_, L>, memory: &'a mut [L::F], start: &Start<L>) -> Self {
         let zero = l.splat(0.0);
         let (areas, moments) = memory.split_at_mut(t.n);
-        let end = l.span(&t.u, onset_time, started).end.clamp(t.first_segment + 1, t.n - 1);
+        let end = start.span.end.clamp(t.first_segment + 1, t.n - 1);
         (areas[t.first_segment], moments[t.first_segment]) = (zero, zero);
         let mut sums = Self { areas, moments, done: end, left_out: zero };
         let mut left = voxel.height(t, l, t.first_segment);
         for i in t.first_segment..end {
             let right = voxel.height(t, l, i + 1);
             let (area, moment) = segment(t, l, i, left, right);
-            let counts = onset_time.lt(t.u.at(l, i + 1)) | l.mask(i + 2 == t.n);
+            let counts = start.time.lt(t.u.at(l, i + 1)) | l.mask(i + 2 == t.n);
             sums.areas[i + 1] = sums.areas[i] + l.select(counts, area, zero);
             sums.left_out = sums.left_out + l.select(counts, zero, area);
             if t.needs_moment {
@@ -107,9 +118,17 @@ impl<'a, L: Lanes> Sums<'a, L> {
         }
     }
 
-    /// Where times lie, for voxels that are wanted.
+    /// Where times lie, for voxels of which the span holds.
     #[inline(always)]
-    fn place(&mut self, t: &Tables, l: L, voxel: &Voxel<'_, L>, time: L::F, wanted: L::M, errors: bool) -> Place<L> {
+    fn place(
+        &mut self,
+        t: &Tables,
+        l: L,
+        voxel: &Voxel<'_, L>,
+        time: L::F,
+        span: Range<usize>,
+        errors: bool,
+    ) -> Place<L> {
         let zero = l.splat(0.0);
         let mut place = Place {
             segment: zero,
@@ -125,7 +144,6 @@ impl<'a, L: Lanes> Sums<'a, L> {
             squares_after: [zero; 3],
         };
         let mut inv_step = zero;
-        let span = l.span(&t.u, time, wanted);
         if span.is_empty() {
             return place;
         }
@@ -194,23 +212,22 @@ impl<L: Lanes> Place<L> {
 
 /// Exact integrals from the onset on: to the last frame, which is returned, and to the end of each window, which are
 /// written. Also says where a window reaches past the last frame. And the first moment, if it is asked for.
-#[expect(clippy::too_many_arguments, reason = "the state of a voxel, passed on")]
 #[inline(always)]
 pub(super) fn areas<L: Lanes>(
     t: &Tables,
     l: L,
     voxel: &Voxel<'_, L>,
     memory: &mut [L::F],
-    onset_time: L::F,
-    started: L::M,
+    start: &Start<L>,
     sigma: L::F,
     rows: &mut Rows<'_, L>,
 ) -> (Integral<L>, Integral<L>, L::M) {
     let zero = l.splat(0.0);
     let u_last = t.u.at(l, t.n - 1);
     let unit = l.splat(t.area_unit);
-    let mut sums = Sums::new(t, l, voxel, memory, onset_time, started);
-    let from = sums.place(t, l, voxel, onset_time, started, t.needs_weights || t.needs_moment);
+    let (onset_time, started) = (start.time, start.known);
+    let mut sums = Sums::new(t, l, voxel, memory, start);
+    let from = sums.place(t, l, voxel, onset_time, start.span.clone(), t.needs_weights || t.needs_moment);
     let before = from.part(l);
     let mut beyond = l.mask(false);
     for (i, seconds) in t.windows.iter().enumerate() {
@@ -218,7 +235,7 @@ pub(super) fn areas<L: Lanes>(
         let inside = started & end.le(u_last);
         beyond = beyond | !inside;
         let errors = t.row(slot::IAUC_SE + i);
-        let to = sums.place(t, l, voxel, end, inside, errors.is_some());
+        let to = sums.place(t, l, voxel, end, l.span(&t.u, end, inside), errors.is_some());
         if let Some(row) = t.row(slot::IAUC + i) {
             let value = unit * to.whole + (to.part(l) - before) - voxel.level * (end - onset_time);
             rows.set(row, value * l.splat(t.scale), inside);

@@ -8,6 +8,7 @@
 
 mod areas;
 mod baseline;
+mod global_onset;
 mod onset;
 mod outputs;
 mod reference;
@@ -20,7 +21,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::kernel::lanes::Lanes;
 use crate::kernel::short::{ScanState, ShortCurve, ShortLanes};
-use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
+use crate::kernel::{Curve, Input, Leave, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
 use crate::maps::SettingValue;
 use crate::quantity::{Quantity, SignalKind};
 use crate::series::VoxelMap;
@@ -546,7 +547,19 @@ impl PreparedKernel for PreparedDescriptors {
 
     #[inline(always)]
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
-        reference::evaluate(&self.tables, self.outputs.len(), lanes, &curve, scratch, rows);
+        reference::evaluate(&self.tables, self.outputs.len(), lanes, &curve, scratch, rows, Leave::Nothing);
+    }
+
+    #[inline(always)]
+    fn evaluate_or_leave<L: Lanes>(
+        &self,
+        lanes: L,
+        curve: Curve<'_, L>,
+        scratch: &mut [L::F],
+        rows: &mut Rows<'_, L>,
+        leave: Leave,
+    ) -> L::M {
+        reference::evaluate(&self.tables, self.outputs.len(), lanes, &curve, scratch, rows, leave)
     }
 
     fn program(&self) -> Program {

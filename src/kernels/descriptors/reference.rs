@@ -6,11 +6,11 @@
 #![expect(clippy::needless_range_loop, reason = "indices keep the text comparable with the shader's")]
 
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
-use crate::kernel::{Curve, Rows};
+use crate::kernel::{Curve, Leave, Rows};
 use crate::quantity::SignalKind;
 use crate::status;
 
-use super::areas::{areas, standard_error};
+use super::areas::{Start, areas, standard_error};
 use super::outputs::{FRACTIONS, HALF, slot};
 use super::scan::found;
 use super::tables::{NoiseFrom, Tables};
@@ -82,6 +82,7 @@ impl<L: Lanes> Voxel<'_, L> {
     }
 }
 
+/// Voxels that enhance take long: of a block, they may be left for later, and are returned.
 #[inline(always)]
 pub(super) fn evaluate<L: Lanes>(
     t: &Tables,
@@ -90,7 +91,8 @@ pub(super) fn evaluate<L: Lanes>(
     curve: &Curve<'_, L>,
     scratch: &mut [L::F],
     rows: &mut Rows<'_, L>,
-) {
+    leave: Leave,
+) -> L::M {
     let zero = l.splat(0.0);
     let one = l.splat(1.0);
     let scale = l.splat(t.scale);
@@ -127,14 +129,14 @@ pub(super) fn evaluate<L: Lanes>(
 
     // Peak; signed enhancement, of all frames only if a map needs it.
     let voxel = Voxel { curve, level: mean * l.splat(t.sign) };
-    let peak = find_peak(t, l, &voxel, sigma, valid);
+    let (peak, left) = find_peak(t, l, &voxel, sigma, valid, leave);
     if t.needs_samples {
         for i in 0..t.n {
             e[i] = voxel.enhancement(t, l, i);
         }
     }
     let e_last = voxel.enhancement(t, l, last);
-    let enhancing = peak.enhancing & valid;
+    let enhancing = peak.enhancing;
     let at_last = same(peak.frame, l.count(last)) & valid;
     bits = bits | l.bits(valid & !enhancing, status::NOT_ENHANCING) | l.bits(at_last, status::PEAK_AT_LAST_FRAME);
     let (e_max, peak_time) = if t.subframe { vertex(t, l, e, &peak) } else { (peak.e, peak.time) };
@@ -153,12 +155,14 @@ pub(super) fn evaluate<L: Lanes>(
     };
     let mut onset_time = l.splat(t.global_onset.unwrap_or(0.0));
     let mut onset_known = l.mask(t.global_onset.is_some()) & valid;
+    let mut own_onset = l.mask(false);
     if t.needs_own_onset {
         let (own, found) = onset::find(t, l, e, &peak, &half_rise, &steepest, sigma, enhancing);
         let usable = found & enhancing & own.lt(peak.time);
         onset_time = l.select(usable, own, onset_time);
         bits = bits | l.bits(valid & !usable & onset_known, status::GLOBAL_ONSET_USED);
         onset_known = onset_known | usable;
+        own_onset = usable;
         if let Some(row) = t.row(slot::ONSET_SE) {
             let (error, known) = onset::piecewise_linear_error(t, l, e, &half_rise, own, usable);
             rows.set(row, error, known & usable);
@@ -273,7 +277,13 @@ pub(super) fn evaluate<L: Lanes>(
     let started = onset_known & onset_time.ge(t.u.at(l, 0)) & onset_time.le(u_last);
     past_end = past_end | (onset_known & !started & l.mask(t.needs_area));
     if t.needs_area || !t.windows.is_empty() {
-        let (area, moment, beyond) = areas(t, l, &voxel, primitives, onset_time, started, sigma, rows);
+        let span = match (own_onset.any(), started.any()) {
+            (true, _) => l.span(&t.u, onset_time, started),
+            (false, true) => t.global_onset_span.clone(),
+            (false, false) => 0..0,
+        };
+        let from = Start { time: onset_time, known: started, span };
+        let (area, moment, beyond) = areas(t, l, &voxel, primitives, &from, sigma, rows);
         past_end = past_end | (onset_known & beyond);
         if let Some(row) = t.row(slot::AUC) {
             rows.set(row, area.value * scale, started);
@@ -316,21 +326,34 @@ pub(super) fn evaluate<L: Lanes>(
     }
     bits = bits | l.bits(past_end, status::WINDOW_PAST_END) | l.bits(without_divisor, status_bit::NO_DIVISOR);
     rows.set_bits(status_row, bits);
+    left
 }
 
-/// Finds the peak. Samples are compared as differences from the first one, which are exact for integers.
+/// Finds the peak. Samples are compared as differences from the first one, which are exact for integers. Voxels that are
+/// left for later count as not enhancing.
 #[inline(always)]
-fn find_peak<L: Lanes>(t: &Tables, l: L, voxel: &Voxel<'_, L>, sigma: L::F, valid: L::M) -> Peak<L> {
+fn find_peak<L: Lanes>(
+    t: &Tables,
+    l: L,
+    voxel: &Voxel<'_, L>,
+    sigma: L::F,
+    valid: L::M,
+    leave: Leave,
+) -> (Peak<L>, L::M) {
     let (frame, highest, pair) = match voxel.curve.scanned {
         Some(found) => (found[found::FRAME], found[found::HIGHEST], found[found::PAIR]),
         None => highest_sample(t, l, voxel),
     };
     let e = highest - voxel.level;
     let twice = (pair - voxel.level).gt(sigma * l.splat(3.0));
-    let enhancing = e.ge(sigma * l.splat(t.enhancement_threshold)) & twice;
+    let enhancing = e.ge(sigma * l.splat(t.enhancement_threshold)) & twice & valid;
+    let may = leave == Leave::Few && t.takes_long;
+    let few = may && 2 * l.bitmask(enhancing).count_ones() as usize <= L::WIDTH;
+    let left = enhancing & l.mask(few);
+    let enhancing = enhancing & !left;
     // Times are asked for where a voxel enhances, and looking them up takes long.
-    let time = if (enhancing & valid).any() { l.lookup(&t.u, frame) } else { l.splat(0.0) };
-    Peak { frame, e, time, enhancing }
+    let time = if enhancing.any() { l.lookup(&t.u, frame) } else { l.splat(0.0) };
+    (Peak { frame, e, time, enhancing }, left)
 }
 
 /// Frame and height of the highest sample after the baseline, and the largest lower one of two consecutive heights: both

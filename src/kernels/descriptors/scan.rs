@@ -108,7 +108,9 @@ fn frames_of<L: ShortLanes, const N: usize, const STEP: usize, const NUMBER: boo
     state: ScanState<'_>,
 ) {
     let falls = t.sign < 0.0;
-    let mut k = Kept::<L>::load::<STEP, NUMBER>(l, state.short);
+    // Of a length that is known when compiling: nothing within is checked again.
+    let (kept, sums) = (&mut state.short[..KEPT * L::WIDTH], &mut state.sum[..L::WIDTH]);
+    let mut k = Kept::<L>::load::<STEP, NUMBER>(l, kept);
     // Each height counts from the first sample; what overflows before that is taken off comes back.
     let first = upright(l, first, falls);
     let mut part = l.short_splat(0);
@@ -136,8 +138,8 @@ fn frames_of<L: ShortLanes, const N: usize, const STEP: usize, const NUMBER: boo
         }
         k.previous = here;
     }
-    k.store::<STEP, NUMBER>(l, state.short);
-    l.long_store(l.long_add(l.long_load(state.sum), l.long(part)), state.sum);
+    k.store::<STEP, NUMBER>(l, kept);
+    l.long_store(l.long_add(l.long_load(sums), l.long(part)), sums);
 }
 
 /// What was found in all frames.

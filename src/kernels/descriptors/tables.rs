@@ -6,15 +6,14 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
-use crate::kernel::lanes::{Double, Table};
-use crate::kernel::{Curve, Input, Program, Rows};
+use crate::kernel::lanes::Table;
+use crate::kernel::{Input, Program};
 use crate::maps::SettingValue;
 use crate::quantity::SignalKind;
-use crate::status;
 
 use super::outputs::{MAX_WINDOWS, Slots, plan, slot};
 use super::{Descriptors, LateSlopeFrom, Noise, Onset, OnsetScope, PeakReading, Polarity, PreparedDescriptors};
-use super::{baseline, reference};
+use super::{baseline, global_onset};
 
 /// Time constants on the grid of the saturating onset.
 const TAUS: usize = 32;
@@ -90,6 +89,8 @@ pub struct Tables {
     pub(super) early_times: Table,
     pub(super) onset: Onset,
     pub(super) global_onset: Option<f64>,
+    /// The frames that come into question as the last one at or before it, however times are rounded.
+    pub(super) global_onset_span: Range<usize>,
     pub(super) late_from: Option<f64>,
     pub(super) windows: Vec<f64>,
     pub(super) ratio_times: (f64, f64),
@@ -97,7 +98,7 @@ pub struct Tables {
     pub(super) early_half_width: f64,
     /// First frame of the last 30 s.
     pub(super) late_first: usize,
-    recovery_window: Option<(f64, f64)>,
+    pub(super) recovery_window: Option<(f64, f64)>,
     pub(super) recovery: Range<usize>,
     /// What both heights of a segment are weighted with in the integral over it; 1 for even frames.
     pub(super) pair_weights: Table,
@@ -112,7 +113,7 @@ pub struct Tables {
     pub(super) log_tau_step: f64,
     /// First segment that an integral from the onset can touch.
     pub(super) first_segment: usize,
-    slots: Slots,
+    pub(super) slots: Slots,
     pub(super) needs_onset: bool,
     pub(super) needs_own_onset: bool,
     pub(super) needs_half_rise: bool,
@@ -128,6 +129,8 @@ pub struct Tables {
     pub(super) needs_moment: bool,
     pub(super) needs_area: bool,
     pub(super) needs_positive_baseline: bool,
+    /// Voxels that enhance take much longer than others.
+    pub(super) takes_long: bool,
 }
 
 impl Tables {
@@ -201,6 +204,16 @@ impl Tables {
         self.u = u.into_iter().collect();
     }
 
+    /// The onset of voxels without one of their own, and where it lies.
+    fn set_global_onset(&mut self, onset: Option<f64>) {
+        self.global_onset = onset;
+        if let Some(onset) = onset {
+            let slack = 1e-6 * self.u[self.n - 1];
+            let place = |time: f64| self.u.partition_point(|u| *u <= time);
+            self.global_onset_span = place(onset - slack).saturating_sub(1)..place(onset + slack).max(1);
+        }
+    }
+
     /// Weights of the samples in the integrals over whole segments.
     fn set_integrals(&mut self, u: &[f64], spacing: f64) {
         let segments = || u.windows(2).map(|w| (w[0], w[1] - w[0]));
@@ -231,6 +244,7 @@ impl Tables {
         }
         let mut tables = self.clone();
         tables.set_axis(frames.iter().map(|i| self.u[*i]).collect(), a..b);
+        tables.set_global_onset(self.global_onset);
         Some(tables)
     }
 }
@@ -319,6 +333,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         ])
         || fractions.clone().any(|slot| plan.slots[slot] >= 0)
         || (late_from.is_some() && asks(&[slot::LATE_SLOPE, slot::LATE_SLOPE_SE]));
+    let needs_crossings = fractions.clone().any(|slot| plan.slots[slot] >= 0) || asks(&[slot::FWHM]);
     let fixed = matches!(settings.onset, Onset::Seconds(_));
     let needs_own_onset = needs_onset && settings.onset_scope == OnsetScope::Voxel && !fixed;
     let mut tables = Tables {
@@ -356,6 +371,7 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
         early_times: Table::default(),
         onset: settings.onset,
         global_onset: None,
+        global_onset_span: 0..0,
         late_from,
         windows: plan.windows.clone(),
         ratio_times: settings.ratio_times_s,
@@ -392,13 +408,14 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
                 slot::CURVE_TYPE,
             ]),
         needs_slope_mean: needs_own_onset && settings.onset == Onset::Intersection,
-        needs_crossings: fractions.clone().any(|slot| plan.slots[slot] >= 0) || asks(&[slot::FWHM]),
+        needs_crossings,
         needs_weights: asks(&[slot::AUC_SE, slot::AUMC_SE])
             || (slot::IAUC_SE..slot::IAUC_SE + MAX_WINDOWS).any(|slot| plan.slots[slot] >= 0),
         needs_moment: asks(&[slot::AUMC, slot::AUMC_SE, slot::MEAN_RESIDENCE_TIME]),
         needs_area,
         needs_positive_baseline: asks(&[slot::RELATIVE_ENHANCEMENT])
             || (asks(&[slot::CURVE_TYPE]) && settings.kind == SignalKind::Signal),
+        takes_long: needs_own_onset || needs_crossings || asks(&[slot::CURVE_TYPE, slot::SIGNAL_ENHANCEMENT_RATIO]),
     };
     tables.set_axis(u, frames.clone());
 
@@ -413,14 +430,15 @@ pub(super) fn prepare(settings: &Descriptors, input: &Input<'_>) -> Result<Prepa
     let mut record = record(settings, &tables, &plan.windows);
     let needs_mean = needs_onset && !fixed;
     if needs_mean && matches!(settings.noise, Noise::Baseline) {
-        input.reductions.mean_curve_and_baseline_noise(frames);
+        let deciding = |rough: &[f64]| global_onset::deciding_frames(&tables, rough);
+        input.reductions.mean_curve_and_baseline_noise(frames, deciding);
     }
     set_noise(settings, input, &mut tables, &mut extra, &mut record)?;
     if needs_onset {
-        tables.global_onset = match settings.onset {
+        tables.set_global_onset(match settings.onset {
             Onset::Seconds(seconds) => Some(seconds),
-            _ => input.reductions.mean_curve().and_then(|mean| global_onset(&tables, mean)),
-        };
+            _ => input.reductions.mean_curve().and_then(|mean| global_onset::find(&tables, mean)),
+        });
         let value = tables.global_onset.map_or(SettingValue::Text("none".into()), SettingValue::Number);
         record.push(("global_onset_s".into(), value));
     }
@@ -535,44 +553,6 @@ fn set_noise(
     Ok(())
 }
 
-/// The onset of the mask's mean curve, by the same text.
-fn global_onset(tables: &Tables, mean: &[f64]) -> Option<f64> {
-    let mut slots = [-1; slot::COUNT];
-    slots[slot::ONSET] = 0;
-    let mut own = Tables {
-        slope: 1.0,
-        intercept: 0.0,
-        scale: 1.0,
-        inv_scale: 1.0,
-        sign: tables.direction,
-        noise: NoiseFrom::Baseline { floor: 0.0 },
-        global_onset: None,
-        windows: Vec::new(),
-        slots,
-        needs_onset: true,
-        needs_own_onset: true,
-        needs_half_rise: tables.onset == Onset::PiecewiseLinear,
-        needs_slope: tables.onset == Onset::Intersection,
-        needs_slope_mean: tables.onset == Onset::Intersection,
-        needs_area: false,
-        needs_moment: false,
-        needs_positive_baseline: false,
-        ..tables.clone()
-    };
-    if tables.b - tables.a < 2 {
-        let mut steps: Vec<f64> = mean.windows(2).map(|w| (w[1] - w[0]).abs()).collect();
-        steps.sort_by(f64::total_cmp);
-        let median = (steps[(steps.len() - 1) / 2] + steps[steps.len() / 2]) / 2.0;
-        own.noise = NoiseFrom::Value(median / (std::f64::consts::SQRT_2 * 0.674_489_750_196_081_7));
-    }
-    let differences: Vec<f64> = mean.iter().map(|y| y - mean[0]).collect();
-    let mut scratch = vec![0.0; 3 * own.n];
-    let mut words = [0.0; 2];
-    let curve = Curve::new(Double, &differences, 1, mean[0], true, &[]);
-    reference::evaluate(&own, 1, Double, &curve, &mut scratch, &mut Rows::new(Double, &mut words, 1));
-    (words[1] as u32 & status::NO_ONSET == 0 && words[0].is_finite()).then_some(words[0])
-}
-
 /// All settings, for the record.
 fn record(settings: &Descriptors, tables: &Tables, windows: &[f64]) -> Vec<(String, SettingValue)> {
     use SettingValue::{List, Number, Text};
@@ -674,7 +654,7 @@ pub(super) struct ShaderSettings {
     moment_weights_at: u32,
     weight_sums_at: u32,
     windows: [f32; MAX_WINDOWS],
-    slots: Slots,
+    pub(super) slots: Slots,
 }
 
 /// Bits of `ShaderSettings::needs`.
@@ -824,6 +804,7 @@ mod tests {
         use super::super::super::status_bit;
         use super::super::*;
         use crate::engine::gpu::text;
+        use crate::status;
 
         fn module() -> naga::Module {
             text::kernel(&[include_str!("../../../shaders/descriptors.wgsl")])
