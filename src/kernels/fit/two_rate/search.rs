@@ -1,7 +1,5 @@
 //! Where to begin: the best pairs of the dictionary's rates, and what the best single rate lacks.
 
-#![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
-
 use super::memory::Work;
 use super::tables::{Tables, pair_of};
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
