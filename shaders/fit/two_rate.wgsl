@@ -54,6 +54,8 @@ const NUMBERS_PER_PAIR: u32 = 4u;
 const FARTHEST_PARTNER: f32 = 1e5;
 const SHIFT: f32 = 1e-3;
 const SMALLEST_SHIFT: f32 = 1e-8;
+const FILLINGS: f32 = 2.0;
+const SOMETHING: f32 = 1e-4;
 const PERFECT: f32 = 1e-11;
 const SMALLEST_VOLUME: f32 = 1e-7;
 const CLOSEST: f32 = 1e-3;
@@ -237,9 +239,25 @@ var<private> sum_sse: f32;
 var<private> sum_products: vec4<f32>;
 var<private> sum_bends: vec2<f32>;
 
-// Whether 1 / PS is the second variable, instead of Ktrans: where exchange is fast, the curve is close to linear in it.
-fn is_fast(flow: f32, exchange: f32) -> bool {
-    return exchange >= flow || exchange >= uniforms.settings.high.y;
+// Which variables steps are taken in: those that the curve is close to linear in. 1 / PS instead of Ktrans where exchange is
+// fast, 1 / v_p and 1 / v_e instead of these where they fill slowly.
+struct Terms {
+    fast: bool,
+    slow: vec2<bool>,
+}
+
+fn terms_of(p: vec4<f32>) -> Terms {
+    let duration = tables[uniforms.settings.frame_times_at + uniforms.slab.frames - 1u] / FILLINGS;
+    return Terms(p.y >= p.x || p.y >= uniforms.settings.high.y, (p.xy * duration < p.zw) & (p.zw > vec2<f32>(SOMETHING)));
+}
+
+// A volume from its variable, and the variable from the volume: either is the other's reciprocal where it fills slowly.
+fn volume(value: f32, slow: bool) -> f32 {
+    return select(value, 1.0 / max(value, 1e-30), slow);
+}
+
+fn first_four(parameters: Vector) -> vec4<f32> {
+    return vec4<f32>(parameters[0], parameters[1], parameters[2], parameters[3]);
 }
 
 // The second variable: Ktrans, or 1 / PS where exchange is fast.
@@ -259,22 +277,26 @@ fn exchange_of(flow: f32, second: f32, fast: bool) -> f32 {
 }
 
 // The derivatives by the first four variables over I_1, I_2 and their derivatives by the rates.
-fn by_variable(flow: f32, exchange: f32, fast: bool, two: TwoRates) -> mat4x4<f32> {
+fn by_variable(p: vec4<f32>, terms: Terms, two: TwoRates) -> mat4x4<f32> {
+    let flow = p.x;
+    let exchange = p.y;
+    let fast = terms.fast;
     let square = exchange * exchange;
     let ratio = 1.0 + exchange / flow;
     return mat4x4<f32>(
         select(square, 0.0, fast) * two.by_ps - flow * flow * two.by_fp,
         select(ratio * ratio, -square, fast) * two.by_ps,
-        two.by_vp,
-        two.by_ve,
+        select(1.0, -(p.z * p.z), terms.slow.x) * two.by_vp,
+        select(1.0, -(p.w * p.w), terms.slow.y) * two.by_ve,
     );
 }
 
 // The residual's products with the second derivatives by the first four variables; what changes with them of the
 // coefficients and the rates is taken from differences.
-fn make_bend(parameters: Vector, fast: bool, two: TwoRates, here: mat4x4<f32>) {
+fn make_bend(parameters: Vector, terms: Terms, two: TwoRates, here: mat4x4<f32>) {
     let flow = parameters[0];
     let exchange = parameters[1];
+    let fast = terms.fast;
     let second = second_of(flow, exchange, fast);
     var scale = scales();
     for (var i = 0u; i < PARAMETERS; i++) {
@@ -283,8 +305,8 @@ fn make_bend(parameters: Vector, fast: bool, two: TwoRates, here: mat4x4<f32>) {
         }
     }
     for (var i = 0u; i < 4u; i++) {
-        var p = vec4<f32>(flow, exchange, parameters[2], parameters[3]);
-        var at = p[i];
+        var p = first_four(parameters);
+        var at = volume(p[i], i >= 2u && terms.slow[max(i, 2u) - 2u]);
         if i == 0u {
             at = 1.0 / flow;
         }
@@ -298,10 +320,10 @@ fn make_bend(parameters: Vector, fast: bool, two: TwoRates, here: mat4x4<f32>) {
         } else if i == 1u {
             p.y = exchange_of(flow, second + shift, fast);
         } else {
-            p[i] = p[i] + shift;
+            p[i] = volume(at + shift, terms.slow[i - 2u]);
         }
         let there = two_rates(p.x, p.y, p.z, p.w);
-        let moved_by = by_variable(p.x, p.y, fast, there);
+        let moved_by = by_variable(p, terms, there);
         let inverse = 1.0 / shift;
         let rates = vec2<f32>(there.fast - two.fast, there.slow - two.slow) * inverse;
         for (var j = 0u; j < 4u; j++) {
@@ -390,8 +412,8 @@ fn advanced(bends: vec2<f32>, fast: StepWeights, slow: StepWeights, before: vec2
 // One pass over the samples; with `curves`, the fitted curve is written.
 fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bool) {
     let two = two_rates(parameters[0], parameters[1], parameters[2], parameters[3]);
-    let fast_exchange = is_fast(parameters[0], parameters[1]);
-    let here_by = by_variable(parameters[0], parameters[1], fast_exchange, two);
+    let terms = terms_of(first_four(parameters));
+    let here_by = by_variable(first_four(parameters), terms, two);
     make_columns(parameters[0], two, here_by);
     sum_sse = 0.0;
     sum_products = vec4<f32>();
@@ -503,21 +525,26 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
     pass_rhs[4] = sum_delay_rhs;
     // A delay that all voxels share has no column: it stands alone.
     pass_gram[4][4] = select(sum_delay_delay, 1.0, uniforms.settings.own == 0u);
-    make_bend(parameters, fast_exchange, two, here_by);
+    make_bend(parameters, terms, two, here_by);
 }
 
 fn variables_at(parameters: Vector) -> Variables {
     let low = uniforms.settings.low;
     let high = uniforms.settings.high;
-    let fast = is_fast(parameters[0], parameters[1]);
+    let terms = terms_of(first_four(parameters));
+    let slow = terms.slow;
     var v: Variables;
     let reciprocal = 1.0 / parameters[0];
-    let second = second_of(parameters[0], parameters[1], fast);
-    v.at = Vector(reciprocal, second, parameters[2], parameters[3], parameters[4]);
-    let lowest = select(low.y / (1.0 + low.y * reciprocal), 1.0 / max(high.y, 1e-30), fast);
-    let highest = select(second + high.y, 1.0 / max(low.y, 1e-30), fast);
-    v.low = Vector(1.0 / high.x, lowest, low.z, low.w, uniforms.settings.delay_low);
-    v.high = Vector(1.0 / low.x, highest, high.z, high.w, uniforms.settings.delay_high);
+    let second = second_of(parameters[0], parameters[1], terms.fast);
+    let plasma = volume(parameters[2], slow.x);
+    let space = volume(parameters[3], slow.y);
+    v.at = Vector(reciprocal, second, plasma, space, parameters[4]);
+    let lowest = select(low.y / (1.0 + low.y * reciprocal), 1.0 / max(high.y, 1e-30), terms.fast);
+    let highest = select(second + high.y, 1.0 / max(low.y, 1e-30), terms.fast);
+    let low_volumes = select(low.zw, vec2<f32>(volume(high.z, slow.x), volume(high.w, slow.y)), slow);
+    let high_volumes = select(high.zw, vec2<f32>(volume(low.z, slow.x), volume(low.w, slow.y)), slow);
+    v.low = Vector(1.0 / high.x, lowest, low_volumes.x, low_volumes.y, uniforms.settings.delay_low);
+    v.high = Vector(1.0 / low.x, highest, high_volumes.x, high_volumes.y, uniforms.settings.delay_high);
     return v;
 }
 
@@ -527,10 +554,13 @@ fn moved(parameters: Vector, step: Vector) -> Vector {
     var next: Vector;
     let reciprocal = min(max(v.at[0] + step[0], v.low[0]), v.high[0]);
     next[0] = 1.0 / reciprocal;
-    let fast = is_fast(parameters[0], parameters[1]);
-    next[1] = exchange_of(next[0], max(v.at[1] + step[1], v.low[1]), fast);
-    next[2] = parameters[2] + step[2];
-    next[3] = parameters[3] + step[3];
+    let terms = terms_of(first_four(parameters));
+    next[1] = exchange_of(next[0], max(v.at[1] + step[1], v.low[1]), terms.fast);
+    for (var j = 2u; j < 4u; j++) {
+        let slow = terms.slow[j - 2u];
+        let to = v.at[j] + step[j];
+        next[j] = volume(select(to, max(to, v.low[j]), slow), slow);
+    }
     var scales = PARAMETER_SCALES;
     for (var j = 0u; j < 4u; j++) {
         let low = uniforms.settings.low[j];
@@ -1015,7 +1045,8 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
     let regular = invert_triangle();
     let flow = best_parameters[0];
     let exchange = best_parameters[1];
-    let fast = is_fast(flow, exchange);
+    let terms = terms_of(first_four(best_parameters));
+    let fast = terms.fast;
     let ratio = 1.0 + exchange / flow;
     let sum = flow + exchange;
     let values = array<f32, 6>(flow, exchange, best_parameters[2], best_parameters[3], exchange / sum, best_parameters[4]);
@@ -1049,7 +1080,7 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
     for (var q = 0u; q < 6u; q++) {
         var gradient = Vector(first_of[q], second_of[q], 0.0, 0.0, 0.0);
         if q == 2u || q == 3u {
-            gradient[q] = 1.0;
+            gradient[q] = select(1.0, -(value_of[q] * value_of[q]), terms.slow[q - 2u]);
         }
         if q == 5u {
             gradient[4] = 1.0;

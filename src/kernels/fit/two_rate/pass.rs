@@ -7,7 +7,7 @@ use super::super::refinement::{Equations, Problem, Variables};
 use super::exchange::{TwoRates, two_rates};
 use super::memory::{Place, Work};
 use super::tables::Tables;
-use crate::kernel::lanes::{Lanes, Numbers};
+use crate::kernel::lanes::{Lanes, Masks, Numbers};
 
 /// Parameters per turn shrink to this share of their distance from the lower bound at least, and grow by its reciprocal:
 /// on a bound of PS, v_p or v_e others lose their meaning, and a fit would stay there.
@@ -18,6 +18,9 @@ const NEARLY_NOTHING: f64 = 1e-6;
 const SHIFT: f64 = 1e-3;
 /// Where the variable is next to nothing, as a share of its scale.
 const SMALLEST_SHIFT: f64 = 1e-8;
+/// A volume that its inflow fills less than so often fills slowly, if it isn't next to nothing.
+const FILLINGS: f64 = 2.0;
+const SOMETHING: f64 = 1e-4;
 /// Scales of y = 1 / F_p (s), Ktrans (1/s), v_p, v_e and delay (s).
 const SCALES: [f64; 5] = [100.0, 0.002, 0.05, 0.2, 1.0];
 
@@ -72,32 +75,55 @@ impl<F: Numbers, const P: usize> Sums<F, P> {
     }
 }
 
-/// Whether 1 / PS is the second variable, instead of Ktrans: where exchange is fast, the curve is close to linear in it.
-#[inline(always)]
-pub(super) fn is_fast<L: Lanes>(lanes: L, t: &Tables, flow: L::F, exchange: L::F) -> L::M {
-    exchange.ge(flow) | exchange.ge(lanes.splat(t.bounds[1].1))
+/// Which variables steps are taken in: those that the curve is close to linear in.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<M> {
+    /// 1 / PS instead of Ktrans: where exchange is fast.
+    pub(super) fast: M,
+    /// 1 / v_p and 1 / v_e instead of these: where they fill slowly.
+    pub(super) slow: [M; 2],
+}
+
+impl<M: Masks> Terms<M> {
+    #[inline(always)]
+    pub(super) fn of<L: Lanes<M = M>>(lanes: L, t: &Tables, [flow, exchange, plasma, space]: [L::F; 4]) -> Self {
+        let duration = lanes.splat(t.frame_times[t.n - 1] / FILLINGS);
+        let something = lanes.splat(SOMETHING);
+        Self {
+            fast: exchange.ge(flow) | exchange.ge(lanes.splat(t.bounds[1].1)),
+            slow: [
+                (flow * duration).lt(plasma) & plasma.gt(something),
+                (exchange * duration).lt(space) & space.gt(something),
+            ],
+        }
+    }
 }
 
 impl<const P: usize, F> Exchange<'_, '_, F, P> {
     /// The derivatives by the first four variables over I_1, I_2 and their derivatives by the rates: from those by the
     /// parameters.
     #[inline(always)]
-    fn by_variable<L: Lanes<F = F>>(lanes: L, flows: [F; 2], fast: L::M, two: &TwoRates<F>) -> [[F; 4]; 4]
+    fn by_variable<L: Lanes<F = F>>(lanes: L, p: [F; 4], terms: Terms<L::M>, two: &TwoRates<F>) -> [[F; 4]; 4]
     where
         F: Numbers<Mask = L::M>,
     {
         let one = lanes.splat(1.0);
-        let [flow, exchange] = flows;
+        let [flow, exchange, plasma, space] = p;
+        let fast = terms.fast;
         let flow_squared = flow * flow;
         let square = exchange * exchange;
         let exchange_squared = lanes.select(fast, lanes.splat(0.0), square);
         let ratio = one + exchange / flow;
         let by_second = lanes.select(fast, -square, ratio * ratio);
-        let [by_fp, by_ps, by_vp, by_ve] = two.by_parameter;
+        let by_plasma = lanes.select(terms.slow[0], -(plasma * plasma), one);
+        let by_space = lanes.select(terms.slow[1], -(space * space), one);
+        let [by_fp, by_ps, mut by_vp, mut by_ve] = two.by_parameter;
         let (mut first, mut second) = (by_fp, by_ps);
         for k in 0..4 {
             first[k] = exchange_squared * by_ps[k] - flow_squared * by_fp[k];
             second[k] = by_second * by_ps[k];
+            by_vp[k] = by_plasma * by_vp[k];
+            by_ve[k] = by_space * by_ve[k];
         }
         [first, second, by_vp, by_ve]
     }
@@ -176,7 +202,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
     fn bend<L: Lanes<F = F>>(
         lanes: L,
         parameters: &[F; P],
-        fast: L::M,
+        terms: Terms<L::M>,
         two: &TwoRates<F>,
         by_variable: &[[F; 4]; 4],
         products: &[F; 6],
@@ -189,12 +215,13 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         let mut bend = [[zero; P]; P];
         let (flow, exchange) = (parameters[0], parameters[1]);
         let reciprocal = one / flow;
+        let fast = terms.fast;
         let second = Self::second(lanes, [flow, exchange], fast);
         for i in 0..4 {
             let at = match i {
                 0 => reciprocal,
                 1 => second,
-                _ => parameters[i],
+                _ => volume(lanes, parameters[i], terms.slow[i - 2]),
             };
             let shift = at * lanes.splat(SHIFT) + lanes.splat(SMALLEST_SHIFT * SCALES[i]);
             let mut p = [flow, exchange, parameters[2], parameters[3]];
@@ -204,10 +231,10 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
                     p[1] = Self::exchange(lanes, p[0], second, fast);
                 }
                 1 => p[1] = Self::exchange(lanes, flow, second + shift, fast),
-                _ => p[i] = p[i] + shift,
+                _ => p[i] = volume(lanes, at + shift, terms.slow[i - 2]),
             }
             let moved = two_rates(lanes, p);
-            let moved_by_variable = Self::by_variable(lanes, [p[0], p[1]], fast, &moved);
+            let moved_by_variable = Self::by_variable(lanes, p, terms, &moved);
             let inverse = one / shift;
             let rates = [(moved.rates[0] - two.rates[0]) * inverse, (moved.rates[1] - two.rates[1]) * inverse];
             for j in 0..4 {
@@ -240,8 +267,9 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
     {
         let zero = lanes.splat(0.0);
         let two = two_rates(lanes, [parameters[0], parameters[1], parameters[2], parameters[3]]);
-        let fast = is_fast(lanes, self.t, parameters[0], parameters[1]);
-        let by_variable = Self::by_variable(lanes, [parameters[0], parameters[1]], fast, &two);
+        let p = [parameters[0], parameters[1], parameters[2], parameters[3]];
+        let terms = Terms::of(lanes, self.t, p);
+        let by_variable = Self::by_variable(lanes, p, terms, &two);
         let columns = Self::columns(lanes, parameters[0], &two, &by_variable, r);
         let products = [zero; 6];
         let mut sums = Sums { equations: Equations::new(zero), a: two.a, b: two.b, columns, products };
@@ -250,7 +278,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         } else {
             self.same_delay(lanes, &two, &mut sums);
         }
-        sums.equations.bend = Self::bend(lanes, parameters, fast, &two, &by_variable, &sums.products);
+        sums.equations.bend = Self::bend(lanes, parameters, terms, &two, &by_variable, &sums.products);
         sums.equations
     }
 
@@ -297,6 +325,12 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
     }
 }
 
+/// A volume from its variable, and the variable from the volume: either is the other's reciprocal where it fills slowly.
+#[inline(always)]
+fn volume<L: Lanes>(lanes: L, value: L::F, slow: L::M) -> L::F {
+    lanes.select(slow, lanes.splat(1.0) / value.max(lanes.splat(1e-30)), value)
+}
+
 impl<L: Lanes, const P: usize> Problem<L, P> for Exchange<'_, '_, L::F, P> {
     const BENT: bool = true;
 
@@ -317,15 +351,19 @@ impl<L: Lanes, const P: usize> Problem<L, P> for Exchange<'_, '_, L::F, P> {
         v.at[0] = one / flow;
         v.low[0] = lanes.splat(1.0 / b[0].1);
         v.high[0] = lanes.splat(1.0 / b[0].0);
-        let fast = is_fast(lanes, self.t, flow, exchange);
+        let terms = Terms::of(lanes, self.t, [flow, exchange, parameters[2], parameters[3]]);
+        let fast = terms.fast;
         v.at[1] = Self::second(lanes, [flow, exchange], fast);
         let (lowest, highest) = (lanes.splat(b[1].0), lanes.splat(b[1].1));
         let none = lanes.splat(1e-30);
         v.low[1] = lanes.select(fast, one / highest.max(none), lowest / (one + lowest * v.at[0]));
         v.high[1] = lanes.select(fast, one / lowest.max(none), v.at[1] + highest);
         for j in 2..4 {
-            v.low[j] = lanes.splat(b[j].0);
-            v.high[j] = lanes.splat(b[j].1);
+            let slow = terms.slow[j - 2];
+            let (low, high) = (lanes.splat(b[j].0), lanes.splat(b[j].1));
+            v.at[j] = volume(lanes, parameters[j], slow);
+            v.low[j] = lanes.select(slow, volume(lanes, high, slow), low);
+            v.high[j] = lanes.select(slow, volume(lanes, low, slow), high);
         }
         if P == 5 {
             v.low[P - 1] = lanes.splat(self.t.delay.bounds.0);
@@ -342,10 +380,13 @@ impl<L: Lanes, const P: usize> Problem<L, P> for Exchange<'_, '_, L::F, P> {
         let mut next = *parameters;
         let reciprocal = (v.at[0] + step[0]).max(v.low[0]).min(v.high[0]);
         next[0] = one / reciprocal;
-        let fast = is_fast(lanes, self.t, parameters[0], parameters[1]);
-        next[1] = Self::exchange(lanes, next[0], (v.at[1] + step[1]).max(v.low[1]), fast);
-        next[2] = parameters[2] + step[2];
-        next[3] = parameters[3] + step[3];
+        let terms = Terms::of(lanes, self.t, [parameters[0], parameters[1], parameters[2], parameters[3]]);
+        next[1] = Self::exchange(lanes, next[0], (v.at[1] + step[1]).max(v.low[1]), terms.fast);
+        for j in 2..4 {
+            let slow = terms.slow[j - 2];
+            let to = v.at[j] + step[j];
+            next[j] = volume(lanes, lanes.select(slow, to.max(v.low[j]), to), slow);
+        }
         let flows = [0.01, 0.002];
         for j in 0..4 {
             let scale = if j < 2 { flows[j] } else { SCALES[j] };

@@ -8,7 +8,7 @@ use super::super::outputs::slot;
 use super::super::refinement::{Problem as _, Refined};
 use super::super::{Parameter, status_bit};
 use super::memory::{Work, read, scratch};
-use super::pass::{Exchange, is_fast};
+use super::pass::{Exchange, Terms};
 use super::reference::fit;
 use super::tables::{PARAMETERS, Tables};
 use crate::kernel::lanes::{Double, Lanes, Numbers as _};
@@ -115,7 +115,8 @@ fn evaluate_within<L: Lanes, const P: usize>(
     }
     let inverse = invert(lanes, &r);
     let (flow, exchange) = (f.parameters[0], f.parameters[1]);
-    let fast = is_fast(lanes, t, flow, exchange);
+    let terms = Terms::of(lanes, t, [flow, exchange, f.parameters[2], f.parameters[3]]);
+    let fast = terms.fast;
     let ratio = one + exchange / flow;
     let sum = flow + exchange;
     let by_flow = flow * flow;
@@ -145,8 +146,9 @@ fn evaluate_within<L: Lanes, const P: usize>(
                 extraction
             }
             _ => {
-                gradient[j] = one;
-                f.parameters[j]
+                let value = f.parameters[j];
+                gradient[j] = lanes.select(terms.slow[j - 2], -(value * value), one);
+                value
             }
         };
         let unit = lanes.splat(1.0 / parameter.internal_per_unit());
