@@ -31,7 +31,7 @@ use crate::maps::SettingValue;
 use crate::quantity::SignalKind;
 use crate::series::{Series, VoxelMap};
 
-use prepared::PreparedFit;
+use prepared::prepare;
 
 pub use model::{Model, Parameter};
 
@@ -268,8 +268,8 @@ impl VoxelKernel for PharmacokineticFit {
 
     fn prepare(&self, input: &Input<'_>) -> Result<Box<dyn Runnable>> {
         match self.model {
-            Model::TwoCompartmentExchange => Ok(Box::new(PreparedFit::<two_rate::Tables>::new(self, input)?)),
-            _ => Ok(Box::new(PreparedFit::<one_rate::Tables>::new(self, input)?)),
+            Model::TwoCompartmentExchange => Ok(Box::new(prepare::<two_rate::Tables>(self, input)?)),
+            _ => Ok(Box::new(prepare::<one_rate::Tables>(self, input)?)),
         }
     }
 }

@@ -1,11 +1,10 @@
-//! A fit with its tables, as engines see it: the same for both families of models.
+//! A fit with its tables, as engines see it: the same for all; and how the families of models with an input function prepare.
 
 use std::fmt::Debug;
 
 use super::axis::{Knots, Steps};
 use super::delay::DelayTables;
-use super::outputs::Plan;
-use super::{Delay, PharmacokineticFit, status_bit};
+use super::{Delay, PharmacokineticFit};
 use crate::error::{Error, Result};
 use crate::kernel::bounded::{Bounded, BoundedWord};
 use crate::kernel::lanes::{Double, Lanes};
@@ -85,59 +84,41 @@ impl<'a> Axis<'a> {
     }
 }
 
-/// The tables of a family of models, and what is done with them.
+/// The tables of a fit, and what is done with them.
 pub(super) trait FitTables: Clone + Debug + Send + Sync {
-    /// The tables for a curve of which the axis' frames are left.
-    fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Self>;
-    fn plan(&self) -> &Plan;
-    fn delay(&self) -> &DelayTables;
-    fn rates_searched(&self) -> usize;
+    /// The user's settings.
+    type Settings: Clone + Debug + Send + Sync;
+    /// Meanings of the status bits.
+    const STATUS: &'static [(u32, &'static str)];
+    fn outputs(&self) -> &[Output];
+    /// Rows of the outputs.
+    fn rows(&self) -> usize;
     fn scratch(&self) -> usize;
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool>;
     fn program(&self) -> Program;
+    /// The same for a curve of which these frames of all are left; `None` if they don't suffice.
+    fn with_frames(&self, settings: &Self::Settings, times: &[f64], frames: &[usize]) -> Option<Self>;
 }
 
-/// A model with its tables, ready to run.
+/// A fit with its tables, ready to run.
 #[derive(Debug, Clone)]
-pub(super) struct PreparedFit<T> {
-    tables: T,
-    record: Vec<(String, SettingValue)>,
-    extra: Vec<Vec<f32>>,
-    settings: PharmacokineticFit,
-    times: Vec<f64>,
-    scaling: (f64, f64),
-}
-
-impl<T: FitTables> PreparedFit<T> {
-    /// Decides everything that is shared by all voxels.
-    pub(super) fn new(settings: &PharmacokineticFit, input: &Input<'_>) -> Result<Self> {
-        let series = input.series;
-        settings.check(series)?;
-        let scaling = (series.scaling().slope, series.scaling().intercept);
-        let times = series.times()?.seconds().to_vec();
-        let frames: Vec<usize> = (0..series.frames()).collect();
-        let tables = T::build(settings, &Axis::new(settings, &times, &frames, scaling)?)?;
-        let mut record = settings.record();
-        if tables.delay().fitted {
-            record.push(("delays_searched".into(), SettingValue::Number(tables.delay().nodes.len() as f64)));
-        }
-        record.push(("rates_searched".into(), SettingValue::Number(tables.rates_searched() as f64)));
-        let extra = match &settings.delay {
-            Delay::PerVoxel(map) => vec![map.flat().to_vec()],
-            _ => Vec::new(),
-        };
-        Ok(Self { tables, record, extra, settings: settings.clone(), times, scaling })
-    }
+pub(super) struct PreparedFit<T: FitTables> {
+    pub(super) tables: T,
+    pub(super) record: Vec<(String, SettingValue)>,
+    pub(super) extra: Vec<Vec<f32>>,
+    pub(super) settings: T::Settings,
+    /// Of all frames: s.
+    pub(super) times: Vec<f64>,
 }
 
 impl<T: FitTables> PreparedKernel for PreparedFit<T> {
     fn outputs(&self) -> &[Output] {
-        &self.tables.plan().outputs
+        self.tables.outputs()
     }
 
     fn rows(&self) -> usize {
-        self.tables.plan().rows
+        self.tables.rows()
     }
 
     fn settings(&self) -> Vec<(String, SettingValue)> {
@@ -145,7 +126,7 @@ impl<T: FitTables> PreparedKernel for PreparedFit<T> {
     }
 
     fn status_meanings(&self) -> &'static [(u32, &'static str)] {
-        status_bit::MEANINGS
+        T::STATUS
     }
 
     fn extra(&self) -> &[Vec<f32>] {
@@ -175,11 +156,50 @@ impl<T: FitTables> PreparedKernel for PreparedFit<T> {
     }
 
     fn with_frames(&self, frames: &[usize]) -> Option<Self> {
-        let free = self.settings.model.parameters().len() + usize::from(self.tables.delay().fitted);
-        if frames.len() <= free {
-            return None;
-        }
-        let axis = Axis::new(&self.settings, &self.times, frames, self.scaling).ok()?;
-        Some(Self { tables: T::build(&self.settings, &axis).ok()?, ..self.clone() })
+        let tables = self.tables.with_frames(&self.settings, &self.times, frames)?;
+        Some(Self { tables, ..self.clone() })
     }
+}
+
+/// The tables of a family of models with an input function.
+pub(super) trait FamilyTables: FitTables<Settings = PharmacokineticFit> {
+    /// The tables for a curve of which the axis' frames are left.
+    fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Self>;
+    fn delay(&self) -> &DelayTables;
+    fn rates_searched(&self) -> usize;
+}
+
+/// Decides everything that is shared by all voxels.
+pub(super) fn prepare<T: FamilyTables>(settings: &PharmacokineticFit, input: &Input<'_>) -> Result<PreparedFit<T>> {
+    let series = input.series;
+    settings.check(series)?;
+    let scaling = (series.scaling().slope, series.scaling().intercept);
+    let times = series.times()?.seconds().to_vec();
+    let frames: Vec<usize> = (0..series.frames()).collect();
+    let tables = T::build(settings, &Axis::new(settings, &times, &frames, scaling)?)?;
+    let mut record = settings.record();
+    if tables.delay().fitted {
+        record.push(("delays_searched".into(), SettingValue::Number(tables.delay().nodes.len() as f64)));
+    }
+    record.push(("rates_searched".into(), SettingValue::Number(tables.rates_searched() as f64)));
+    let extra = match &settings.delay {
+        Delay::PerVoxel(map) => vec![map.flat().to_vec()],
+        _ => Vec::new(),
+    };
+    Ok(PreparedFit { tables, record, extra, settings: settings.clone(), times })
+}
+
+/// The tables of a family for a curve of which these frames are left.
+pub(super) fn with_frames<T: FamilyTables>(
+    tables: &T,
+    scaling: (f64, f64),
+    settings: &PharmacokineticFit,
+    times: &[f64],
+    frames: &[usize],
+) -> Option<T> {
+    let free = settings.model.parameters().len() + usize::from(tables.delay().fitted);
+    if frames.len() <= free {
+        return None;
+    }
+    T::build(settings, &Axis::new(settings, times, frames, scaling).ok()?).ok()
 }

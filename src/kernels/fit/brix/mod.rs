@@ -18,16 +18,15 @@ mod results;
 mod tables;
 
 use crate::error::{Error, Result};
-use crate::kernel::bounded::{Bounded, BoundedWord};
 use crate::kernel::lanes::{Double, Lanes};
-use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows, Runnable, VoxelKernel};
+use crate::kernel::{Curve, Input, Output, Program, Rows, Runnable, VoxelKernel};
 use crate::kernels::descriptors::{Baseline, MapSelection};
-use crate::maps::SettingValue;
 use crate::quantity::SignalKind;
 use crate::series::{Series, VoxelMap};
 
 use super::FitCurves;
-pub use tables::Tables;
+use super::prepared::FitTables;
+use tables::Tables;
 
 /// The kernel's own status bits.
 pub mod status_bit {
@@ -174,64 +173,40 @@ impl VoxelKernel for BrixFit {
     }
 }
 
-/// Brix's model with its tables, ready to run.
-#[derive(Debug, Clone)]
-pub struct PreparedBrix {
-    tables: Tables,
-    record: Vec<(String, SettingValue)>,
-    extra: Vec<Vec<f32>>,
-    settings: BrixFit,
-    times: Vec<f64>,
-}
+impl FitTables for Tables {
+    type Settings = BrixFit;
+    const STATUS: &'static [(u32, &'static str)] = status_bit::MEANINGS;
 
-impl PreparedKernel for PreparedBrix {
     fn outputs(&self) -> &[Output] {
-        &self.tables.outputs
+        &self.outputs
     }
 
-    fn settings(&self) -> Vec<(String, SettingValue)> {
-        self.record.clone()
-    }
-
-    fn status_meanings(&self) -> &'static [(u32, &'static str)] {
-        status_bit::MEANINGS
-    }
-
-    fn extra(&self) -> &[Vec<f32>] {
-        &self.extra
+    fn rows(&self) -> usize {
+        self.outputs.iter().map(|output| output.kind.rows()).sum()
     }
 
     fn scratch(&self) -> usize {
-        reference::scratch(&self.tables)
+        reference::scratch(self)
     }
 
     #[inline(always)]
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
-        results::evaluate(lanes, &self.tables, &curve, scratch, rows);
+        results::evaluate(lanes, self, &curve, scratch, rows);
     }
 
-    fn evaluate_bounded<'a>(&self, _: Bounded<'a>, _: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {
-        // A search has no bound by rounding: `judge` compares it.
-        words.fill(BoundedWord { value: f64::NAN, error: f64::INFINITY });
-    }
-
-    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Option<Vec<bool>> {
-        Some(results::judge(&self.tables, curve, engine, definition))
+    fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool> {
+        results::judge(self, curve, engine, definition)
     }
 
     fn program(&self) -> Program {
-        program::program(&self.tables)
+        program::program(self)
     }
 
-    fn with_frames(&self, frames: &[usize]) -> Option<Self> {
-        let left: Vec<usize> =
-            (0..frames.len()).filter(|i| self.tables.baseline_frames.contains(&frames[*i])).collect();
-        if left.is_empty() || frames.len() < 6 || left.len() == frames.len() {
+    fn with_frames(&self, settings: &BrixFit, times: &[f64], frames: &[usize]) -> Option<Self> {
+        let left = frames.iter().filter(|frame| self.baseline_frames.contains(frame)).count();
+        if left == 0 || frames.len() < 6 || left == frames.len() {
             return None;
         }
-        let scaling = (self.tables.slope, self.tables.intercept);
-        let baseline = self.tables.baseline_frames.clone();
-        let tables = tables::build(&self.settings, &self.times, frames, baseline, scaling).ok()?;
-        Some(Self { tables, ..self.clone() })
+        tables::build(settings, times, frames, self.baseline_frames.clone(), (self.slope, self.intercept)).ok()
     }
 }

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{BrixFit, BrixOnset, FitCurves, PreparedBrix};
+use super::super::prepared::PreparedFit;
+use super::{BrixFit, BrixOnset, FitCurves};
 use crate::error::{Error, Result};
 use crate::kernel::lanes::Table;
 use crate::kernel::{Input, Output, OutputKind};
@@ -58,7 +59,7 @@ pub(super) struct Dictionary {
 
 /// The tables of the kernel. Times are in seconds after the first frame, rates in 1/s.
 #[derive(Debug, Clone)]
-pub struct Tables {
+pub(super) struct Tables {
     pub(super) n: usize,
     pub(super) row_of_frame: Vec<usize>,
     pub(super) slope: f64,
@@ -90,7 +91,7 @@ impl Tables {
 }
 
 /// Decides everything that is shared by all voxels.
-pub(super) fn prepare(settings: &BrixFit, input: &Input<'_>) -> Result<PreparedBrix> {
+pub(super) fn prepare(settings: &BrixFit, input: &Input<'_>) -> Result<PreparedFit<Tables>> {
     let series = input.series;
     settings.check(series)?;
     let times = series.times()?.seconds();
@@ -119,7 +120,7 @@ pub(super) fn prepare(settings: &BrixFit, input: &Input<'_>) -> Result<PreparedB
         BrixOnset::PerVoxel(map) => vec![map.flat().to_vec()],
         _ => Vec::new(),
     };
-    Ok(PreparedBrix { tables, record, extra, settings: settings.clone(), times: times.to_vec() })
+    Ok(PreparedFit { tables, record, extra, settings: settings.clone(), times: times.to_vec() })
 }
 
 /// The tables for a curve of which these frames are left.

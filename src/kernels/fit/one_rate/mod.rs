@@ -10,23 +10,18 @@ mod search;
 mod tables;
 mod valleys;
 
-use super::PharmacokineticFit;
 use super::delay::DelayTables;
-use super::outputs::Plan;
-use super::prepared::{Axis, FitTables};
+use super::prepared::{Axis, FamilyTables, FitTables, with_frames};
+use super::{PharmacokineticFit, status_bit};
 use crate::error::Result;
 use crate::kernel::lanes::{Double, Lanes};
-use crate::kernel::{Curve, Program, Rows};
+use crate::kernel::{Curve, Output, Program, Rows};
 
 pub(super) use tables::Tables;
 
-impl FitTables for Tables {
+impl FamilyTables for Tables {
     fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Self> {
         tables::build(settings, axis)
-    }
-
-    fn plan(&self) -> &Plan {
-        &self.plan
     }
 
     fn delay(&self) -> &DelayTables {
@@ -35,6 +30,19 @@ impl FitTables for Tables {
 
     fn rates_searched(&self) -> usize {
         self.rates.len()
+    }
+}
+
+impl FitTables for Tables {
+    type Settings = PharmacokineticFit;
+    const STATUS: &'static [(u32, &'static str)] = status_bit::MEANINGS;
+
+    fn outputs(&self) -> &[Output] {
+        &self.plan.outputs
+    }
+
+    fn rows(&self) -> usize {
+        self.plan.rows
     }
 
     fn scratch(&self) -> usize {
@@ -52,5 +60,9 @@ impl FitTables for Tables {
 
     fn program(&self) -> Program {
         program::program(self)
+    }
+
+    fn with_frames(&self, settings: &PharmacokineticFit, times: &[f64], frames: &[usize]) -> Option<Self> {
+        with_frames(self, (self.slope, self.intercept), settings, times, frames)
     }
 }
