@@ -8,6 +8,7 @@ mod reference;
 mod results;
 mod search;
 mod tables;
+mod variables;
 
 use super::delay::DelayTables;
 use super::prepared::{Axis, FamilyTables, FitTables, with_frames};

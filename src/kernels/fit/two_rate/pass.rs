@@ -7,6 +7,7 @@ use super::super::refinement::{Equations, Problem, Variables};
 use super::exchange::{TwoRates, two_rates};
 use super::memory::{Place, Work};
 use super::tables::Tables;
+use super::variables::{Terms, volume};
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
 
 /// Parameters per turn shrink to this share of their distance from the lower bound at least, and grow by its reciprocal:
@@ -18,9 +19,6 @@ const NEARLY_NOTHING: f64 = 1e-6;
 const SHIFT: f64 = 1e-3;
 /// Where the variable is next to nothing, as a share of its scale.
 const SMALLEST_SHIFT: f64 = 1e-8;
-/// A volume that its inflow fills less than so often fills slowly, if it isn't next to nothing.
-const FILLINGS: f64 = 2.0;
-const SOMETHING: f64 = 1e-4;
 /// Scales of y = 1 / F_p (s), Ktrans (1/s), v_p, v_e and delay (s).
 const SCALES: [f64; 5] = [100.0, 0.002, 0.05, 0.2, 1.0];
 
@@ -75,82 +73,7 @@ impl<F: Numbers, const P: usize> Sums<F, P> {
     }
 }
 
-/// Which variables steps are taken in: those that the curve is close to linear in.
-#[derive(Clone, Copy)]
-pub(super) struct Terms<M> {
-    /// 1 / PS instead of Ktrans: where exchange is fast.
-    pub(super) fast: M,
-    /// 1 / v_p and 1 / v_e instead of these: where they fill slowly.
-    pub(super) slow: [M; 2],
-}
-
-impl<M: Masks> Terms<M> {
-    #[inline(always)]
-    pub(super) fn of<L: Lanes<M = M>>(lanes: L, t: &Tables, [flow, exchange, plasma, space]: [L::F; 4]) -> Self {
-        let duration = lanes.splat(t.frame_times[t.n - 1] / FILLINGS);
-        let something = lanes.splat(SOMETHING);
-        Self {
-            fast: exchange.ge(flow) | exchange.ge(lanes.splat(t.bounds[1].1)),
-            slow: [
-                (flow * duration).lt(plasma) & plasma.gt(something),
-                (exchange * duration).lt(space) & space.gt(something),
-            ],
-        }
-    }
-}
-
 impl<const P: usize, F> Exchange<'_, '_, F, P> {
-    /// The derivatives by the first four variables over I_1, I_2 and their derivatives by the rates: from those by the
-    /// parameters.
-    #[inline(always)]
-    fn by_variable<L: Lanes<F = F>>(lanes: L, p: [F; 4], terms: Terms<L::M>, two: &TwoRates<F>) -> [[F; 4]; 4]
-    where
-        F: Numbers<Mask = L::M>,
-    {
-        let one = lanes.splat(1.0);
-        let [flow, exchange, plasma, space] = p;
-        let fast = terms.fast;
-        let flow_squared = flow * flow;
-        let square = exchange * exchange;
-        let exchange_squared = lanes.select(fast, lanes.splat(0.0), square);
-        let ratio = one + exchange / flow;
-        let by_second = lanes.select(fast, -square, ratio * ratio);
-        let by_plasma = lanes.select(terms.slow[0], -(plasma * plasma), one);
-        let by_space = lanes.select(terms.slow[1], -(space * space), one);
-        let [by_fp, by_ps, mut by_vp, mut by_ve] = two.by_parameter;
-        let (mut first, mut second) = (by_fp, by_ps);
-        for k in 0..4 {
-            first[k] = exchange_squared * by_ps[k] - flow_squared * by_fp[k];
-            second[k] = by_second * by_ps[k];
-            by_vp[k] = by_plasma * by_vp[k];
-            by_ve[k] = by_space * by_ve[k];
-        }
-        [first, second, by_vp, by_ve]
-    }
-
-    /// The second variable: Ktrans, or 1 / PS where exchange is fast.
-    #[inline(always)]
-    fn second<L: Lanes<F = F>>(lanes: L, [flow, exchange]: [F; 2], fast: L::M) -> F
-    where
-        F: Numbers<Mask = L::M>,
-    {
-        let one = lanes.splat(1.0);
-        let top = lanes.select(fast, one, exchange);
-        top / lanes.select(fast, exchange.max(lanes.splat(1e-30)), one + exchange / flow)
-    }
-
-    /// PS, given the flow and the second variable.
-    #[inline(always)]
-    fn exchange<L: Lanes<F = F>>(lanes: L, flow: F, second: F, fast: L::M) -> F
-    where
-        F: Numbers<Mask = L::M>,
-    {
-        let one = lanes.splat(1.0);
-        let top = lanes.select(fast, one, second);
-        let rest = (one - second / flow).max(lanes.splat(1e-6));
-        top / lanes.select(fast, second.max(lanes.splat(1e-30)), rest)
-    }
-
     /// J R^-1 over the basis.
     #[inline(always)]
     fn columns<L: Lanes<F = F>>(
@@ -213,28 +136,14 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         let zero = lanes.splat(0.0);
         let one = lanes.splat(1.0);
         let mut bend = [[zero; P]; P];
-        let (flow, exchange) = (parameters[0], parameters[1]);
-        let reciprocal = one / flow;
-        let fast = terms.fast;
-        let second = Self::second(lanes, [flow, exchange], fast);
+        let at = terms.at(lanes, first_four(parameters));
         for i in 0..4 {
-            let at = match i {
-                0 => reciprocal,
-                1 => second,
-                _ => volume(lanes, parameters[i], terms.slow[i - 2]),
-            };
-            let shift = at * lanes.splat(SHIFT) + lanes.splat(SMALLEST_SHIFT * SCALES[i]);
-            let mut p = [flow, exchange, parameters[2], parameters[3]];
-            match i {
-                0 => {
-                    p[0] = one / (reciprocal + shift);
-                    p[1] = Self::exchange(lanes, p[0], second, fast);
-                }
-                1 => p[1] = Self::exchange(lanes, flow, second + shift, fast),
-                _ => p[i] = volume(lanes, at + shift, terms.slow[i - 2]),
-            }
+            let shift = at[i] * lanes.splat(SHIFT) + lanes.splat(SMALLEST_SHIFT * SCALES[i]);
+            let mut there = at;
+            there[i] = there[i] + shift;
+            let p = terms.parameters(lanes, there);
             let moved = two_rates(lanes, p);
-            let moved_by_variable = Self::by_variable(lanes, p, terms, &moved);
+            let moved_by_variable = terms.derivatives(lanes, p, &moved);
             let inverse = one / shift;
             let rates = [(moved.rates[0] - two.rates[0]) * inverse, (moved.rates[1] - two.rates[1]) * inverse];
             for j in 0..4 {
@@ -266,10 +175,10 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         F: Numbers<Mask = L::M>,
     {
         let zero = lanes.splat(0.0);
-        let two = two_rates(lanes, [parameters[0], parameters[1], parameters[2], parameters[3]]);
-        let p = [parameters[0], parameters[1], parameters[2], parameters[3]];
+        let p = first_four(parameters);
+        let two = two_rates(lanes, p);
         let terms = Terms::of(lanes, self.t, p);
-        let by_variable = Self::by_variable(lanes, p, terms, &two);
+        let by_variable = terms.derivatives(lanes, p, &two);
         let columns = Self::columns(lanes, parameters[0], &two, &by_variable, r);
         let products = [zero; 6];
         let mut sums = Sums { equations: Equations::new(zero), a: two.a, b: two.b, columns, products };
@@ -325,10 +234,10 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
     }
 }
 
-/// A volume from its variable, and the variable from the volume: either is the other's reciprocal where it fills slowly.
+/// F_p, PS, v_p and v_e.
 #[inline(always)]
-fn volume<L: Lanes>(lanes: L, value: L::F, slow: L::M) -> L::F {
-    lanes.select(slow, lanes.splat(1.0) / value.max(lanes.splat(1e-30)), value)
+pub(super) fn first_four<F: Copy, const P: usize>(parameters: &[F; P]) -> [F; 4] {
+    [parameters[0], parameters[1], parameters[2], parameters[3]]
 }
 
 impl<L: Lanes, const P: usize> Problem<L, P> for Exchange<'_, '_, L::F, P> {
@@ -346,24 +255,26 @@ impl<L: Lanes, const P: usize> Problem<L, P> for Exchange<'_, '_, L::F, P> {
     fn variables(&self, lanes: L, parameters: &[L::F; P]) -> Variables<L::F, P> {
         let one = lanes.splat(1.0);
         let b = &self.t.bounds;
-        let (flow, exchange) = (parameters[0], parameters[1]);
         let mut v = Variables { at: *parameters, low: *parameters, high: *parameters };
-        v.at[0] = one / flow;
+        let terms = Terms::of(lanes, self.t, first_four(parameters));
+        v.at[..4].copy_from_slice(&terms.at(lanes, first_four(parameters)));
         v.low[0] = lanes.splat(1.0 / b[0].1);
         v.high[0] = lanes.splat(1.0 / b[0].0);
-        let terms = Terms::of(lanes, self.t, [flow, exchange, parameters[2], parameters[3]]);
-        let fast = terms.fast;
-        v.at[1] = Self::second(lanes, [flow, exchange], fast);
         let (lowest, highest) = (lanes.splat(b[1].0), lanes.splat(b[1].1));
         let none = lanes.splat(1e-30);
-        v.low[1] = lanes.select(fast, one / highest.max(none), lowest / (one + lowest * v.at[0]));
-        v.high[1] = lanes.select(fast, one / lowest.max(none), v.at[1] + highest);
+        v.low[1] = lanes.select(terms.fast, one / highest.max(none), lowest / (one + lowest * v.at[0]));
+        v.high[1] = lanes.select(terms.fast, one / lowest.max(none), v.at[1] + highest);
         for j in 2..4 {
             let slow = terms.slow[j - 2];
             let (low, high) = (lanes.splat(b[j].0), lanes.splat(b[j].1));
-            v.at[j] = volume(lanes, parameters[j], slow);
             v.low[j] = lanes.select(slow, volume(lanes, high, slow), low);
             v.high[j] = lanes.select(slow, volume(lanes, low, slow), high);
+        }
+        // No bound is near: `moved` sees to it that none is passed.
+        let far = lanes.splat(f64::from(f32::MAX) / 8.0);
+        for j in 0..4 {
+            v.low[j] = lanes.select(terms.together, -far, v.low[j]);
+            v.high[j] = lanes.select(terms.together, far, v.high[j]);
         }
         if P == 5 {
             v.low[P - 1] = lanes.splat(self.t.delay.bounds.0);
@@ -374,19 +285,24 @@ impl<L: Lanes, const P: usize> Problem<L, P> for Exchange<'_, '_, L::F, P> {
 
     #[inline(always)]
     fn moved(&self, lanes: L, parameters: &[L::F; P], step: &[L::F; P]) -> [L::F; P] {
-        let one = lanes.splat(1.0);
         let b = &self.t.bounds;
         let v = Problem::<L, P>::variables(self, lanes, parameters);
-        let mut next = *parameters;
-        let reciprocal = (v.at[0] + step[0]).max(v.low[0]).min(v.high[0]);
-        next[0] = one / reciprocal;
-        let terms = Terms::of(lanes, self.t, [parameters[0], parameters[1], parameters[2], parameters[3]]);
-        next[1] = Self::exchange(lanes, next[0], (v.at[1] + step[1]).max(v.low[1]), terms.fast);
-        for j in 2..4 {
-            let slow = terms.slow[j - 2];
-            let to = v.at[j] + step[j];
-            next[j] = volume(lanes, lanes.select(slow, to.max(v.low[j]), to), slow);
+        let terms = Terms::of(lanes, self.t, first_four(parameters));
+        let at = first_four(&v.at);
+        let mut to = at;
+        for j in 0..4 {
+            to[j] = to[j] + step[j];
         }
+        to[0] = to[0].max(v.low[0]).min(v.high[0]);
+        to[1] = to[1].max(v.low[1]);
+        for j in 2..4 {
+            to[j] = lanes.select(terms.slow[j - 2], to[j].max(v.low[j]), to[j]);
+        }
+        if terms.together.any() {
+            to = self.until_bound(lanes, first_four(parameters), &terms, &at, &to);
+        }
+        let mut next = *parameters;
+        next[..4].copy_from_slice(&terms.parameters(lanes, to));
         let flows = [0.01, 0.002];
         for j in 0..4 {
             let scale = if j < 2 { flows[j] } else { SCALES[j] };
@@ -415,6 +331,47 @@ impl<L: Lanes, const P: usize> Problem<L, P> for Exchange<'_, '_, L::F, P> {
     #[inline(always)]
     fn scales(&self) -> [f64; P] {
         std::array::from_fn(|j| SCALES[j])
+    }
+}
+
+impl<const P: usize, F> Exchange<'_, '_, F, P> {
+    /// Steps in the variables that have no bounds of their own end where a parameter comes to one, or a variable halfway to 0.
+    #[inline(always)]
+    fn until_bound<L: Lanes<F = F>>(
+        &self,
+        lanes: L,
+        parameters: [F; 4],
+        terms: &Terms<L::M>,
+        at: &[F; 4],
+        to: &[F; 4],
+    ) -> [F; 4]
+    where
+        F: Numbers<Mask = L::M>,
+    {
+        let one = lanes.splat(1.0);
+        let half = lanes.splat(0.5);
+        let mut share = one;
+        for j in 0..4 {
+            let fall = at[j] - to[j];
+            share = lanes.select(fall.gt(half * at[j]), share.min(half * at[j] / fall), share);
+        }
+        let mut next = *at;
+        for j in 0..4 {
+            next[j] = at[j] + share * (to[j] - at[j]);
+        }
+        let there = terms.parameters(lanes, next);
+        let mut less = one;
+        for j in 0..4 {
+            let (low, high) = (lanes.splat(self.t.bounds[j].0), lanes.splat(self.t.bounds[j].1));
+            let (before, after) = (parameters[j], there[j]);
+            less = lanes.select(after.gt(high), less.min((high - before) / (after - before)), less);
+            less = lanes.select(after.lt(low), less.min((before - low) / (before - after)), less);
+        }
+        for j in 0..4 {
+            let short = at[j] + less * (next[j] - at[j]);
+            next[j] = lanes.select(terms.together, short, to[j]);
+        }
+        next
     }
 }
 

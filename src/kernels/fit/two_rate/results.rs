@@ -8,9 +8,10 @@ use super::super::outputs::slot;
 use super::super::refinement::{Problem as _, Refined};
 use super::super::{Parameter, status_bit};
 use super::memory::{Work, read, scratch};
-use super::pass::{Exchange, Terms};
+use super::pass::{Exchange, first_four};
 use super::reference::fit;
 use super::tables::{PARAMETERS, Tables};
+use super::variables::Terms;
 use crate::kernel::lanes::{Double, Lanes, Numbers as _};
 use crate::kernel::{Curve, Rows};
 use crate::status;
@@ -114,43 +115,20 @@ fn evaluate_within<L: Lanes, const P: usize>(
         }
     }
     let inverse = invert(lanes, &r);
-    let (flow, exchange) = (f.parameters[0], f.parameters[1]);
-    let terms = Terms::of(lanes, t, [flow, exchange, f.parameters[2], f.parameters[3]]);
-    let fast = terms.fast;
-    let ratio = one + exchange / flow;
-    let sum = flow + exchange;
-    let by_flow = flow * flow;
-    let square = exchange * exchange;
-    let exchange_by = [lanes.select(fast, zero, square), lanes.select(fast, -square, ratio * ratio)];
-    let extraction = exchange / sum;
-    // E = Ktrans y; with u = 1 / PS as variable, y / (u + y).
-    let share = exchange * flow / sum;
-    let extraction_by =
-        [lanes.select(fast, share * flow / sum, share), lanes.select(fast, -(share * extraction), one / flow)];
+    let parameters = first_four(&f.parameters);
+    let gradients = Terms::of(lanes, t, parameters).gradients(lanes, parameters);
+    let (flow, exchange) = (parameters[0], parameters[1]);
+    let sum = one / (flow + exchange);
+    let extraction = exchange * sum;
     let mut unclear = lanes.mask(false);
     for (j, parameter) in PARAMETERS.iter().chain(&[Parameter::ExtractionFraction]).enumerate() {
         let mut gradient = [zero; P];
-        let value = match j {
-            0 => {
-                gradient[0] = by_flow;
-                flow
-            }
-            1 => {
-                gradient[0] = exchange_by[0];
-                gradient[1] = exchange_by[1];
-                exchange
-            }
-            4 => {
-                gradient[0] = extraction_by[0];
-                gradient[1] = extraction_by[1];
-                extraction
-            }
-            _ => {
-                let value = f.parameters[j];
-                gradient[j] = lanes.select(terms.slow[j - 2], -(value * value), one);
-                value
-            }
-        };
+        // E = PS / (F_p + PS).
+        for k in 0..4 {
+            gradient[k] =
+                if j < 4 { gradients[j][k] } else { (gradients[1][k] * flow - gradients[0][k] * exchange) * sum * sum };
+        }
+        let value = if j < 4 { parameters[j] } else { extraction };
         let unit = lanes.splat(1.0 / parameter.internal_per_unit());
         if let Some(row) = t.plan.row(slot::PARAMETER + parameter.index()) {
             rows.set(row, value * unit, finite);
