@@ -5,7 +5,7 @@
 use super::super::refinement::{DAMPING, Refined, refine};
 use super::memory::Work;
 use super::pass::Exchange;
-use super::search::{PARTNERS, STARTS, Start, partners, per_flow_of, search, summits};
+use super::search::{DELAYS, PARTNERS, STARTS, Start, insert, partners, per_flow_of, search, summits};
 use super::tables::Tables;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
 
@@ -31,21 +31,24 @@ pub(super) fn fit<L: Lanes, const P: usize>(
     for numbers in work.pairs.iter_mut().chain(&mut work.singles) {
         numbers.fill(zero);
     }
+    let mut starts = [Start::none(lanes); STARTS + PARTNERS + DELAYS];
     for which in 0..t.dictionaries.len() {
         let mut open = lanes.mask(true);
         if P == 5 {
             let node = lanes.splat(t.delay.nodes[which]);
             open = delay_free | (node - given_delay).abs().le(lanes.splat(t.delay.reach));
         }
-        search(lanes, t, which, open, work);
+        let mut top = search(lanes, t, which, open, work);
+        if P == 5 {
+            top.delay = lanes.select(delay_free, top.delay, given_delay);
+            insert(lanes, &mut starts[STARTS + PARTNERS..], top);
+        }
     }
     let mut held = [lanes.mask(false); P];
     if P == 5 {
         held[P - 1] = !delay_free;
     }
     let damping = lanes.splat(DAMPING);
-    let mut starts =
-        [Start { gain: zero, flow: zero, fast: zero, slow: zero, share: zero, delay: zero }; STARTS + PARTNERS];
     for (start, [gain, pair]) in starts.iter_mut().zip(summits(lanes, t, work)) {
         let [_, flows, shares, delays] = &work.pairs;
         *start = Start {
@@ -60,7 +63,7 @@ pub(super) fn fit<L: Lanes, const P: usize>(
             start.delay = lanes.select(delay_free, start.delay, given_delay);
         }
     }
-    starts[STARTS..].copy_from_slice(&partners::<L, P>(lanes, t, given_delay, delay_free, work));
+    starts[STARTS..STARTS + PARTNERS].copy_from_slice(&partners::<L, P>(lanes, t, given_delay, delay_free, work));
     let mut problem = Exchange::<_, P> { t, work, keep: false };
     let mut chosen: Option<Refined<L::F, L::M, P>> = None;
     for from in starts {

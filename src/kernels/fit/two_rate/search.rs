@@ -8,22 +8,33 @@ use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
 pub(super) const STARTS: usize = 3;
 /// Second exponentials that are tried beside the best single one.
 pub(super) const PARTNERS: usize = 3;
-/// As the pairs' farthest ratio, for these.
+/// Delays, the best ones, whose best pair is tried as well where the delay is a voxel's own: what the pairs explain has one
+/// broad summit over the delay, and the valleys lie close within it.
+pub(super) const DELAYS: usize = 16;
+/// As the pairs' farthest ratio, for the partners.
 const FARTHEST_PARTNER: f64 = 1e5;
 
-/// Fits every pair of rates for one delay; `open` says for which voxels that delay is to be looked at.
+/// Fits every pair of rates for one delay; `open` says for which voxels that delay is to be looked at. Gives the best pair of
+/// this delay where the delay is a voxel's own.
 #[inline(never)]
-pub(super) fn search<L: Lanes>(lanes: L, t: &Tables, which: usize, open: L::M, work: &mut Work<'_, L::F>) {
+pub(super) fn search<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    which: usize,
+    open: L::M,
+    work: &mut Work<'_, L::F>,
+) -> Start<L::F> {
     lanes.within(
         #[inline(always)]
         || search_within(lanes, t, which, open, work),
-    );
+    )
 }
 
 #[inline(always)]
-fn search_within<L: Lanes>(lanes: L, t: &Tables, which: usize, open: L::M, work: &mut Work<'_, L::F>) {
+fn search_within<L: Lanes>(lanes: L, t: &Tables, which: usize, open: L::M, work: &mut Work<'_, L::F>) -> Start<L::F> {
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
+    let mut top = Start::none(lanes);
     let d = &t.dictionaries[which];
     let delay = lanes.splat(t.delay.nodes.get(which).copied().unwrap_or(0.0));
     for k in 0..t.rates.len() {
@@ -71,9 +82,15 @@ fn search_within<L: Lanes>(lanes: L, t: &Tables, which: usize, open: L::M, work:
             flows[pair] = lanes.select(better, flow, flows[pair]);
             shares[pair] = lanes.select(better, share, shares[pair]);
             delays[pair] = lanes.select(better, delay, delays[pair]);
+            if t.delay.own {
+                let (fast, slow) = (t.pairs.fast.at(lanes, pair), t.pairs.slow.at(lanes, pair));
+                let next = Start { gain, flow, fast, slow, share, delay };
+                top = choose(lanes, gain.gt(top.gain) & flow.gt(zero) & open, &next, &top);
+            }
             pair += 1;
         }
     }
+    top
 }
 
 /// PS, v_p and v_e per plasma flow, from H(0), H'(0) and the product of the rates; `share` is the faster exponential's.
@@ -144,6 +161,14 @@ pub(super) struct Start<F> {
     /// The faster exponential's share of the flow.
     pub(super) share: F,
     pub(super) delay: F,
+}
+
+impl<F: Copy> Start<F> {
+    #[inline(always)]
+    pub(super) fn none<L: Lanes<F = F>>(lanes: L) -> Self {
+        let (zero, one) = (lanes.splat(0.0), lanes.splat(1.0));
+        Self { gain: zero, flow: zero, fast: one, slow: one, share: zero, delay: zero }
+    }
 }
 
 /// Second exponentials beside the best single one, best first: curves of nearly one exponential have valleys that run along
@@ -252,7 +277,7 @@ fn partners_within<L: Lanes, const P: usize>(
         // What the single one then has.
         work.projections[k] = (alone - amplitude * first * inverse).max(zero);
     }
-    let mut best = [Start { gain: zero, flow: zero, fast: one, slow: one, share: zero, delay: zero }; PARTNERS];
+    let mut best = [Start::none(lanes); PARTNERS];
     for k in 0..rates {
         let [gains, amplitudes] = &work.partners;
         let mut next = Start { gain: gains[k], ..best[0] };
@@ -281,14 +306,20 @@ fn partners_within<L: Lanes, const P: usize>(
         if P == 5 {
             next.delay = lanes.select(delay_free, delay, given_delay);
         }
-        for place in &mut best {
-            let higher = next.gain.gt(place.gain);
-            let before = *place;
-            *place = choose(lanes, higher, &next, &before);
-            next = choose(lanes, higher, &before, &next);
-        }
+        insert(lanes, &mut best, next);
     }
     best
+}
+
+/// Puts a start among the others, best first; the last one leaves.
+#[inline(always)]
+pub(super) fn insert<L: Lanes>(lanes: L, list: &mut [Start<L::F>], mut next: Start<L::F>) {
+    for place in list {
+        let higher = next.gain.gt(place.gain);
+        let before = *place;
+        *place = choose(lanes, higher, &next, &before);
+        next = choose(lanes, higher, &before, &next);
+    }
 }
 
 #[inline(always)]

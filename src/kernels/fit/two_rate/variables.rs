@@ -50,10 +50,7 @@ impl<M: Masks> Terms<M> {
         }
         Self {
             fast: fast | exchange.ge(lanes.splat(t.bounds[1].1)),
-            slow: [
-                slow[0] & plasma.gt(something) & !together,
-                slow[1] & space.gt(something) & !together,
-            ],
+            slow: [slow[0] & plasma.gt(something) & !together, slow[1] & space.gt(something) & !together],
             together,
         }
     }
@@ -95,7 +92,11 @@ impl<M: Masks> Terms<M> {
 
     /// The gradients of the parameters by the variables.
     #[inline(always)]
-    pub(super) fn gradients<L: Lanes<M = M>>(&self, lanes: L, [flow, exchange, plasma, space]: [L::F; 4]) -> [[L::F; 4]; 4] {
+    pub(super) fn gradients<L: Lanes<M = M>>(
+        &self,
+        lanes: L,
+        [flow, exchange, plasma, space]: [L::F; 4],
+    ) -> [[L::F; 4]; 4] {
         let zero = lanes.splat(0.0);
         let one = lanes.splat(1.0);
         let square = exchange * exchange;
@@ -231,7 +232,11 @@ mod tests {
                     for i in 0..4 {
                         let difference = (above[i] - below[i]) / (2.0 * h);
                         let allowed = 1e-6 * difference.abs() + 1e-9 * p[i] / y[j];
-                        assert!((gradients[i][j] - difference).abs() < allowed, "{p:?} {i} {j}: {} {difference}", gradients[i][j]);
+                        assert!(
+                            (gradients[i][j] - difference).abs() < allowed,
+                            "{p:?} {i} {j}: {} {difference}",
+                            gradients[i][j]
+                        );
                     }
                     for s in [1e-3, 0.02, 0.5] {
                         let terms = [
@@ -243,7 +248,10 @@ mod tests {
                         let derivative: f64 = (0..4).map(|k| derivatives[j][k] * terms[k]).sum();
                         let difference = (curve(above, s) - curve(below, s)) / (2.0 * h);
                         let allowed = 1e-6 * difference.abs() + 1e-8 * curve(p, s) / y[j];
-                        assert!((derivative - difference).abs() < allowed, "{p:?} {j} at {s}: {derivative} {difference}");
+                        assert!(
+                            (derivative - difference).abs() < allowed,
+                            "{p:?} {j} at {s}: {derivative} {difference}"
+                        );
                     }
                 }
             }
