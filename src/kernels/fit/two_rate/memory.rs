@@ -111,6 +111,8 @@ pub(super) struct Place<F, M> {
     /// The input at that knot, and at the frame.
     pub(super) begin: F,
     pub(super) end: F,
+    /// Its slope from that knot on.
+    pub(super) slope: F,
 }
 
 impl<F: Numbers<Mask = M>, M: Masks> Place<F, M> {
@@ -136,8 +138,9 @@ impl<F: Numbers<Mask = M>, M: Masks> Place<F, M> {
         }
         let length = since.max(zero);
         let begin = lanes.lookup(&d.knot_values, low);
-        let end = begin + lanes.lookup(&d.knot_slopes, low) * length;
-        Self { knot: low, length, arrived: since.ge(zero), begin, end }
+        let slope = lanes.lookup(&d.knot_slopes, low);
+        let end = begin + slope * length;
+        Self { knot: low, length, arrived: since.ge(zero), begin, end, slope }
     }
 
     /// A convolution, its derivative by the rate and half the second one at the frame, from those at the knots.

@@ -37,14 +37,14 @@ struct Sums<F, const P: usize> {
     b: F,
     /// Columns J R^-1 over I_1, I_2, their derivatives by the rates, and c_p.
     columns: [[F; P]; 5],
-    /// Products of the residual with I_1, I_2, their derivatives by the rates, and half their second derivatives.
-    products: [F; 6],
+    /// Products of the residual with I_1, I_2, their derivatives by the rates, half their second derivatives, c_p and its slope.
+    products: [F; 8],
 }
 
 impl<F: Numbers, const P: usize> Sums<F, P> {
     /// Takes a frame in, and gives its fitted sample.
     #[inline(always)]
-    fn add(&mut self, sample: F, basis: [F; 5], bends: [F; 2]) -> F {
+    fn add(&mut self, sample: F, basis: [F; 5], bends: [F; 3]) -> F {
         let fitted = self.a * basis[0] + self.b * basis[1];
         let residual = sample - fitted;
         let e = &mut self.equations;
@@ -54,6 +54,10 @@ impl<F: Numbers, const P: usize> Sums<F, P> {
         }
         for k in 0..2 {
             self.products[4 + k] = self.products[4 + k] + residual * bends[k];
+        }
+        if P == 5 {
+            self.products[6] = self.products[6] + residual * basis[4];
+            self.products[7] = self.products[7] + residual * bends[2];
         }
         let mut q = [residual; P];
         for (j, q) in q.iter_mut().enumerate() {
@@ -100,11 +104,11 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
                 }
             }
             if P == 5 {
-                // C' = F_p c_p - a l_1 I_1 - b l_2 I_2; by the delay, minus that.
+                let [fast, slow, input] = by_delay(flow, two);
                 j[4] = match k {
-                    0 => two.a * two.rates[0],
-                    1 => two.b * two.rates[1],
-                    4 => -flow,
+                    0 => fast,
+                    1 => slow,
+                    4 => input,
                     _ => zero,
                 };
             }
@@ -119,7 +123,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         columns
     }
 
-    /// The products of the residual with the second derivatives by the first four variables; what changes with them of the
+    /// The products of the residual with the second derivatives by the variables; what changes with the first four of the
     /// coefficients and the rates is taken from differences.
     #[inline(always)]
     fn bend<L: Lanes<F = F>>(
@@ -128,7 +132,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         terms: Terms<L::M>,
         two: &TwoRates<F>,
         by_variable: &[[F; 4]; 4],
-        products: &[F; 6],
+        products: &[F; 8],
     ) -> [[F; P]; P]
     where
         F: Numbers<Mask = L::M>,
@@ -136,6 +140,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         let zero = lanes.splat(0.0);
         let one = lanes.splat(1.0);
         let mut bend = [[zero; P]; P];
+        let flow = parameters[0];
         let at = terms.at(lanes, first_four(parameters));
         for i in 0..4 {
             let shift = at[i] * lanes.splat(SHIFT) + lanes.splat(SMALLEST_SHIFT * SCALES[i]);
@@ -163,6 +168,20 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
                     bend[i][i] = bend[i][i] + half;
                 }
             }
+            if P == 5 {
+                let (here, there) = (by_delay(flow, two), by_delay(p[0], &moved));
+                let mut sum = (there[2] - here[2]) * inverse * products[6];
+                for k in 0..2 {
+                    sum = sum + ((there[k] - here[k]) * inverse * products[k] + here[k] * rates[k] * products[2 + k]);
+                }
+                bend[i][4] = sum;
+            }
+        }
+        if P == 5 {
+            // C'' but for the bends of c_p at its knots.
+            let [fast, slow, _] = by_delay(flow, two);
+            bend[4][4] = (flow * products[7] - (fast + slow) * products[6])
+                + (fast * two.rates[0] * products[0] + slow * two.rates[1] * products[1]);
         }
         bend
     }
@@ -180,7 +199,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         let terms = Terms::of(lanes, self.t, p);
         let by_variable = terms.derivatives(lanes, p, &two);
         let columns = Self::columns(lanes, parameters[0], &two, &by_variable, r);
-        let products = [zero; 6];
+        let products = [zero; 8];
         let mut sums = Sums { equations: Equations::new(zero), a: two.a, b: two.b, columns, products };
         if P == 5 {
             self.own_delay(lanes, &two, parameters[P - 1], &mut sums);
@@ -205,7 +224,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         }
         let Work { c, fitted, weights: [fast, slow], .. } = &mut *self.work;
         let mut basis = [zero; 5];
-        let mut bends = [zero; 2];
+        let mut bends = [zero; 3];
         for i in 0..steps.before {
             let value = sums.add(c[i], basis, bends);
             if self.keep {
@@ -232,6 +251,12 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
             }
         }
     }
+}
+
+/// The derivative by the delay over I_1, I_2 and c_p: minus C', which is F_p c_p - a l_1 I_1 - b l_2 I_2.
+#[inline(always)]
+fn by_delay<F: Numbers>(flow: F, two: &TwoRates<F>) -> [F; 3] {
+    [two.a * two.rates[0], two.b * two.rates[1], -flow]
 }
 
 /// F_p, PS, v_p and v_e.
@@ -392,7 +417,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         for i in 0..t.n {
             let place = Place::of(lanes, t, i, delay);
             let mut basis = [zero; 5];
-            let mut bends = [zero; 2];
+            let mut bends = [zero; 3];
             for k in 0..2 {
                 [basis[k], basis[2 + k], bends[k]] = place.advance(
                     lanes,
@@ -401,6 +426,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
                 );
             }
             basis[4] = lanes.select(place.arrived, place.end, zero);
+            bends[2] = lanes.select(place.arrived, place.slope, zero);
             let value = sums.add(work.c[i], basis, bends);
             if self.keep {
                 work.fitted[i] = value;
