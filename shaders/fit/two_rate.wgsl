@@ -49,6 +49,7 @@ alias Flags = array<bool, 5>;
 const RATES: u32 = 21u;
 const STARTS: u32 = 3u;
 const PARTNERS: u32 = 3u;
+const DELAYS: u32 = 16u;
 const TURNS: u32 = 8u;
 const NUMBERS_PER_PAIR: u32 = 4u;
 const FARTHEST_PARTNER: f32 = 1e5;
@@ -56,6 +57,8 @@ const SHIFT: f32 = 1e-3;
 const SMALLEST_SHIFT: f32 = 1e-8;
 const FILLINGS: f32 = 2.0;
 const SOMETHING: f32 = 1e-4;
+const NEAR_UPPER: f32 = 0.99;
+const NO_BOUND: f32 = 1e37;
 const PERFECT: f32 = 1e-11;
 const SMALLEST_VOLUME: f32 = 1e-7;
 const CLOSEST: f32 = 1e-3;
@@ -64,21 +67,21 @@ const NEARLY_NOTHING: f32 = 1e-6;
 const AT_BOUND: f32 = 2e-6;
 const PARAMETER_SCALES: array<f32, 4> = array<f32, 4>(0.01, 0.002, 0.05, 0.2);
 
-// Words of state: six starts of six numbers, the refinement, the best of every single rate and of every pair.
+// Words of state: the starts of six numbers, the refinement, the best of every single rate and of every pair.
 const STATE_STARTS: u32 = 0u;
-const STATE_REFINED: u32 = 36u;
-const STATE_PARAMETERS: u32 = 36u;
-const STATE_TRIANGLE: u32 = 41u;
-const STATE_SSE: u32 = 66u;
-const STATE_DAMPING: u32 = 67u;
-const STATE_TURNS: u32 = 68u;
-const STATE_CONVERGED: u32 = 69u;
-const STATE_SQUARES: u32 = 70u;
-const STATE_FINITE: u32 = 71u;
-const STATE_SEARCHES: u32 = 72u;
-const STATE_REFINEMENTS: u32 = 73u;
-const STATE_SINGLES: u32 = 74u;
-const STATE_PAIRS: u32 = 116u;
+const STATE_REFINED: u32 = 132u;
+const STATE_PARAMETERS: u32 = 132u;
+const STATE_TRIANGLE: u32 = 137u;
+const STATE_SSE: u32 = 162u;
+const STATE_DAMPING: u32 = 163u;
+const STATE_TURNS: u32 = 164u;
+const STATE_CONVERGED: u32 = 165u;
+const STATE_SQUARES: u32 = 166u;
+const STATE_FINITE: u32 = 167u;
+const STATE_SEARCHES: u32 = 168u;
+const STATE_REFINEMENTS: u32 = 169u;
+const STATE_SINGLES: u32 = 170u;
+const STATE_PAIRS: u32 = 212u;
 
 // Slots of the maps; src/kernels/fit/outputs.rs has the same.
 const SLOT_STANDARD_ERROR: u32 = 9u;
@@ -235,20 +238,33 @@ var<private> sum_delay_delay: f32;
 var<private> sum_rhs: vec4<f32>;
 var<private> sum_delay_rhs: f32;
 var<private> sum_sse: f32;
-// The residual's products with I_1, I_2 and their derivatives by the rates, and with half their second derivatives.
+// The residual's products with I_1, I_2 and their derivatives by the rates, with half their second derivatives, and with c_p and
+// its slope.
 var<private> sum_products: vec4<f32>;
 var<private> sum_bends: vec2<f32>;
+var<private> sum_inputs: vec2<f32>;
 
-// Which variables steps are taken in: those that the curve is close to linear in. 1 / PS instead of Ktrans where exchange is
-// fast, 1 / v_p and 1 / v_e instead of these where they fill slowly.
+// Which variables steps are taken in: two_rate/variables.rs. In general 1 / F_p, Ktrans, v_p and v_e.
 struct Terms {
+    // 1 / PS instead of Ktrans.
     fast: bool,
+    // 1 / v_p and 1 / v_e instead of these.
     slow: vec2<bool>,
+    // 1 / F_p, v_p v_e / PS, v_p + v_e and v_e / PS instead of all.
+    together: bool,
 }
 
 fn terms_of(p: vec4<f32>) -> Terms {
+    let low = uniforms.settings.low;
+    let high = uniforms.settings.high;
     let duration = tables[uniforms.settings.frame_times_at + uniforms.slab.frames - 1u] / FILLINGS;
-    return Terms(p.y >= p.x || p.y >= uniforms.settings.high.y, (p.xy * duration < p.zw) & (p.zw > vec2<f32>(SOMETHING)));
+    let fast = p.y >= p.x;
+    let some = p.zw > vec2<f32>(SOMETHING);
+    let least = low + vec4<f32>(0.0, 0.0, SOMETHING, SOMETHING);
+    let inside = all(p > least) && all(p < NEAR_UPPER * high);
+    let together = inside && all(some) && (fast || p.w * p.x < p.z * p.y);
+    let slow = (p.xy * duration < p.zw) & some & !vec2<bool>(together);
+    return Terms(fast || p.y >= high.y, slow, together);
 }
 
 // A volume from its variable, and the variable from the volume: either is the other's reciprocal where it fills slowly.
@@ -260,44 +276,101 @@ fn first_four(parameters: Vector) -> vec4<f32> {
     return vec4<f32>(parameters[0], parameters[1], parameters[2], parameters[3]);
 }
 
-// The second variable: Ktrans, or 1 / PS where exchange is fast.
-fn second_of(flow: f32, exchange: f32, fast: bool) -> f32 {
-    if fast {
-        return 1.0 / max(exchange, 1e-30);
+// The variables at these parameters.
+fn variables_of(p: vec4<f32>, terms: Terms) -> vec4<f32> {
+    let exchange = max(p.y, 1e-30);
+    if terms.together {
+        let held = p.w / exchange;
+        return vec4<f32>(1.0 / p.x, p.z * held, p.z + p.w, held);
     }
-    return exchange / (1.0 + exchange / flow);
+    var second = 1.0 / exchange;
+    if !terms.fast {
+        second = p.y / (1.0 + p.y / p.x);
+    }
+    return vec4<f32>(1.0 / p.x, second, volume(p.z, terms.slow.x), volume(p.w, terms.slow.y));
 }
 
-// PS, given the flow and the second variable.
-fn exchange_of(flow: f32, second: f32, fast: bool) -> f32 {
-    if fast {
-        return 1.0 / max(second, 1e-30);
+// The parameters at these variables.
+fn parameters_of(v: vec4<f32>, terms: Terms) -> vec4<f32> {
+    if terms.together {
+        let inverse = 1.0 / max(v.w, 1e-30);
+        let plasma = v.y * inverse;
+        let space = v.z - plasma;
+        return vec4<f32>(1.0 / v.x, space * inverse, plasma, space);
     }
-    return second / max(1.0 - second / flow, 1e-6);
+    var exchange = 1.0 / max(v.y, 1e-30);
+    if !terms.fast {
+        exchange = v.y / max(1.0 - v.y * v.x, 1e-6);
+    }
+    return vec4<f32>(1.0 / v.x, exchange, volume(v.z, terms.slow.x), volume(v.w, terms.slow.y));
+}
+
+// The gradients of the parameters by the first four variables.
+fn gradients_of(p: vec4<f32>, terms: Terms) -> array<vec4<f32>, 4> {
+    let flow = vec4<f32>(-(p.x * p.x), 0.0, 0.0, 0.0);
+    if terms.together {
+        let rate = p.y / max(p.w, 1e-30);
+        return array<vec4<f32>, 4>(
+            flow,
+            vec4<f32>(0.0, -(rate * rate), rate, (p.z - p.w) * rate * rate),
+            vec4<f32>(0.0, rate, 0.0, -(p.z * rate)),
+            vec4<f32>(0.0, -rate, 1.0, p.z * rate),
+        );
+    }
+    let square = p.y * p.y;
+    let ratio = 1.0 + p.y / p.x;
+    return array<vec4<f32>, 4>(
+        flow,
+        vec4<f32>(select(square, 0.0, terms.fast), select(ratio * ratio, -square, terms.fast), 0.0, 0.0),
+        vec4<f32>(0.0, 0.0, select(1.0, -(p.z * p.z), terms.slow.x), 0.0),
+        vec4<f32>(0.0, 0.0, 0.0, select(1.0, -(p.w * p.w), terms.slow.y)),
+    );
 }
 
 // The derivatives by the first four variables over I_1, I_2 and their derivatives by the rates.
 fn by_variable(p: vec4<f32>, terms: Terms, two: TwoRates) -> mat4x4<f32> {
     let flow = p.x;
     let exchange = p.y;
-    let fast = terms.fast;
+    if terms.together {
+        let apart = 1.0 / max(two.fast - two.slow, 1e-20);
+        let single = two.fast * two.slow * apart;
+        let double = single * apart;
+        let fast_part = single * two.fast * two.a;
+        let slow_part = single * two.slow * two.b;
+        let reciprocal = 1.0 / flow;
+        let by_fast = fast_part * reciprocal;
+        let by_slow = slow_part * reciprocal;
+        let product = double * two.fast * two.slow * (two.a - two.b) * reciprocal;
+        let volume = double * (two.b * two.slow - two.a * two.fast) * reciprocal;
+        let time = double * (two.b * two.fast - two.a * two.slow);
+        return mat4x4<f32>(
+            -(flow * flow * two.by_fp),
+            vec4<f32>(product, -product, -(by_fast * two.fast), by_slow * two.slow),
+            vec4<f32>(volume, -volume, by_fast, -by_slow),
+            vec4<f32>(time, -time, fast_part, -slow_part),
+        );
+    }
     let square = exchange * exchange;
     let ratio = 1.0 + exchange / flow;
     return mat4x4<f32>(
-        select(square, 0.0, fast) * two.by_ps - flow * flow * two.by_fp,
-        select(ratio * ratio, -square, fast) * two.by_ps,
+        select(square, 0.0, terms.fast) * two.by_ps - flow * flow * two.by_fp,
+        select(ratio * ratio, -square, terms.fast) * two.by_ps,
         select(1.0, -(p.z * p.z), terms.slow.x) * two.by_vp,
         select(1.0, -(p.w * p.w), terms.slow.y) * two.by_ve,
     );
 }
 
-// The residual's products with the second derivatives by the first four variables; what changes with them of the
-// coefficients and the rates is taken from differences.
+// The derivative by the delay over I_1, I_2 and c_p: minus C', which is F_p c_p - a l_1 I_1 - b l_2 I_2.
+fn by_delay(flow: f32, two: TwoRates) -> vec3<f32> {
+    return vec3<f32>(two.a * two.fast, two.b * two.slow, -flow);
+}
+
+// The residual's products with the second derivatives by the variables; what changes with the first four of the coefficients
+// and the rates is taken from differences.
 fn make_bend(parameters: Vector, terms: Terms, two: TwoRates, here: mat4x4<f32>) {
     let flow = parameters[0];
-    let exchange = parameters[1];
-    let fast = terms.fast;
-    let second = second_of(flow, exchange, fast);
+    let at = variables_of(first_four(parameters), terms);
+    let here_delay = by_delay(flow, two);
     var scale = scales();
     for (var i = 0u; i < PARAMETERS; i++) {
         for (var j = 0u; j < PARAMETERS; j++) {
@@ -305,23 +378,10 @@ fn make_bend(parameters: Vector, terms: Terms, two: TwoRates, here: mat4x4<f32>)
         }
     }
     for (var i = 0u; i < 4u; i++) {
-        var p = first_four(parameters);
-        var at = volume(p[i], i >= 2u && terms.slow[max(i, 2u) - 2u]);
-        if i == 0u {
-            at = 1.0 / flow;
-        }
-        if i == 1u {
-            at = second;
-        }
-        let shift = at * SHIFT + SMALLEST_SHIFT * scale[i];
-        if i == 0u {
-            p.x = 1.0 / (at + shift);
-            p.y = exchange_of(p.x, second, fast);
-        } else if i == 1u {
-            p.y = exchange_of(flow, second + shift, fast);
-        } else {
-            p[i] = volume(at + shift, terms.slow[i - 2u]);
-        }
+        let shift = at[i] * SHIFT + SMALLEST_SHIFT * scale[i];
+        var shifted = at;
+        shifted[i] = shifted[i] + shift;
+        let p = parameters_of(shifted, terms);
         let there = two_rates(p.x, p.y, p.z, p.w);
         let moved_by = by_variable(p, terms, there);
         let inverse = 1.0 / shift;
@@ -333,6 +393,16 @@ fn make_bend(parameters: Vector, terms: Terms, two: TwoRates, here: mat4x4<f32>)
             let high = max(i, j);
             pass_bend[low][high] = pass_bend[low][high] + select(half, half + half, i == j);
         }
+        if uniforms.settings.own != 0u {
+            let change = (by_delay(p.x, there) - here_delay) * inverse;
+            let along = here_delay.xy * rates * sum_products.zw;
+            pass_bend[i][4] = change.z * sum_inputs.x + dot(change.xy, sum_products.xy) + along.x + along.y;
+        }
+    }
+    if uniforms.settings.own != 0u {
+        // C'' but for the bends of c_p at its knots.
+        let along = here_delay.xy * vec2<f32>(two.fast, two.slow) * sum_products.xy;
+        pass_bend[4][4] = (flow * sum_inputs.y - (here_delay.x + here_delay.y) * sum_inputs.x) + (along.x + along.y);
     }
 }
 
@@ -346,14 +416,12 @@ fn make_columns(flow: f32, two: TwoRates, here: mat4x4<f32>) {
             }
         }
         if uniforms.settings.own != 0u {
-            if k == 0u {
-                j[4] = two.a * two.fast;
-            }
-            if k == 1u {
-                j[4] = two.b * two.slow;
+            let delayed = by_delay(flow, two);
+            if k < 2u {
+                j[4] = delayed[k];
             }
             if k == 4u {
-                j[4] = -flow;
+                j[4] = delayed.z;
             }
         }
         var row: Vector;
@@ -369,20 +437,21 @@ fn make_columns(flow: f32, two: TwoRates, here: mat4x4<f32>) {
     }
 }
 
-// Takes a frame in, and gives its fitted sample.
-fn add(sample: f32, two_a: f32, two_b: f32, basis: vec4<f32>, bends: vec2<f32>, input: f32) -> f32 {
+// Takes a frame in, and gives its fitted sample; `input` is c_p and its slope.
+fn add(sample: f32, two_a: f32, two_b: f32, basis: vec4<f32>, bends: vec2<f32>, input: vec2<f32>) -> f32 {
     let fitted = two_a * basis.x + two_b * basis.y;
     let residual = sample - fitted;
     sum_sse = sum_sse + residual * residual;
     sum_products = sum_products + residual * basis;
     sum_bends = sum_bends + residual * bends;
+    sum_inputs = sum_inputs + residual * input;
     let q = (columns[0] * basis.x + columns[1] * basis.y) + (columns[2] * basis.z + columns[3] * basis.w)
-        + columns[4] * input;
+        + columns[4] * input.x;
     sum_rhs = sum_rhs + q * residual;
     sum_gram = sum_gram + mat4x4<f32>(q * q.x, q * q.y, q * q.z, q * q.w);
     if uniforms.settings.own != 0u {
         let d = (delay_columns[0] * basis.x + delay_columns[1] * basis.y)
-            + (delay_columns[2] * basis.z + delay_columns[3] * basis.w) + delay_columns[4] * input;
+            + (delay_columns[2] * basis.z + delay_columns[3] * basis.w) + delay_columns[4] * input.x;
         sum_delay_rhs = sum_delay_rhs + d * residual;
         sum_delay_gram = sum_delay_gram + q * d;
         sum_delay_delay = sum_delay_delay + d * d;
@@ -418,6 +487,7 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
     sum_sse = 0.0;
     sum_products = vec4<f32>();
     sum_bends = vec2<f32>();
+    sum_inputs = vec2<f32>();
     sum_gram = mat4x4<f32>();
     sum_delay_gram = vec4<f32>();
     sum_delay_delay = 0.0;
@@ -433,7 +503,7 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
     if uniforms.settings.own == 0u {
         for (var i = 0u; i < uniforms.settings.before; i++) {
             let sample = concentration(voxel, i, first);
-            let fitted = add(sample, two.a, two.b, basis, bends, 0.0);
+            let fitted = add(sample, two.a, two.b, basis, bends, vec2<f32>());
             if curves {
                 write_curves(voxel, i, sample, fitted, valid);
             }
@@ -459,7 +529,7 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
             let frame = tables[at + 2u];
             if frame >= 0.0 {
                 let sample = concentration(voxel, u32(frame), first);
-                let fitted = add(sample, two.a, two.b, basis, bends, 0.0);
+                let fitted = add(sample, two.a, two.b, basis, bends, vec2<f32>());
                 if curves {
                     write_curves(voxel, u32(frame), sample, fitted, valid);
                 }
@@ -496,7 +566,8 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
             let arrived = since >= 0.0;
             let rest = max(since, 0.0);
             let begin = tables[knots_at + 3u * knot + 1u];
-            let end = begin + tables[knots_at + 3u * knot + 2u] * rest;
+            let input_slope = tables[knots_at + 3u * knot + 2u];
+            let end = begin + input_slope * rest;
             let f = step_weights(two.fast, rest);
             let s = step_weights(two.slow, rest);
             let here = vec4<f32>(
@@ -507,7 +578,7 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
             );
             let sample = concentration(voxel, i, first);
             let bends_here = select(vec2<f32>(), advanced(bends, f, s, basis.zw, here.zw), arrived);
-            let input = select(0.0, end, arrived);
+            let input = select(vec2<f32>(), vec2<f32>(end, input_slope), arrived);
             let fitted = add(sample, two.a, two.b, select(vec4<f32>(), here, arrived), bends_here, input);
             if curves {
                 write_curves(voxel, i, sample, fitted, valid);
@@ -534,33 +605,63 @@ fn variables_at(parameters: Vector) -> Variables {
     let terms = terms_of(first_four(parameters));
     let slow = terms.slow;
     var v: Variables;
-    let reciprocal = 1.0 / parameters[0];
-    let second = second_of(parameters[0], parameters[1], terms.fast);
-    let plasma = volume(parameters[2], slow.x);
-    let space = volume(parameters[3], slow.y);
-    v.at = Vector(reciprocal, second, plasma, space, parameters[4]);
-    let lowest = select(low.y / (1.0 + low.y * reciprocal), 1.0 / max(high.y, 1e-30), terms.fast);
-    let highest = select(second + high.y, 1.0 / max(low.y, 1e-30), terms.fast);
+    let at = variables_of(first_four(parameters), terms);
+    v.at = Vector(at.x, at.y, at.z, at.w, parameters[4]);
+    let lowest = select(low.y / (1.0 + low.y * at.x), 1.0 / max(high.y, 1e-30), terms.fast);
+    let highest = select(at.y + high.y, 1.0 / max(low.y, 1e-30), terms.fast);
     let low_volumes = select(low.zw, vec2<f32>(volume(high.z, slow.x), volume(high.w, slow.y)), slow);
     let high_volumes = select(high.zw, vec2<f32>(volume(low.z, slow.x), volume(low.w, slow.y)), slow);
     v.low = Vector(1.0 / high.x, lowest, low_volumes.x, low_volumes.y, uniforms.settings.delay_low);
     v.high = Vector(1.0 / low.x, highest, high_volumes.x, high_volumes.y, uniforms.settings.delay_high);
+    // No bound is near: `moved` sees to it that none is passed.
+    if terms.together {
+        for (var j = 0u; j < 4u; j++) {
+            v.low[j] = -NO_BOUND;
+            v.high[j] = NO_BOUND;
+        }
+    }
     return v;
+}
+
+// Steps in the variables that have no bounds of their own end where a parameter comes to one, or a variable halfway to 0.
+fn until_bound(p: vec4<f32>, terms: Terms, at: vec4<f32>, to: vec4<f32>) -> vec4<f32> {
+    var share = 1.0;
+    for (var j = 0u; j < 4u; j++) {
+        let fall = at[j] - to[j];
+        if fall > 0.5 * at[j] {
+            share = min(share, 0.5 * at[j] / fall);
+        }
+    }
+    let next = at + share * (to - at);
+    let there = parameters_of(next, terms);
+    var less = 1.0;
+    for (var j = 0u; j < 4u; j++) {
+        if there[j] > uniforms.settings.high[j] {
+            less = min(less, (uniforms.settings.high[j] - p[j]) / (there[j] - p[j]));
+        }
+        if there[j] < uniforms.settings.low[j] {
+            less = min(less, (p[j] - uniforms.settings.low[j]) / (p[j] - there[j]));
+        }
+    }
+    return at + less * (next - at);
 }
 
 // The parameters after a step in the variables, within their bounds.
 fn moved(parameters: Vector, step: Vector) -> Vector {
     let v = variables_at(parameters);
-    var next: Vector;
-    let reciprocal = min(max(v.at[0] + step[0], v.low[0]), v.high[0]);
-    next[0] = 1.0 / reciprocal;
-    let terms = terms_of(first_four(parameters));
-    next[1] = exchange_of(next[0], max(v.at[1] + step[1], v.low[1]), terms.fast);
-    for (var j = 2u; j < 4u; j++) {
-        let slow = terms.slow[j - 2u];
-        let to = v.at[j] + step[j];
-        next[j] = volume(select(to, max(to, v.low[j]), slow), slow);
+    let p = first_four(parameters);
+    let terms = terms_of(p);
+    let at = first_four(v.at);
+    var to = at + first_four(step);
+    to.x = min(max(to.x, v.low[0]), v.high[0]);
+    to.y = max(to.y, v.low[1]);
+    to.z = select(to.z, max(to.z, v.low[2]), terms.slow.x);
+    to.w = select(to.w, max(to.w, v.low[3]), terms.slow.y);
+    if terms.together {
+        to = until_bound(p, terms, at, to);
     }
+    let there = parameters_of(to, terms);
+    var next = Vector(there.x, there.y, there.z, there.w, 0.0);
     var scales = PARAMETER_SCALES;
     for (var j = 0u; j < 4u; j++) {
         let low = uniforms.settings.low[j];
@@ -624,6 +725,9 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
         for (var pair = 0u; pair < uniforms.settings.pairs; pair++) {
             keep(STATE_PAIRS + 4u * pair, voxel, 0.0);
         }
+        for (var k = 0u; k < 6u * (STARTS + PARTNERS + DELAYS); k++) {
+            keep(STATE_STARTS + k, voxel, 0.0);
+        }
         write_state(STATE_SEARCHES, voxel, 0x5eedu);
     }
     let n = uniforms.slab.frames;
@@ -661,6 +765,8 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
             }
         }
         let most = uniforms.settings.high;
+        let node_delay = select(node, delay.x, delay.y == 0.0);
+        var top = array<f32, 6>(0.0, 0.0, 1.0, 1.0, 0.0, 0.0);
         var pair = 0u;
         for (var slow = 0u; slow < RATES; slow++) {
             let along_slow = projections[slow];
@@ -689,8 +795,15 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
                     keep(word + 2u, voxel, share);
                     keep(word + 3u, voxel, select(0.0, node, uniforms.settings.own != 0u));
                 }
+                if gain > top[0] && flow > 0.0 {
+                    top = array<f32, 6>(gain, flow, tables[of_pair], tables[of_pair + 1u], share, node_delay);
+                }
                 pair = pair + 1u;
             }
+        }
+        // The best pair of this delay.
+        if uniforms.settings.own != 0u {
+            keep_start(voxel, STARTS + PARTNERS, DELAYS, top);
         }
     }
     done = end;
@@ -785,9 +898,6 @@ fn choose(@builtin(global_invocation_id) id: vec3<u32>) {
     let n = uniforms.slab.frames;
     let first = uniforms.settings.slope * first_sample(voxel) + uniforms.settings.intercept;
     let given = given_delay(voxel);
-    for (var k = 0u; k < 6u * (STARTS + PARTNERS); k++) {
-        keep(STATE_STARTS + k, voxel, 0.0);
-    }
 
     // The highest places among the pairs; of neighbours that are as high the first one counts.
     var pair = 0u;
@@ -929,7 +1039,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     let squares = kept(STATE_SQUARES, voxel);
     let delay = given_delay(voxel);
     let held = Flags(false, false, false, false, delay.y == 0.0);
-    if round >= STARTS + PARTNERS {
+    if round >= STARTS + PARTNERS + select(0u, DELAYS, uniforms.settings.own != 0u) {
         // On from the best place so far.
         if read_state(STATE_CONVERGED, voxel) == 1u {
             return;
@@ -1045,46 +1155,23 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
     let regular = invert_triangle();
     let flow = best_parameters[0];
     let exchange = best_parameters[1];
-    let terms = terms_of(first_four(best_parameters));
-    let fast = terms.fast;
-    let ratio = 1.0 + exchange / flow;
-    let sum = flow + exchange;
-    let values = array<f32, 6>(flow, exchange, best_parameters[2], best_parameters[3], exchange / sum, best_parameters[4]);
-    let flow_unit = 6000.0;
-    let units = array<f32, 6>(flow_unit, flow_unit, 1.0, 1.0, 1.0, 1.0);
-    let square = exchange * exchange;
-    let share = exchange * flow / sum;
-    let by_reciprocal = array<f32, 6>(
-        flow * flow,
-        select(square, 0.0, fast),
-        0.0,
-        0.0,
-        select(share, share * flow / sum, fast),
-        0.0,
-    );
-    let by_second = array<f32, 6>(
-        0.0,
-        select(ratio * ratio, -square, fast),
-        0.0,
-        0.0,
-        select(1.0 / flow, -(share * (exchange / sum)), fast),
-        0.0,
-    );
-    var value_of = values;
-    var unit_of = units;
-    var first_of = by_reciprocal;
-    var second_of = by_second;
+    var gradients = gradients_of(first_four(best_parameters), terms_of(first_four(best_parameters)));
+    let sum = 1.0 / (flow + exchange);
+    var values = array<f32, 6>(flow, exchange, best_parameters[2], best_parameters[3], exchange * sum, best_parameters[4]);
+    var units = array<f32, 6>(6000.0, 6000.0, 1.0, 1.0, 1.0, 1.0);
     var places = PLACES;
     var bound_bits = BOUND_BITS;
     var unclear = false;
     for (var q = 0u; q < 6u; q++) {
-        var gradient = Vector(first_of[q], second_of[q], 0.0, 0.0, 0.0);
-        if q == 2u || q == 3u {
-            gradient[q] = select(1.0, -(value_of[q] * value_of[q]), terms.slow[q - 2u]);
+        var by_first = vec4<f32>();
+        if q < 4u {
+            by_first = gradients[q];
         }
-        if q == 5u {
-            gradient[4] = 1.0;
+        if q == 4u {
+            // E = PS / (F_p + PS).
+            by_first = (gradients[1] * flow - gradients[0] * exchange) * sum * sum;
         }
+        let gradient = Vector(by_first.x, by_first.y, by_first.z, by_first.w, select(0.0, 1.0, q == 5u));
         var squared = 0.0;
         for (var j = 0u; j < PARAMETERS; j++) {
             var element = 0.0;
@@ -1094,14 +1181,14 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
             squared = squared + element * element;
         }
         let error = sqrt(goodness.x * squared);
-        let value = value_of[q];
+        let value = values[q];
         let has_error = finite && regular && (q < 5u || delay_free);
         if row_of(places[q]) >= 0 {
-            write_number(u32(row_of(places[q])), voxel, value * unit_of[q], finite);
+            write_number(u32(row_of(places[q])), voxel, value * units[q], finite);
         }
         let error_row = row_of(SLOT_STANDARD_ERROR + places[q]);
         if error_row >= 0 {
-            write_number(u32(error_row), voxel, error * unit_of[q], has_error);
+            write_number(u32(error_row), voxel, error * units[q], has_error);
         }
         var low = false;
         var high = false;

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::reference::{CONTINUATIONS, TURNS};
-use super::search::{PARTNERS, STARTS};
+use super::search::{DELAYS, PARTNERS, STARTS};
 use super::tables::{ALL_RATES, Tables};
 use crate::kernel::Program;
 
@@ -44,10 +44,10 @@ const SHADER: &str = include_str!("../../../../shaders/fit/two_rate.wgsl");
 const SOURCES: &[&str] = &[include_str!("../../../../shaders/fit/refinement.wgsl"), SHADER];
 
 /// Words that the shader keeps per voxel.
-const STATE_WORDS: usize = 74 + 2 * ALL_RATES + 4 * (ALL_RATES * (ALL_RATES - 1) / 2);
+const STATE_WORDS: usize =
+    6 * (STARTS + PARTNERS + DELAYS) + 38 + 2 * ALL_RATES + 4 * (ALL_RATES * (ALL_RATES - 1) / 2);
 /// Turns of loops that one search may take: software Vulkan of Mesa 22.3.6 stops all loops after 65,535.
 const LOOP_TURNS: usize = 40_000;
-const REFINEMENTS: usize = STARTS + PARTNERS + CONTINUATIONS;
 /// Turns of the loops over parameters in one turn of a refinement.
 const ALGEBRA: usize = 1500;
 
@@ -82,14 +82,17 @@ pub(super) fn program(t: &Tables) -> Program {
         append(&mut (0..d.knot_times.len()).flat_map(|k| [d.knot_times[k], d.knot_values[k], d.knot_slopes[k]]));
     let nodes: &[f64] = if d.own { &d.nodes } else { &[0.0] };
     let nodes_at = append(&mut nodes.iter().copied());
-    let per_delay = t.rates.len() * (t.n / 4 + 5) + pairs.count() + 1;
-    let delays_per_search = (LOOP_TURNS.saturating_sub(3 * t.n) / per_delay).max(1);
-    let search_turns = delays_per_search * per_delay + 3 * t.n;
+    let around = if d.own { DELAYS } else { 0 };
+    let refinements = STARTS + PARTNERS + around + CONTINUATIONS;
+    let per_delay = t.rates.len() * (t.n / 4 + 5) + pairs.count() + 1 + 7 * around;
+    let begin = 3 * t.n + STATE_WORDS;
+    let delays_per_search = (LOOP_TURNS.saturating_sub(begin) / per_delay).max(1);
+    let search_turns = delays_per_search * per_delay + begin;
     let walk = t.n + steps.steps.len();
     let choose_turns = 10 * t.pairs.count() + 3 * walk + t.n * ALL_RATES + 10 * ALL_RATES;
     let refine_turns = TURNS * (walk + ALGEBRA);
     let searches = t.dictionaries.len().div_ceil(delays_per_search);
-    let names = [vec!["search"; searches], vec!["choose"], vec!["refine"; REFINEMENTS], vec!["finish"]];
+    let names = [vec!["search"; searches], vec!["choose"], vec!["refine"; refinements], vec!["finish"]];
     let entry_points = names.concat();
     let settings = ShaderSettings {
         pairs: pairs.count() as u32,
@@ -173,6 +176,7 @@ mod tests {
             ("SLOT_RESIDUAL", slot::RESIDUAL),
             ("STARTS", STARTS),
             ("PARTNERS", PARTNERS),
+            ("DELAYS", DELAYS),
             ("TURNS", TURNS),
             ("RATES", ALL_RATES),
         ] {

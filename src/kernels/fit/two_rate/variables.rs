@@ -222,7 +222,7 @@ mod tests {
                 let two = two_rates(Double, p);
                 let derivatives = terms.derivatives(Double, p, &two);
                 for j in 0..4 {
-                    let h = 1e-5 * y[j];
+                    let h = 1e-6 * y[j];
                     let moved = |by: f64| {
                         let mut y = y;
                         y[j] += by;
