@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::reference::{CONTINUATIONS, TURNS};
+use super::reference::{TURNS, continuations};
 use super::search::{DELAYS, PARTNERS, STARTS};
 use super::tables::{ALL_RATES, Tables};
 use crate::kernel::Program;
@@ -83,7 +83,7 @@ pub(super) fn program(t: &Tables) -> Program {
     let nodes: &[f64] = if d.own { &d.nodes } else { &[0.0] };
     let nodes_at = append(&mut nodes.iter().copied());
     let around = if d.own { DELAYS } else { 0 };
-    let refinements = STARTS + PARTNERS + around + CONTINUATIONS;
+    let refinements = STARTS + PARTNERS + around + continuations(t);
     let per_delay = t.rates.len() * (t.n / 4 + 5) + pairs.count() + 1 + 7 * around;
     let begin = 3 * t.n + STATE_WORDS;
     let delays_per_search = (LOOP_TURNS.saturating_sub(begin) / per_delay).max(1);

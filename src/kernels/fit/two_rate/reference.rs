@@ -11,8 +11,15 @@ use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
 
 /// Turns from each start.
 pub(super) const TURNS: usize = 8;
-/// How often the search goes on from the best place, each time by as many turns.
-pub(super) const CONTINUATIONS: usize = 6;
+/// How often the search goes on from the best place, each time by as many turns: with a delay that all voxels share, and with
+/// one of their own, for which valleys have a kink at every knot.
+const CONTINUATIONS: usize = 6;
+const CONTINUATIONS_WITH_DELAY: usize = 24;
+
+/// How often the search goes on.
+pub(super) fn continuations(t: &Tables) -> usize {
+    if t.delay.own { CONTINUATIONS_WITH_DELAY } else { CONTINUATIONS }
+}
 /// A sum of squares below this share of sum C^2, in 32 bits and in 64, leaves nothing to look for elsewhere.
 const PERFECT: (f64, f64) = (1e-11, 1e-20);
 
@@ -90,7 +97,7 @@ pub(super) fn fit<L: Lanes, const P: usize>(
         });
     }
     let Some(mut chosen) = chosen else { unreachable!("the first round is always wanted") };
-    for _ in 0..CONTINUATIONS {
+    for _ in 0..continuations(t) {
         let wanted = !chosen.converged;
         if !wanted.any() {
             break;
