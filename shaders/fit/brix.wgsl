@@ -38,6 +38,7 @@ struct Uniforms {
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
 
 const PARAMETERS: u32 = 4u;
+const BENT: bool = false;
 alias Vector = array<f32, 4>;
 alias Triangle = array<Vector, 4>;
 alias Flags = array<bool, 4>;

@@ -2,6 +2,7 @@
 // guards. It precedes the text of a kernel, which declares
 //     const PARAMETERS: u32 = N;
 //     alias Vector = array<f32, N>; alias Triangle = array<Vector, N>; alias Flags = array<bool, N>;
+//     const BENT: bool                             // whether pass_bend is filled
 //     const STATE_REFINED: u32                     // from here on, what is kept of a refinement
 //     fn scales() -> Vector
 //     fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bool)   // fills pass_...
@@ -15,6 +16,7 @@ const DAMPING: f32 = 1e-3;
 const RELAX: f32 = 0.1;
 const TIGHTEN: f32 = 8.0;
 const SMALLEST_DIAGONAL: f32 = 1e-12;
+const FIRM: f32 = 0.05;
 const FAR: f32 = 4.2535296e37;
 const SMALLEST_SUM: f32 = 1e-30;
 const DEPENDENT: f32 = 1e-5;
@@ -47,9 +49,12 @@ var<private> triangle: Triangle;
 var<private> best_sse: f32;
 var<private> best_damping: f32;
 var<private> best_rhs: Vector;
+var<private> best_bend: Triangle;
 var<private> pass_sse: f32;
 var<private> pass_gram: Triangle;
 var<private> pass_rhs: Vector;
+// The residual's products with the curve's second derivatives by the variables: the upper triangle.
+var<private> pass_bend: Triangle;
 
 // The variables that steps are taken in, at some parameters.
 struct Variables {
@@ -58,19 +63,102 @@ struct Variables {
     high: Vector,
 }
 
-// Least squares |r d - rhs|^2 + damping |D d|^2 over the free variables, by Gram and Schmidt's modified process.
-fn damped(lengths: Vector, rhs: Vector, free: Flags, damping: f32) -> Vector {
+// Least squares have brought the model to |T d - values|^2: what `values` become with the bend, whose part in the
+// coordinates T d is K = T^-T bend T^-1; solves (I - K) y = values + T^-T bend put by Cholesky's way.
+fn bent(factor_in: Triangle, values_in: Vector, free: Flags, put: Vector) -> Vector {
+    var factor = factor_in;
+    var values = values_in;
+    var is_free = free;
+    var to = put;
+    var w: Triangle;
+    var pull: Vector;
+    for (var i = 0u; i < PARAMETERS; i++) {
+        for (var j = 0u; j < PARAMETERS; j++) {
+            let element = select(0.0, select(best_bend[j][i], best_bend[i][j], i <= j), is_free[i]);
+            pull[i] = pull[i] + element * to[j];
+            w[i][j] = select(0.0, element, is_free[j]);
+        }
+    }
+    // Rows by T^-1 from the right, then columns by its transpose from the left.
+    for (var i = 0u; i < PARAMETERS; i++) {
+        for (var j = 0u; j < PARAMETERS; j++) {
+            var sum = w[i][j];
+            for (var k = 0u; k < j; k++) {
+                sum = sum - w[i][k] * factor[k][j];
+            }
+            w[i][j] = sum / factor[j][j];
+        }
+    }
+    for (var i = 0u; i < PARAMETERS; i++) {
+        var sum = pull[i];
+        for (var k = 0u; k < i; k++) {
+            sum = sum - factor[k][i] * pull[k];
+        }
+        pull[i] = sum / factor[i][i];
+        for (var j = 0u; j < PARAMETERS; j++) {
+            var element = w[i][j];
+            for (var k = 0u; k < i; k++) {
+                element = element - factor[k][i] * w[k][j];
+            }
+            w[i][j] = element / factor[i][i];
+        }
+    }
+    // L D L' of I - K.
+    var l: Triangle;
+    var pivots: Vector;
+    var solved: Vector;
+    var firm = true;
+    for (var j = 0u; j < PARAMETERS; j++) {
+        var pivot = 1.0 - w[j][j];
+        for (var k = 0u; k < j; k++) {
+            pivot = pivot - l[j][k] * l[j][k] * pivots[k];
+        }
+        firm = firm && pivot > FIRM;
+        pivot = max(pivot, FIRM);
+        for (var i = j + 1u; i < PARAMETERS; i++) {
+            var sum = -w[i][j];
+            for (var k = 0u; k < j; k++) {
+                sum = sum - l[i][k] * l[j][k] * pivots[k];
+            }
+            l[i][j] = sum / pivot;
+        }
+        var value = values[j] + pull[j];
+        for (var k = 0u; k < j; k++) {
+            value = value - l[j][k] * solved[k];
+        }
+        solved[j] = value;
+        pivots[j] = pivot;
+    }
+    if !firm {
+        return values;
+    }
+    for (var back = 0u; back < PARAMETERS; back++) {
+        let j = PARAMETERS - 1u - back;
+        var value = solved[j] / pivots[j];
+        for (var k = j + 1u; k < PARAMETERS; k++) {
+            value = value - l[k][j] * solved[k];
+        }
+        solved[j] = value;
+    }
+    return solved;
+}
+
+// The lowest place of |r d - rhs|^2 - d' bend d + damping |D d|^2 over the free variables, the others being put where they
+// are, by Gram and Schmidt's modified process. Where the bend leaves no lowest place it is left out.
+fn damped(lengths: Vector, rhs: Vector, free: Flags, damping: f32, put: Vector) -> Vector {
     var upper: Triangle;
     var lower: Triangle;
     var is_free = free;
     var widths = lengths;
+    var to = put;
+    var up = rhs;
     for (var j = 0u; j < PARAMETERS; j++) {
         for (var i = 0u; i <= j; i++) {
             upper[j][i] = select(0.0, triangle[i][j], is_free[j]);
+            up[i] = up[i] - triangle[i][j] * to[j];
         }
         lower[j][j] = max(select(1.0, sqrt(widths[j] * damping), is_free[j]), 1e-18);
     }
-    var up = rhs;
     var low: Vector;
     var factor: Triangle;
     var values: Vector;
@@ -116,6 +204,9 @@ fn damped(lengths: Vector, rhs: Vector, free: Flags, damping: f32) -> Vector {
             low[i] = low[i] - along * lower[j][i];
         }
     }
+    if BENT {
+        values = bent(factor, values, free, put);
+    }
     var step: Vector;
     for (var back = 0u; back < PARAMETERS; back++) {
         let j = PARAMETERS - 1u - back;
@@ -145,8 +236,8 @@ fn step_within(held: Flags, damping: f32) -> Vector {
         let outwards = (v.at[j] <= v.low[j] && slope <= 0.0) || (v.at[j] >= v.high[j] && slope >= 0.0);
         free[j] = !(is_held[j] || outwards);
     }
-    var step = damped(lengths, best_rhs, free, damping);
     var put: Vector;
+    var step = damped(lengths, best_rhs, free, damping, put);
     var beyond = false;
     for (var j = 0u; j < PARAMETERS; j++) {
         let to = v.at[j] + step[j];
@@ -158,13 +249,7 @@ fn step_within(held: Flags, damping: f32) -> Vector {
         free[j] = free[j] && !out;
     }
     if beyond {
-        var rest = best_rhs;
-        for (var i = 0u; i < PARAMETERS; i++) {
-            for (var j = i; j < PARAMETERS; j++) {
-                rest[i] = rest[i] - triangle[i][j] * put[j];
-            }
-        }
-        var others = damped(lengths, rest, free, damping);
+        var others = damped(lengths, best_rhs, free, damping, put);
         for (var j = 0u; j < PARAMETERS; j++) {
             step[j] = select(put[j], others[j], free[j]);
         }
@@ -223,6 +308,7 @@ fn refine_from(voxel: u32, first: f32, start: Vector, held: Flags, squares: f32,
                     triangle[i][j] = select(sum, max(sum, SMALLEST_DIAGONAL / scale[i]), i == j);
                 }
             }
+            best_bend = pass_bend;
             best_parameters = trial;
             best_sse = pass_sse;
             lowest = min(lowest, best_sse);
@@ -238,6 +324,15 @@ fn refine_from(voxel: u32, first: f32, start: Vector, held: Flags, squares: f32,
                 sum = sum + triangle[i][j] * step[j];
             }
             promised = promised + sum * (best_rhs[i] + best_rhs[i] - sum);
+        }
+        if BENT {
+            for (var j = 0u; j < PARAMETERS; j++) {
+                var above = 0.0;
+                for (var i = 0u; i < j; i++) {
+                    above = above + best_bend[i][j] * step[i];
+                }
+                promised = promised + step[j] * (above + above + best_bend[j][j] * step[j]);
+            }
         }
         if better && abs(promised) <= best_sse * NEGLIGIBLE + negligible {
             return i32(turn) + 1;

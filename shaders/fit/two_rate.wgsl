@@ -1,12 +1,11 @@
 // The two-compartment exchange model, fitted. src/kernels/fit/refinement.rs and two_rate/ are the definition: the same names,
 // order and guards. Times are in seconds after the first frame, flows in 1/s.
 //
-// Entry points, in this order: `search` as often as the delays need it, `refine` once per start and then on from the best
+// Entry points, in this order: `search` as often as the delays need it, `choose`, `refine` once per start and then on from the best
 // place so far, `finish`. Arrays have a fifth place for the delay; where all voxels share it, that place is held.
 
 struct Settings {
-    rates: u32,
-    cells: u32,
+    pairs: u32,
     delays: u32,
     delays_per_search: u32,
     own: u32,
@@ -14,19 +13,20 @@ struct Settings {
     before: u32,
     steps: u32,
     knots: u32,
-    starts: u32,
     curves_at: u32,
-    squares_at: u32,
-    cells_at: u32,
+    products_at: u32,
+    pairs_at: u32,
+    curve_squares_at: u32,
+    rates_at: u32,
     steps_at: u32,
     frame_times_at: u32,
     knots_at: u32,
     nodes_at: u32,
-    fitted_delay: u32,
     slope: f32,
     intercept: f32,
     fixed_delay: f32,
     reach: f32,
+    log_step: f32,
     delay_low: f32,
     delay_high: f32,
     low: vec4<f32>,
@@ -42,34 +42,46 @@ struct Uniforms {
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
 
 const PARAMETERS: u32 = 5u;
+const BENT: bool = true;
 alias Vector = array<f32, 5>;
 alias Triangle = array<Vector, 5>;
 alias Flags = array<bool, 5>;
-const KINDS: u32 = 6u;
-const VARIATIONS: u32 = 5u;
+const RATES: u32 = 21u;
+const STARTS: u32 = 3u;
+const PARTNERS: u32 = 3u;
+const DELAYS: u32 = 16u;
 const TURNS: u32 = 8u;
-const NUMBERS_PER_CELL: u32 = 8u;
+const NUMBERS_PER_PAIR: u32 = 4u;
+const FARTHEST_PARTNER: f32 = 1e5;
+const SHIFT: f32 = 1e-3;
+const SMALLEST_SHIFT: f32 = 1e-8;
+const FILLINGS: f32 = 2.0;
+const SOMETHING: f32 = 1e-4;
+const NEAR_UPPER: f32 = 0.99;
+const NO_BOUND: f32 = 1e37;
 const PERFECT: f32 = 1e-11;
 const SMALLEST_VOLUME: f32 = 1e-7;
 const CLOSEST: f32 = 1e-3;
-const SMALLEST_SHARE: f32 = 0.1;
+const SMALLEST_SHARE: f32 = 0.02;
 const NEARLY_NOTHING: f32 = 1e-6;
 const AT_BOUND: f32 = 2e-6;
 const PARAMETER_SCALES: array<f32, 4> = array<f32, 4>(0.01, 0.002, 0.05, 0.2);
 
-// Words of state.
+// Words of state: the starts of six numbers, the refinement, the best of every single rate and of every pair.
 const STATE_STARTS: u32 = 0u;
-const STATE_REFINED: u32 = 24u;
-const STATE_PARAMETERS: u32 = 24u;
-const STATE_TRIANGLE: u32 = 29u;
-const STATE_SSE: u32 = 54u;
-const STATE_DAMPING: u32 = 55u;
-const STATE_TURNS: u32 = 56u;
-const STATE_CONVERGED: u32 = 57u;
-const STATE_SQUARES: u32 = 58u;
-const STATE_FINITE: u32 = 59u;
-const STATE_SEARCHES: u32 = 60u;
-const STATE_REFINEMENTS: u32 = 61u;
+const STATE_REFINED: u32 = 132u;
+const STATE_PARAMETERS: u32 = 132u;
+const STATE_TRIANGLE: u32 = 137u;
+const STATE_SSE: u32 = 162u;
+const STATE_DAMPING: u32 = 163u;
+const STATE_TURNS: u32 = 164u;
+const STATE_CONVERGED: u32 = 165u;
+const STATE_SQUARES: u32 = 166u;
+const STATE_FINITE: u32 = 167u;
+const STATE_SEARCHES: u32 = 168u;
+const STATE_REFINEMENTS: u32 = 169u;
+const STATE_SINGLES: u32 = 170u;
+const STATE_PAIRS: u32 = 212u;
 
 // Slots of the maps; src/kernels/fit/outputs.rs has the same.
 const SLOT_STANDARD_ERROR: u32 = 9u;
@@ -226,39 +238,190 @@ var<private> sum_delay_delay: f32;
 var<private> sum_rhs: vec4<f32>;
 var<private> sum_delay_rhs: f32;
 var<private> sum_sse: f32;
+// The residual's products with I_1, I_2 and their derivatives by the rates, with half their second derivatives, and with c_p and
+// its slope.
+var<private> sum_products: vec4<f32>;
+var<private> sum_bends: vec2<f32>;
+var<private> sum_inputs: vec2<f32>;
 
-fn exchange_held(exchange: f32) -> bool {
-    return exchange >= uniforms.settings.high.y;
+// Which variables steps are taken in: two_rate/variables.rs. In general 1 / F_p, Ktrans, v_p and v_e.
+struct Terms {
+    // 1 / PS instead of Ktrans.
+    fast: bool,
+    // 1 / v_p and 1 / v_e instead of these.
+    slow: vec2<bool>,
+    // 1 / F_p, v_p v_e / PS, v_p + v_e and v_e / PS instead of all.
+    together: bool,
 }
 
-// J R^-1 over the basis: J by the variables, from the derivatives by the parameters.
-fn make_columns(parameters: Vector, two: TwoRates) {
-    let flow = parameters[0];
-    let exchange = parameters[1];
-    let held = exchange_held(exchange);
-    let flow_squared = flow * flow;
-    let exchange_squared = select(exchange * exchange, 0.0, held);
+fn terms_of(p: vec4<f32>) -> Terms {
+    let low = uniforms.settings.low;
+    let high = uniforms.settings.high;
+    let duration = tables[uniforms.settings.frame_times_at + uniforms.slab.frames - 1u] / FILLINGS;
+    let fast = p.y >= p.x;
+    let some = p.zw > vec2<f32>(SOMETHING);
+    let least = low + vec4<f32>(0.0, 0.0, SOMETHING, SOMETHING);
+    let inside = all(p > least) && all(p < NEAR_UPPER * high);
+    let together = inside && all(some) && (fast || p.w * p.x < p.z * p.y);
+    let slow = (p.xy * duration < p.zw) & some & !vec2<bool>(together);
+    return Terms(fast || p.y >= high.y, slow, together);
+}
+
+// A volume from its variable, and the variable from the volume: either is the other's reciprocal where it fills slowly.
+fn volume(value: f32, slow: bool) -> f32 {
+    return select(value, 1.0 / max(value, 1e-30), slow);
+}
+
+fn first_four(parameters: Vector) -> vec4<f32> {
+    return vec4<f32>(parameters[0], parameters[1], parameters[2], parameters[3]);
+}
+
+// The variables at these parameters.
+fn variables_of(p: vec4<f32>, terms: Terms) -> vec4<f32> {
+    let exchange = max(p.y, 1e-30);
+    if terms.together {
+        let held = p.w / exchange;
+        return vec4<f32>(1.0 / p.x, p.z * held, p.z + p.w, held);
+    }
+    var second = 1.0 / exchange;
+    if !terms.fast {
+        second = p.y / (1.0 + p.y / p.x);
+    }
+    return vec4<f32>(1.0 / p.x, second, volume(p.z, terms.slow.x), volume(p.w, terms.slow.y));
+}
+
+// The parameters at these variables.
+fn parameters_of(v: vec4<f32>, terms: Terms) -> vec4<f32> {
+    if terms.together {
+        let inverse = 1.0 / max(v.w, 1e-30);
+        let plasma = v.y * inverse;
+        let space = v.z - plasma;
+        return vec4<f32>(1.0 / v.x, space * inverse, plasma, space);
+    }
+    var exchange = 1.0 / max(v.y, 1e-30);
+    if !terms.fast {
+        exchange = v.y / max(1.0 - v.y * v.x, 1e-6);
+    }
+    return vec4<f32>(1.0 / v.x, exchange, volume(v.z, terms.slow.x), volume(v.w, terms.slow.y));
+}
+
+// The gradients of the parameters by the first four variables.
+fn gradients_of(p: vec4<f32>, terms: Terms) -> array<vec4<f32>, 4> {
+    let flow = vec4<f32>(-(p.x * p.x), 0.0, 0.0, 0.0);
+    if terms.together {
+        let rate = p.y / max(p.w, 1e-30);
+        return array<vec4<f32>, 4>(
+            flow,
+            vec4<f32>(0.0, -(rate * rate), rate, (p.z - p.w) * rate * rate),
+            vec4<f32>(0.0, rate, 0.0, -(p.z * rate)),
+            vec4<f32>(0.0, -rate, 1.0, p.z * rate),
+        );
+    }
+    let square = p.y * p.y;
+    let ratio = 1.0 + p.y / p.x;
+    return array<vec4<f32>, 4>(
+        flow,
+        vec4<f32>(select(square, 0.0, terms.fast), select(ratio * ratio, -square, terms.fast), 0.0, 0.0),
+        vec4<f32>(0.0, 0.0, select(1.0, -(p.z * p.z), terms.slow.x), 0.0),
+        vec4<f32>(0.0, 0.0, 0.0, select(1.0, -(p.w * p.w), terms.slow.y)),
+    );
+}
+
+// The derivatives by the first four variables over I_1, I_2 and their derivatives by the rates.
+fn by_variable(p: vec4<f32>, terms: Terms, two: TwoRates) -> mat4x4<f32> {
+    let flow = p.x;
+    let exchange = p.y;
+    if terms.together {
+        let apart = 1.0 / max(two.fast - two.slow, 1e-20);
+        let single = two.fast * two.slow * apart;
+        let double = single * apart;
+        let fast_part = single * two.fast * two.a;
+        let slow_part = single * two.slow * two.b;
+        let reciprocal = 1.0 / flow;
+        let by_fast = fast_part * reciprocal;
+        let by_slow = slow_part * reciprocal;
+        let product = double * two.fast * two.slow * (two.a - two.b) * reciprocal;
+        let volume = double * (two.b * two.slow - two.a * two.fast) * reciprocal;
+        let time = double * (two.b * two.fast - two.a * two.slow);
+        return mat4x4<f32>(
+            -(flow * flow * two.by_fp),
+            vec4<f32>(product, -product, -(by_fast * two.fast), by_slow * two.slow),
+            vec4<f32>(volume, -volume, by_fast, -by_slow),
+            vec4<f32>(time, -time, fast_part, -slow_part),
+        );
+    }
+    let square = exchange * exchange;
     let ratio = 1.0 + exchange / flow;
-    let by_transfer = select(ratio * ratio, 1.0, held);
-    let by_reciprocal = exchange_squared * two.by_ps - flow_squared * two.by_fp;
-    let by_second = by_transfer * two.by_ps;
+    return mat4x4<f32>(
+        select(square, 0.0, terms.fast) * two.by_ps - flow * flow * two.by_fp,
+        select(ratio * ratio, -square, terms.fast) * two.by_ps,
+        select(1.0, -(p.z * p.z), terms.slow.x) * two.by_vp,
+        select(1.0, -(p.w * p.w), terms.slow.y) * two.by_ve,
+    );
+}
+
+// The derivative by the delay over I_1, I_2 and c_p: minus C', which is F_p c_p - a l_1 I_1 - b l_2 I_2.
+fn by_delay(flow: f32, two: TwoRates) -> vec3<f32> {
+    return vec3<f32>(two.a * two.fast, two.b * two.slow, -flow);
+}
+
+// The residual's products with the second derivatives by the variables; what changes with the first four of the coefficients
+// and the rates is taken from differences.
+fn make_bend(parameters: Vector, terms: Terms, two: TwoRates, here: mat4x4<f32>) {
+    let flow = parameters[0];
+    let at = variables_of(first_four(parameters), terms);
+    let here_delay = by_delay(flow, two);
+    var scale = scales();
+    for (var i = 0u; i < PARAMETERS; i++) {
+        for (var j = 0u; j < PARAMETERS; j++) {
+            pass_bend[i][j] = 0.0;
+        }
+    }
+    for (var i = 0u; i < 4u; i++) {
+        let shift = at[i] * SHIFT + SMALLEST_SHIFT * scale[i];
+        var shifted = at;
+        shifted[i] = shifted[i] + shift;
+        let p = parameters_of(shifted, terms);
+        let there = two_rates(p.x, p.y, p.z, p.w);
+        let moved_by = by_variable(p, terms, there);
+        let inverse = 1.0 / shift;
+        let rates = vec2<f32>(there.fast - two.fast, there.slow - two.slow) * inverse;
+        for (var j = 0u; j < 4u; j++) {
+            let along = rates * (here[j].xy * sum_products.zw + here[j].zw * (2.0 * sum_bends));
+            let half = 0.5 * (dot((moved_by[j] - here[j]) * inverse, sum_products) + along.x + along.y);
+            let low = min(i, j);
+            let high = max(i, j);
+            pass_bend[low][high] = pass_bend[low][high] + select(half, half + half, i == j);
+        }
+        if uniforms.settings.own != 0u {
+            let change = (by_delay(p.x, there) - here_delay) * inverse;
+            let along = here_delay.xy * rates * sum_products.zw;
+            pass_bend[i][4] = change.z * sum_inputs.x + dot(change.xy, sum_products.xy) + along.x + along.y;
+        }
+    }
+    if uniforms.settings.own != 0u {
+        // C'' but for the bends of c_p at its knots.
+        let along = here_delay.xy * vec2<f32>(two.fast, two.slow) * sum_products.xy;
+        pass_bend[4][4] = (flow * sum_inputs.y - (here_delay.x + here_delay.y) * sum_inputs.x) + (along.x + along.y);
+    }
+}
+
+// J R^-1 over the basis.
+fn make_columns(flow: f32, two: TwoRates, here: mat4x4<f32>) {
     for (var k = 0u; k < 5u; k++) {
         var j = Vector(0.0, 0.0, 0.0, 0.0, 0.0);
         if k < 4u {
-            j[0] = by_reciprocal[k];
-            j[1] = by_second[k];
-            j[2] = two.by_vp[k];
-            j[3] = two.by_ve[k];
+            for (var i = 0u; i < 4u; i++) {
+                j[i] = here[i][k];
+            }
         }
         if uniforms.settings.own != 0u {
-            if k == 0u {
-                j[4] = two.a * two.fast;
-            }
-            if k == 1u {
-                j[4] = two.b * two.slow;
+            let delayed = by_delay(flow, two);
+            if k < 2u {
+                j[4] = delayed[k];
             }
             if k == 4u {
-                j[4] = -flow;
+                j[4] = delayed.z;
             }
         }
         var row: Vector;
@@ -274,18 +437,21 @@ fn make_columns(parameters: Vector, two: TwoRates) {
     }
 }
 
-// Takes a frame in, and gives its fitted sample.
-fn add(sample: f32, two_a: f32, two_b: f32, basis: vec4<f32>, input: f32) -> f32 {
+// Takes a frame in, and gives its fitted sample; `input` is c_p and its slope.
+fn add(sample: f32, two_a: f32, two_b: f32, basis: vec4<f32>, bends: vec2<f32>, input: vec2<f32>) -> f32 {
     let fitted = two_a * basis.x + two_b * basis.y;
     let residual = sample - fitted;
     sum_sse = sum_sse + residual * residual;
+    sum_products = sum_products + residual * basis;
+    sum_bends = sum_bends + residual * bends;
+    sum_inputs = sum_inputs + residual * input;
     let q = (columns[0] * basis.x + columns[1] * basis.y) + (columns[2] * basis.z + columns[3] * basis.w)
-        + columns[4] * input;
+        + columns[4] * input.x;
     sum_rhs = sum_rhs + q * residual;
     sum_gram = sum_gram + mat4x4<f32>(q * q.x, q * q.y, q * q.z, q * q.w);
     if uniforms.settings.own != 0u {
         let d = (delay_columns[0] * basis.x + delay_columns[1] * basis.y)
-            + (delay_columns[2] * basis.z + delay_columns[3] * basis.w) + delay_columns[4] * input;
+            + (delay_columns[2] * basis.z + delay_columns[3] * basis.w) + delay_columns[4] * input.x;
         sum_delay_rhs = sum_delay_rhs + d * residual;
         sum_delay_gram = sum_delay_gram + q * d;
         sum_delay_delay = sum_delay_delay + d * d;
@@ -304,11 +470,24 @@ fn write_curves(voxel: u32, frame: u32, sample: f32, fitted: f32, valid: bool) {
     }
 }
 
+// Half the second derivatives by the rates after a step, from those before it and the first ones before and after.
+fn advanced(bends: vec2<f32>, fast: StepWeights, slow: StepWeights, before: vec2<f32>, after: vec2<f32>) -> vec2<f32> {
+    return vec2<f32>(
+        fast.decay * bends.x - (fast.begin * before.x + fast.end * after.x),
+        slow.decay * bends.y - (slow.begin * before.y + slow.end * after.y),
+    );
+}
+
 // One pass over the samples; with `curves`, the fitted curve is written.
 fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bool) {
     let two = two_rates(parameters[0], parameters[1], parameters[2], parameters[3]);
-    make_columns(parameters, two);
+    let terms = terms_of(first_four(parameters));
+    let here_by = by_variable(first_four(parameters), terms, two);
+    make_columns(parameters[0], two, here_by);
     sum_sse = 0.0;
+    sum_products = vec4<f32>();
+    sum_bends = vec2<f32>();
+    sum_inputs = vec2<f32>();
     sum_gram = mat4x4<f32>();
     sum_delay_gram = vec4<f32>();
     sum_delay_delay = 0.0;
@@ -316,13 +495,15 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
     sum_delay_rhs = 0.0;
     // I_1, I_2 and their derivatives by the rates.
     var basis = vec4<f32>();
+    // Half the second derivatives: minus the convolutions of the first ones, of lines through their ends.
+    var bends = vec2<f32>();
     var length = -1.0;
     var fast: StepWeights;
     var slow: StepWeights;
     if uniforms.settings.own == 0u {
         for (var i = 0u; i < uniforms.settings.before; i++) {
             let sample = concentration(voxel, i, first);
-            let fitted = add(sample, two.a, two.b, basis, 0.0);
+            let fitted = add(sample, two.a, two.b, basis, bends, vec2<f32>());
             if curves {
                 write_curves(voxel, i, sample, fitted, valid);
             }
@@ -342,12 +523,13 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
             let derivative_2 = slow.decay * basis.w + slow.decay_by_rate * basis.y
                 + (slow.begin_by_rate * begin + slow.end_by_rate * end);
             let value_2 = slow.decay * basis.y + (slow.begin * begin + slow.end * end);
+            bends = advanced(bends, fast, slow, basis.zw, vec2<f32>(derivative_1, derivative_2));
             basis = vec4<f32>(value_1, value_2, derivative_1, derivative_2);
             begin = end;
             let frame = tables[at + 2u];
             if frame >= 0.0 {
                 let sample = concentration(voxel, u32(frame), first);
-                let fitted = add(sample, two.a, two.b, basis, 0.0);
+                let fitted = add(sample, two.a, two.b, basis, bends, vec2<f32>());
                 if curves {
                     write_curves(voxel, u32(frame), sample, fitted, valid);
                 }
@@ -375,6 +557,7 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
                 let derivative_2 = slow.decay * basis.w + slow.decay_by_rate * basis.y
                     + (slow.begin_by_rate * begin + slow.end_by_rate * end);
                 let value_2 = slow.decay * basis.y + (slow.begin * begin + slow.end * end);
+                bends = advanced(bends, fast, slow, basis.zw, vec2<f32>(derivative_1, derivative_2));
                 basis = vec4<f32>(value_1, value_2, derivative_1, derivative_2);
                 knot = knot + 1u;
             }
@@ -383,7 +566,8 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
             let arrived = since >= 0.0;
             let rest = max(since, 0.0);
             let begin = tables[knots_at + 3u * knot + 1u];
-            let end = begin + tables[knots_at + 3u * knot + 2u] * rest;
+            let input_slope = tables[knots_at + 3u * knot + 2u];
+            let end = begin + input_slope * rest;
             let f = step_weights(two.fast, rest);
             let s = step_weights(two.slow, rest);
             let here = vec4<f32>(
@@ -393,7 +577,9 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
                 s.decay * basis.w + s.decay_by_rate * basis.y + (s.begin_by_rate * begin + s.end_by_rate * end),
             );
             let sample = concentration(voxel, i, first);
-            let fitted = add(sample, two.a, two.b, select(vec4<f32>(), here, arrived), select(0.0, end, arrived));
+            let bends_here = select(vec2<f32>(), advanced(bends, f, s, basis.zw, here.zw), arrived);
+            let input = select(vec2<f32>(), vec2<f32>(end, input_slope), arrived);
+            let fitted = add(sample, two.a, two.b, select(vec4<f32>(), here, arrived), bends_here, input);
             if curves {
                 write_curves(voxel, i, sample, fitted, valid);
             }
@@ -410,36 +596,72 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
     pass_rhs[4] = sum_delay_rhs;
     // A delay that all voxels share has no column: it stands alone.
     pass_gram[4][4] = select(sum_delay_delay, 1.0, uniforms.settings.own == 0u);
+    make_bend(parameters, terms, two, here_by);
 }
 
 fn variables_at(parameters: Vector) -> Variables {
     let low = uniforms.settings.low;
     let high = uniforms.settings.high;
-    let exchange = parameters[1];
-    let held = exchange_held(exchange);
+    let terms = terms_of(first_four(parameters));
+    let slow = terms.slow;
     var v: Variables;
-    let reciprocal = 1.0 / parameters[0];
-    let second = select(exchange / (1.0 + exchange * reciprocal), exchange, held);
-    v.at = Vector(reciprocal, second, parameters[2], parameters[3], parameters[4]);
-    let lowest = select(low.y / (1.0 + low.y * reciprocal), low.y, held);
-    v.low = Vector(1.0 / high.x, lowest, low.z, low.w, uniforms.settings.delay_low);
-    v.high =
-        Vector(1.0 / low.x, select(second + high.y, exchange, held), high.z, high.w, uniforms.settings.delay_high);
+    let at = variables_of(first_four(parameters), terms);
+    v.at = Vector(at.x, at.y, at.z, at.w, parameters[4]);
+    let lowest = select(low.y / (1.0 + low.y * at.x), 1.0 / max(high.y, 1e-30), terms.fast);
+    let highest = select(at.y + high.y, 1.0 / max(low.y, 1e-30), terms.fast);
+    let low_volumes = select(low.zw, vec2<f32>(volume(high.z, slow.x), volume(high.w, slow.y)), slow);
+    let high_volumes = select(high.zw, vec2<f32>(volume(low.z, slow.x), volume(low.w, slow.y)), slow);
+    v.low = Vector(1.0 / high.x, lowest, low_volumes.x, low_volumes.y, uniforms.settings.delay_low);
+    v.high = Vector(1.0 / low.x, highest, high_volumes.x, high_volumes.y, uniforms.settings.delay_high);
+    // No bound is near: `moved` sees to it that none is passed.
+    if terms.together {
+        for (var j = 0u; j < 4u; j++) {
+            v.low[j] = -NO_BOUND;
+            v.high[j] = NO_BOUND;
+        }
+    }
     return v;
+}
+
+// Steps in the variables that have no bounds of their own end where a parameter comes to one, or a variable halfway to 0.
+fn until_bound(p: vec4<f32>, terms: Terms, at: vec4<f32>, to: vec4<f32>) -> vec4<f32> {
+    var share = 1.0;
+    for (var j = 0u; j < 4u; j++) {
+        let fall = at[j] - to[j];
+        if fall > 0.5 * at[j] {
+            share = min(share, 0.5 * at[j] / fall);
+        }
+    }
+    let next = at + share * (to - at);
+    let there = parameters_of(next, terms);
+    var less = 1.0;
+    for (var j = 0u; j < 4u; j++) {
+        if there[j] > uniforms.settings.high[j] {
+            less = min(less, (uniforms.settings.high[j] - p[j]) / (there[j] - p[j]));
+        }
+        if there[j] < uniforms.settings.low[j] {
+            less = min(less, (p[j] - uniforms.settings.low[j]) / (p[j] - there[j]));
+        }
+    }
+    return at + less * (next - at);
 }
 
 // The parameters after a step in the variables, within their bounds.
 fn moved(parameters: Vector, step: Vector) -> Vector {
     let v = variables_at(parameters);
-    var next: Vector;
-    let reciprocal = min(max(v.at[0] + step[0], v.low[0]), v.high[0]);
-    next[0] = 1.0 / reciprocal;
-    let second = v.at[1] + step[1];
-    let rest = 1.0 - second * reciprocal;
-    let exchange = select(uniforms.settings.high.y, second / max(rest, 1e-6), rest > 1e-6);
-    next[1] = select(exchange, second, exchange_held(parameters[1]));
-    next[2] = parameters[2] + step[2];
-    next[3] = parameters[3] + step[3];
+    let p = first_four(parameters);
+    let terms = terms_of(p);
+    let at = first_four(v.at);
+    var to = at + first_four(step);
+    to.x = min(max(to.x, v.low[0]), v.high[0]);
+    to.y = max(to.y, v.low[1]);
+    to.z = select(to.z, max(to.z, v.low[2]), terms.slow.x);
+    to.w = select(to.w, max(to.w, v.low[3]), terms.slow.y);
+    if terms.together {
+        to = until_bound(p, terms, at, to);
+    }
+    let there = parameters_of(to, terms);
+    var next = Vector(there.x, there.y, there.z, there.w, 0.0);
     var scales = PARAMETER_SCALES;
     for (var j = 0u; j < 4u; j++) {
         let low = uniforms.settings.low[j];
@@ -470,6 +692,15 @@ fn given_delay(voxel: u32) -> vec2<f32> {
     return vec2<f32>(0.0, 1.0);
 }
 
+// PS, v_p and v_e per plasma flow, from H(0), H'(0) and the product of the rates; `share` is the faster exponential's.
+fn per_flow_of(fast: f32, slow: f32, share: f32) -> vec3<f32> {
+    let rest = 1.0 - share;
+    let plasma = 1.0 / (share * fast + rest * slow);
+    let product = fast * slow;
+    let space = max((share * slow + rest * fast) / product - plasma, 0.0);
+    return vec3<f32>(product * plasma * space, plasma, space);
+}
+
 @compute @workgroup_size(64)
 fn search(@builtin(global_invocation_id) id: vec3<u32>) {
     let voxel = voxel_of(id);
@@ -488,32 +719,28 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
             squares = squares + c * c;
         }
         keep(STATE_SQUARES, voxel, squares);
-        for (var k = 0u; k < 4u * KINDS; k++) {
+        for (var k = 0u; k < RATES; k++) {
+            keep(STATE_SINGLES + 2u * k, voxel, 0.0);
+        }
+        for (var pair = 0u; pair < uniforms.settings.pairs; pair++) {
+            keep(STATE_PAIRS + 4u * pair, voxel, 0.0);
+        }
+        for (var k = 0u; k < 6u * (STARTS + PARTNERS + DELAYS); k++) {
             keep(STATE_STARTS + k, voxel, 0.0);
         }
         write_state(STATE_SEARCHES, voxel, 0x5eedu);
     }
     let n = uniforms.slab.frames;
     let delay = given_delay(voxel);
-    var gains: array<f32, 6>;
-    var found: array<u32, 6>;
-    var flows: array<f32, 6>;
-    var delays: array<f32, 6>;
-    for (var k = 0u; k < KINDS; k++) {
-        gains[k] = kept(STATE_STARTS + 4u * k, voxel);
-        found[k] = u32(kept(STATE_STARTS + 4u * k + 1u, voxel));
-        flows[k] = kept(STATE_STARTS + 4u * k + 2u, voxel);
-        delays[k] = kept(STATE_STARTS + 4u * k + 3u, voxel);
-    }
     let end = min(done + uniforms.settings.delays_per_search, uniforms.settings.delays);
     for (var which = done; which < end; which++) {
         let node = tables[uniforms.settings.nodes_at + which];
         if uniforms.settings.own != 0u && delay.y == 0.0 && abs(node - delay.x) > uniforms.settings.reach {
             continue;
         }
-        var projections: array<f32, 20>;
-        for (var k = 0u; k < uniforms.settings.rates; k++) {
-            let at = uniforms.settings.curves_at + (which * uniforms.settings.rates + k) * n;
+        var projections: array<f32, 21>;
+        for (var k = 0u; k < RATES; k++) {
+            let at = uniforms.settings.curves_at + (which * RATES + k) * n;
             var even = 0.0;
             var odd = 0.0;
             var i = 0u;
@@ -529,31 +756,55 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
                 even = even + concentration(voxel, i, first) * tables[at + i];
                 i = i + 1u;
             }
-            projections[k] = even + odd;
-        }
-        let squares_at = uniforms.settings.squares_at + 2u * which * uniforms.settings.cells;
-        for (var cell = 0u; cell < uniforms.settings.cells; cell++) {
-            let at = uniforms.settings.cells_at + NUMBERS_PER_CELL * cell;
-            let fast = projections[u32(tables[at])];
-            let slow = projections[u32(tables[at + 1u])];
-            let kind = u32(tables[at + 2u]);
-            let projection = slow + tables[at + 3u] * (fast - slow);
-            let square = tables[squares_at + 2u * cell];
-            let flow = min(projection * tables[squares_at + 2u * cell + 1u], tables[at + 4u]);
-            let gain = flow * (projection + projection - flow * square);
-            if gain > gains[kind] && flow > 0.0 {
-                gains[kind] = gain;
-                found[kind] = cell;
-                flows[kind] = flow;
-                delays[kind] = select(0.0, node, uniforms.settings.own != 0u);
+            let along = even + odd;
+            projections[k] = along;
+            let gain = max(along, 0.0) * along / max(tables[uniforms.settings.curve_squares_at + which * RATES + k], 1e-30);
+            if gain > kept(STATE_SINGLES + 2u * k, voxel) {
+                keep(STATE_SINGLES + 2u * k, voxel, gain);
+                keep(STATE_SINGLES + 2u * k + 1u, voxel, f32(which));
             }
         }
-    }
-    for (var k = 0u; k < KINDS; k++) {
-        keep(STATE_STARTS + 4u * k, voxel, gains[k]);
-        keep(STATE_STARTS + 4u * k + 1u, voxel, f32(found[k]));
-        keep(STATE_STARTS + 4u * k + 2u, voxel, flows[k]);
-        keep(STATE_STARTS + 4u * k + 3u, voxel, delays[k]);
+        let most = uniforms.settings.high;
+        let node_delay = select(node, delay.x, delay.y == 0.0);
+        var top = array<f32, 6>(0.0, 0.0, 1.0, 1.0, 0.0, 0.0);
+        var pair = 0u;
+        for (var slow = 0u; slow < RATES; slow++) {
+            let along_slow = projections[slow];
+            let squares_slow = tables[uniforms.settings.curve_squares_at + which * RATES + slow];
+            let inverse_slow = select(0.0, 1.0 / squares_slow, squares_slow > 0.0);
+            for (var fast = slow + 1u; fast < RATES; fast++) {
+                let along_fast = projections[fast];
+                // Least squares by both, and what the bounds leave of it.
+                let at = uniforms.settings.products_at + NUMBERS_PER_PAIR * (which * uniforms.settings.pairs + pair);
+                let of_pair = uniforms.settings.pairs_at + NUMBERS_PER_PAIR * pair;
+                let overlap = tables[at];
+                let a = (along_fast - overlap * along_slow) * tables[at + 1u];
+                let b = along_slow * inverse_slow - overlap * a;
+                var share = select(0.0, select(1.0, a / (a + max(b, 1e-30)), b > 0.0), a > 0.0);
+                share = min(max(share, tables[of_pair + 2u]), tables[of_pair + 3u]);
+                let along = along_slow + share * (along_fast - along_slow);
+                let squares = squares_slow + share * (tables[at + 2u] + share * tables[at + 3u]);
+                let per_flow = per_flow_of(tables[of_pair], tables[of_pair + 1u], share);
+                let least = max(max(1.0 / most.x, per_flow.x / most.y), max(per_flow.y / most.z, per_flow.z / most.w));
+                let flow = min(along / max(squares, 1e-30), 1.0 / least);
+                let gain = flow * (along + along - flow * squares);
+                let word = STATE_PAIRS + 4u * pair;
+                if gain > kept(word, voxel) && flow > 0.0 {
+                    keep(word, voxel, gain);
+                    keep(word + 1u, voxel, flow);
+                    keep(word + 2u, voxel, share);
+                    keep(word + 3u, voxel, select(0.0, node, uniforms.settings.own != 0u));
+                }
+                if gain > top[0] && flow > 0.0 {
+                    top = array<f32, 6>(gain, flow, tables[of_pair], tables[of_pair + 1u], share, node_delay);
+                }
+                pair = pair + 1u;
+            }
+        }
+        // The best pair of this delay.
+        if uniforms.settings.own != 0u {
+            keep_start(voxel, STARTS + PARTNERS, DELAYS, top);
+        }
     }
     done = end;
     if done == uniforms.settings.delays {
@@ -564,36 +815,216 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
     write_state(STATE_REFINEMENTS, voxel, done);
 }
 
-// Another start from where a search ended: curves that are alike have valleys that are far apart. 0: the same transfer by
-// the highest flow through hardly any plasma; 1: by a flow that is extracted almost entirely; 2: a small space beside one
-// compartment; 3: a slow uptake beside it; 4: that compartment alone.
-fn variation(voxel: u32, which: u32) -> Vector {
-    let flow = kept(STATE_PARAMETERS, voxel);
-    let exchange = kept(STATE_PARAMETERS + 1u, voxel);
-    let plasma = kept(STATE_PARAMETERS + 2u, voxel);
-    let space = kept(STATE_PARAMETERS + 3u, voxel);
-    let transfer = flow * exchange / (flow + exchange);
-    // Plasma with almost no exchange is one compartment: its flow is what is transferred.
-    let duration = tables[uniforms.settings.frame_times_at + uniforms.slab.frames - 1u];
-    let alone = exchange < 0.02 * flow && plasma > 0.03 * transfer * duration;
-    let volume = plasma + space;
-    var next = vec4<f32>(flow, exchange, plasma, space);
-    if which == 0u {
-        let most = uniforms.settings.high.x;
-        next = vec4<f32>(most, most * transfer / max(most - transfer, 1e-3 * most), max(plasma * 0.03, 1e-4), volume);
-    } else if which == 1u {
-        let size = select(volume, plasma, alone);
-        let through = select(transfer * 1.1, flow, alone);
-        next = vec4<f32>(through, through * 4.0, size * 0.6, size * 0.4);
-    } else if which == 2u {
-        next = vec4<f32>(flow, flow * 0.01, plasma, plasma * 0.02);
-    } else if which == 3u {
-        next = vec4<f32>(flow, flow * 1e-4, plasma, uniforms.settings.high.w);
-    } else {
-        next = vec4<f32>(select(transfer, flow, alone), 0.0, select(volume, plasma, alone), space);
+// The place of a pair among all.
+fn pair_of(slow: u32, fast: u32) -> u32 {
+    return slow * (2u * RATES - slow - 1u) / 2u + fast - slow - 1u;
+}
+
+// Puts a start among those from `begin` on that are kept, best first: gain, flow, both rates, share, delay.
+fn keep_start(voxel: u32, begin: u32, count: u32, start: array<f32, 6>) {
+    var next = start;
+    for (var place = begin; place < begin + count; place++) {
+        let at = STATE_STARTS + 6u * place;
+        if next[0] > kept(at, voxel) {
+            for (var k = 0u; k < 6u; k++) {
+                let before = kept(at + k, voxel);
+                keep(at + k, voxel, next[k]);
+                next[k] = before;
+            }
+        }
     }
-    next = min(max(next, uniforms.settings.low), uniforms.settings.high);
-    return Vector(next.x, next.y, next.z, next.w, kept(STATE_PARAMETERS + 4u, voxel));
+}
+
+// A single exponential's curve and its derivative by the rate at a frame; walks on from frame to frame.
+struct Walk {
+    value: f32,
+    by_rate: f32,
+    begin: f32,
+    step: u32,
+}
+
+fn first_of_walk() -> Walk {
+    let at = select(uniforms.settings.knots_at + 1u, uniforms.settings.steps_at, uniforms.settings.own == 0u);
+    return Walk(0.0, 0.0, tables[at], 0u);
+}
+
+fn after(w: StepWeights, begin: f32, end: f32, value: f32, by_rate: f32) -> vec2<f32> {
+    return vec2<f32>(
+        w.decay * value + (w.begin * begin + w.end * end),
+        w.decay * by_rate + w.decay_by_rate * value + (w.begin_by_rate * begin + w.end_by_rate * end),
+    );
+}
+
+// The curve at the frame, the derivative there, and the walk so far: frames must come in order.
+fn single_at(walk: ptr<function, Walk>, frame: u32, rate: f32, delay: f32) -> vec2<f32> {
+    if uniforms.settings.own == 0u {
+        if frame < uniforms.settings.before {
+            return vec2<f32>();
+        }
+        while (*walk).step < uniforms.settings.steps {
+            let at = uniforms.settings.steps_at + 1u + 3u * (*walk).step;
+            let end = tables[at];
+            let next = after(step_weights(rate, tables[at + 1u]), (*walk).begin, end, (*walk).value, (*walk).by_rate);
+            *walk = Walk(next.x, next.y, end, (*walk).step + 1u);
+            if tables[at + 2u] >= 0.0 {
+                break;
+            }
+        }
+        return vec2<f32>((*walk).value, (*walk).by_rate);
+    }
+    let knots_at = uniforms.settings.knots_at;
+    let time = tables[uniforms.settings.frame_times_at + frame] - delay;
+    while (*walk).step + 1u < uniforms.settings.knots && tables[knots_at + 3u * ((*walk).step + 1u)] <= time {
+        let at = knots_at + 3u * (*walk).step;
+        let end = tables[at + 4u];
+        let next = after(step_weights(rate, tables[at + 3u] - tables[at]), tables[at + 1u], end, (*walk).value, (*walk).by_rate);
+        *walk = Walk(next.x, next.y, end, (*walk).step + 1u);
+    }
+    let at = knots_at + 3u * (*walk).step;
+    let since = (tables[uniforms.settings.frame_times_at + frame] - tables[at]) - delay;
+    if since < 0.0 {
+        return vec2<f32>();
+    }
+    let begin = tables[at + 1u];
+    return after(step_weights(rate, since), begin, begin + tables[at + 2u] * since, (*walk).value, (*walk).by_rate);
+}
+
+@compute @workgroup_size(64)
+fn choose(@builtin(global_invocation_id) id: vec3<u32>) {
+    let voxel = voxel_of(id);
+    if is_outside(voxel) {
+        return;
+    }
+    let n = uniforms.slab.frames;
+    let first = uniforms.settings.slope * first_sample(voxel) + uniforms.settings.intercept;
+    let given = given_delay(voxel);
+
+    // The highest places among the pairs; of neighbours that are as high the first one counts.
+    var pair = 0u;
+    for (var slow = 0u; slow < RATES; slow++) {
+        for (var fast = slow + 1u; fast < RATES; fast++) {
+            let word = STATE_PAIRS + 4u * pair;
+            let gain = kept(word, voxel);
+            var summit = gain > 0.0;
+            for (var near = 0u; near < 9u && summit; near++) {
+                let near_slow = slow + near / 3u;
+                let near_fast = fast + near % 3u;
+                // Both one too large: there is no rate below the first.
+                if near_slow == 0u || near_fast <= near_slow || near_fast > RATES {
+                    continue;
+                }
+                let other = pair_of(near_slow - 1u, near_fast - 1u);
+                let height = kept(STATE_PAIRS + 4u * other, voxel);
+                summit = (other == pair) || (other < pair && gain > height) || (other > pair && gain >= height);
+            }
+            if summit {
+                let at = uniforms.settings.pairs_at + NUMBERS_PER_PAIR * pair;
+                let found = select(given.x, kept(word + 3u, voxel), given.y != 0.0);
+                let flow = kept(word + 1u, voxel);
+                let share = kept(word + 2u, voxel);
+                keep_start(voxel, 0u, STARTS, array<f32, 6>(gain, flow, tables[at], tables[at + 1u], share, found));
+            }
+            pair = pair + 1u;
+        }
+    }
+
+    // The top of the parabola through the best single rate and its neighbours.
+    var best = 0u;
+    var top = kept(STATE_SINGLES, voxel);
+    for (var k = 1u; k < RATES; k++) {
+        let gain = kept(STATE_SINGLES + 2u * k, voxel);
+        if gain > top {
+            top = gain;
+            best = k;
+        }
+    }
+    var shift = 0.0;
+    if best > 0u && best < RATES - 2u {
+        let below = kept(STATE_SINGLES + 2u * best - 2u, voxel);
+        let above = kept(STATE_SINGLES + 2u * best + 2u, voxel);
+        let fall = (top - below) + (top - above);
+        if fall > 0.0 {
+            shift = min(max(0.5 * (above - below) / max(fall, 1e-30), -0.5), 0.5);
+        }
+    }
+    let x = shift * uniforms.settings.log_step;
+    let rate = tables[uniforms.settings.rates_at + best]
+        * (1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0)))));
+    let which = u32(kept(STATE_SINGLES + 2u * best + 1u, voxel));
+    let delay = select(0.0, tables[uniforms.settings.nodes_at + which], uniforms.settings.own != 0u);
+
+    // Its curve and the derivative by the rate, orthonormal, and what they leave of the samples.
+    var squares = 0.0;
+    var mixed = 0.0;
+    var along_curve = 0.0;
+    var along_derivative = 0.0;
+    var walk = first_of_walk();
+    for (var i = 0u; i < n; i++) {
+        let curve = single_at(&walk, i, rate, delay);
+        squares = squares + curve.x * curve.x;
+        mixed = mixed + curve.x * curve.y;
+    }
+    let inverse = 1.0 / max(sqrt(squares), 1e-30);
+    let coefficient = mixed / max(squares, 1e-30);
+    walk = first_of_walk();
+    var beside = 0.0;
+    for (var i = 0u; i < n; i++) {
+        let curve = single_at(&walk, i, rate, delay);
+        let off = curve.y - coefficient * curve.x;
+        beside = beside + off * off;
+        let c = concentration(voxel, i, first);
+        along_curve = along_curve + curve.x * inverse * c;
+        along_derivative = along_derivative + off * c;
+    }
+    let inverse_beside = 1.0 / max(sqrt(beside), 1e-30);
+    along_derivative = along_derivative * inverse_beside;
+    let alone = along_curve * inverse;
+
+    var along: array<f32, 21>;
+    var on_first: array<f32, 21>;
+    var on_second: array<f32, 21>;
+    walk = first_of_walk();
+    for (var i = 0u; i < n; i++) {
+        let curve = single_at(&walk, i, rate, delay);
+        let unit = curve.x * inverse;
+        let bent_unit = (curve.y - coefficient * curve.x) * inverse_beside;
+        let left = concentration(voxel, i, first) - (along_curve * unit + along_derivative * bent_unit);
+        for (var k = 0u; k < RATES; k++) {
+            let other = tables[uniforms.settings.curves_at + (which * RATES + k) * n + i];
+            along[k] = along[k] + left * other;
+            on_first[k] = on_first[k] + unit * other;
+            on_second[k] = on_second[k] + bent_unit * other;
+        }
+    }
+    var gains: array<f32, 21>;
+    var amplitudes: array<f32, 21>;
+    for (var k = 0u; k < RATES; k++) {
+        let all = tables[uniforms.settings.curve_squares_at + which * RATES + k];
+        let left = all - (on_first[k] * on_first[k] + on_second[k] * on_second[k]);
+        if left > all * 1e-6 && along[k] > 0.0 {
+            amplitudes[k] = along[k] / max(left, 1e-30);
+        }
+        gains[k] = amplitudes[k] * along[k];
+    }
+    for (var k = 0u; k < RATES; k++) {
+        let gain = gains[k];
+        if !(gain > 0.0 && (k == 0u || gain > gains[max(k, 1u) - 1u])
+            && (k + 1u == RATES || gain >= gains[min(k + 1u, RATES - 1u)])) {
+            continue;
+        }
+        let rest = max(alone - amplitudes[k] * on_first[k] * inverse, 0.0);
+        let other = tables[uniforms.settings.rates_at + k];
+        let fast = max(other, rate);
+        let slow = min(other, rate);
+        let ratio = sqrt(fast / slow);
+        let flow = amplitudes[k] + rest;
+        let least = ratio / FARTHEST_PARTNER;
+        let most = ratio * FARTHEST_PARTNER;
+        var share = select(rest, amplitudes[k], other > rate) / max(flow, 1e-30);
+        share = min(max(share, least / (1.0 + least)), most / (1.0 + most));
+        let at_delay = select(given.x, delay, given.y != 0.0);
+        keep_start(voxel, STARTS, PARTNERS, array<f32, 6>(gain, flow, fast, slow, share, at_delay));
+    }
 }
 
 @compute @workgroup_size(64)
@@ -608,20 +1039,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     let squares = kept(STATE_SQUARES, voxel);
     let delay = given_delay(voxel);
     let held = Flags(false, false, false, false, delay.y == 0.0);
-    if round >= KINDS && round < KINDS + VARIATIONS {
-        let before = kept(STATE_SSE, voxel);
-        if before <= squares * PERFECT {
-            return;
-        }
-        let turns = refine_from(voxel, first, variation(voxel, round - KINDS), held, squares, DAMPING, TURNS);
-        if best_sse < before {
-            keep_refined(voxel);
-            write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
-        }
-        write_state(STATE_TURNS, voxel, read_state(STATE_TURNS, voxel) + u32(abs(turns)));
-        return;
-    }
-    if round >= KINDS {
+    if round >= STARTS + PARTNERS + select(0u, DELAYS, uniforms.settings.own != 0u) {
         // On from the best place so far.
         if read_state(STATE_CONVERGED, voxel) == 1u {
             return;
@@ -636,35 +1054,17 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
         write_state(STATE_TURNS, voxel, read_state(STATE_TURNS, voxel) + u32(abs(turns)));
         return;
     }
-    // The best of the starts that are left.
-    var top = 0u;
-    var gain = kept(STATE_STARTS, voxel);
-    for (var k = 1u; k < KINDS; k++) {
-        let other = kept(STATE_STARTS + 4u * k, voxel);
-        if other > gain {
-            gain = other;
-            top = k;
-        }
-    }
-    let flow_found = kept(STATE_STARTS + 4u * top + 2u, voxel);
-    let cell = u32(kept(STATE_STARTS + 4u * top + 1u, voxel));
-    let start_delay = select(delay.x, kept(STATE_STARTS + 4u * top + 3u, voxel), delay.y != 0.0);
-    for (var k = 0u; k < KINDS; k++) {
-        if kept(STATE_STARTS + 4u * k, voxel) >= gain {
-            keep(STATE_STARTS + 4u * k, voxel, -1.0);
-        }
-    }
+    let at = STATE_STARTS + 6u * round;
     let before = kept(STATE_SSE, voxel);
-    if round > 0u && !(gain > 0.0 && before > squares * PERFECT) {
+    if round > 0u && !(kept(at, voxel) > 0.0 && before > squares * PERFECT) {
         return;
     }
-    let at = uniforms.settings.cells_at + NUMBERS_PER_CELL * cell;
-    let raw = vec4<f32>(
-        flow_found,
-        flow_found * tables[at + 5u],
-        flow_found * tables[at + 6u],
-        flow_found * tables[at + 7u],
-    );
+    let flow = kept(at + 1u, voxel);
+    let fast = select(1.0, kept(at + 2u, voxel), flow > 0.0);
+    let slow = select(1.0, kept(at + 3u, voxel), flow > 0.0);
+    let per_flow = per_flow_of(fast, slow, kept(at + 4u, voxel));
+    let raw = vec4<f32>(flow, flow * per_flow.x, flow * per_flow.y, flow * per_flow.z);
+    let start_delay = select(delay.x, kept(at + 5u, voxel), delay.y != 0.0);
     let inside = min(max(raw, uniforms.settings.low), uniforms.settings.high);
     let start = Vector(inside.x, inside.y, inside.z, inside.w, start_delay);
     let turns = refine_from(voxel, first, start, held, squares, DAMPING, TURNS);
@@ -755,43 +1155,23 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
     let regular = invert_triangle();
     let flow = best_parameters[0];
     let exchange = best_parameters[1];
-    let held = exchange_held(exchange);
-    let ratio = 1.0 + exchange / flow;
-    let sum = flow + exchange;
-    let values = array<f32, 6>(flow, exchange, best_parameters[2], best_parameters[3], exchange / sum, best_parameters[4]);
-    let flow_unit = 6000.0;
-    let units = array<f32, 6>(flow_unit, flow_unit, 1.0, 1.0, 1.0, 1.0);
-    let by_reciprocal = array<f32, 6>(
-        flow * flow,
-        select(exchange * exchange, 0.0, held),
-        0.0,
-        0.0,
-        select(exchange * flow / sum, exchange / (ratio * ratio), held),
-        0.0,
-    );
-    let by_second = array<f32, 6>(
-        0.0,
-        select(ratio * ratio, 1.0, held),
-        0.0,
-        0.0,
-        select(1.0 / flow, 1.0 / (flow * ratio * ratio), held),
-        0.0,
-    );
-    var value_of = values;
-    var unit_of = units;
-    var first_of = by_reciprocal;
-    var second_of = by_second;
+    var gradients = gradients_of(first_four(best_parameters), terms_of(first_four(best_parameters)));
+    let sum = 1.0 / (flow + exchange);
+    var values = array<f32, 6>(flow, exchange, best_parameters[2], best_parameters[3], exchange * sum, best_parameters[4]);
+    var units = array<f32, 6>(6000.0, 6000.0, 1.0, 1.0, 1.0, 1.0);
     var places = PLACES;
     var bound_bits = BOUND_BITS;
     var unclear = false;
     for (var q = 0u; q < 6u; q++) {
-        var gradient = Vector(first_of[q], second_of[q], 0.0, 0.0, 0.0);
-        if q == 2u || q == 3u {
-            gradient[q] = 1.0;
+        var by_first = vec4<f32>();
+        if q < 4u {
+            by_first = gradients[q];
         }
-        if q == 5u {
-            gradient[4] = 1.0;
+        if q == 4u {
+            // E = PS / (F_p + PS).
+            by_first = (gradients[1] * flow - gradients[0] * exchange) * sum * sum;
         }
+        let gradient = Vector(by_first.x, by_first.y, by_first.z, by_first.w, select(0.0, 1.0, q == 5u));
         var squared = 0.0;
         for (var j = 0u; j < PARAMETERS; j++) {
             var element = 0.0;
@@ -801,14 +1181,14 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
             squared = squared + element * element;
         }
         let error = sqrt(goodness.x * squared);
-        let value = value_of[q];
+        let value = values[q];
         let has_error = finite && regular && (q < 5u || delay_free);
         if row_of(places[q]) >= 0 {
-            write_number(u32(row_of(places[q])), voxel, value * unit_of[q], finite);
+            write_number(u32(row_of(places[q])), voxel, value * units[q], finite);
         }
         let error_row = row_of(SLOT_STANDARD_ERROR + places[q]);
         if error_row >= 0 {
-            write_number(u32(error_row), voxel, error * unit_of[q], has_error);
+            write_number(u32(error_row), voxel, error * units[q], has_error);
         }
         var low = false;
         var high = false;

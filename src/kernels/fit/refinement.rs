@@ -6,10 +6,13 @@
 //! (Cholesky's factor of the Gram matrix updates it), and the damped step solves a least-squares problem in R by
 //! orthogonalisation. Steps go in variables in which the curve is closer to linear than in the parameters; parameters that
 //! a bound holds leave the step, and those that a step would take beyond one are put on it and the others solved again.
+//!
+//! A problem may add the curve's bend, the residual's products with its second derivatives: then the steps are Newton's where
+//! they lead down, and flat bent valleys, along which those of Gauss and Newton creep, take a few turns.
 
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 
-use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
+use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
 
 /// Normal equations of the residual at some parameters, in the columns J R^-1.
 #[derive(Debug, Clone, Copy)]
@@ -20,12 +23,15 @@ pub(super) struct Equations<F, const P: usize> {
     pub(super) gram: [[F; P]; P],
     /// Their products with the residual.
     pub(super) rhs: [F; P],
+    /// The sum of the residuals times the curve's second derivatives by the variables: the upper triangle. It stays zero
+    /// where a problem leaves the curve's bend out.
+    pub(super) bend: [[F; P]; P],
 }
 
 impl<F: Copy, const P: usize> Equations<F, P> {
     #[inline(always)]
     pub(super) fn new(zero: F) -> Self {
-        Self { sse: zero, gram: [[zero; P]; P], rhs: [zero; P] }
+        Self { sse: zero, gram: [[zero; P]; P], rhs: [zero; P], bend: [[zero; P]; P] }
     }
 }
 
@@ -39,6 +45,8 @@ pub(super) struct Variables<F, const P: usize> {
 
 /// A curve that depends on P parameters.
 pub(super) trait Problem<L: Lanes, const P: usize> {
+    /// Whether the equations hold the curve's bend.
+    const BENT: bool;
     /// One pass over the samples; `r` is upper triangular, without zeros on its diagonal.
     fn equations(&mut self, lanes: L, parameters: &[L::F; P], r: &[[L::F; P]; P]) -> Equations<L::F, P>;
     /// The variables at these parameters.
@@ -74,6 +82,9 @@ const NEGLIGIBLE_OF_ALL: (f64, f64) = (1.4e-15, 1e-28);
 /// A column's part of its own is not taken for less than this, in its variable's scale: something must be divided by.
 const SMALLEST_DIAGONAL: f64 = 1e-12;
 
+/// The least curvature that the bend may leave, as a share of that of least squares with damping.
+const FIRM: f64 = 0.05;
+
 /// First damping, as a share of each variable's own curvature, and its factors after good and bad turns.
 pub(super) const DAMPING: f64 = 1e-3;
 const RELAX: f64 = 0.1;
@@ -82,9 +93,9 @@ const TIGHTEN: f64 = 8.0;
 /// From the start to the floor of its valley; at most so many turns. Voxels outside `wanted` stay where they are.
 #[expect(clippy::too_many_arguments, reason = "a problem, a start and how to go on from it")]
 #[inline(never)]
-pub(super) fn refine<L: Lanes, const P: usize>(
+pub(super) fn refine<L: Lanes, Q: Problem<L, P>, const P: usize>(
     lanes: L,
-    problem: &mut impl Problem<L, P>,
+    problem: &mut Q,
     start: [L::F; P],
     held: &[L::M; P],
     squares: L::F,
@@ -100,9 +111,9 @@ pub(super) fn refine<L: Lanes, const P: usize>(
 
 #[expect(clippy::too_many_arguments, reason = "as above")]
 #[inline(always)]
-fn refine_within<L: Lanes, const P: usize>(
+fn refine_within<L: Lanes, Q: Problem<L, P>, const P: usize>(
     lanes: L,
-    problem: &mut impl Problem<L, P>,
+    problem: &mut Q,
     start: [L::F; P],
     held: &[L::M; P],
     squares: L::F,
@@ -129,6 +140,7 @@ fn refine_within<L: Lanes, const P: usize>(
         damping,
     };
     let mut rhs = [zero; P];
+    let mut bend = [[zero; P]; P];
     let mut trial = start;
     let mut active = wanted;
     // Roundings may raise the sum of squares, but not step after step.
@@ -154,6 +166,7 @@ fn refine_within<L: Lanes, const P: usize>(
                     sum = sum.max(lanes.splat(SMALLEST_DIAGONAL / scales[i]));
                 }
                 best.r[i][j] = lanes.select(better, sum, best.r[i][j]);
+                bend[i][j] = lanes.select(better, equations.bend[i][j], bend[i][j]);
             }
         }
         best.sse = lanes.select(better, equations.sse, best.sse);
@@ -165,8 +178,8 @@ fn refine_within<L: Lanes, const P: usize>(
             best.damping = lanes.select(better, relaxed, lanes.select(active, tightened, best.damping));
         }
 
-        let step = step(lanes, problem, &best, &rhs, held, best.damping);
-        // What the linear model promises.
+        let step = step(lanes, problem, &best, &rhs, &bend, held);
+        // What the model promises.
         let mut promised = zero;
         for i in 0..P {
             let mut sum = zero;
@@ -174,6 +187,9 @@ fn refine_within<L: Lanes, const P: usize>(
                 sum = sum + best.r[i][j] * step[j];
             }
             promised = promised + sum * (rhs[i] + rhs[i] - sum);
+        }
+        if Q::BENT {
+            promised = promised + quadratic(&bend, &step);
         }
         let settled = better & promised.abs().le(best.sse * share + negligible);
         best.converged = best.converged | settled;
@@ -220,15 +236,29 @@ fn factor<L: Lanes, const P: usize>(lanes: L, e: &Equations<L::F, P>) -> ([[L::F
     (u, reduced)
 }
 
+/// The product of a symmetric matrix, given by its upper triangle, with a vector from both sides.
+#[inline(always)]
+fn quadratic<F: Numbers, const P: usize>(matrix: &[[F; P]; P], x: &[F; P]) -> F {
+    let mut all = matrix[0][0] * x[0] * x[0];
+    for j in 1..P {
+        let mut above = matrix[0][j] * x[0];
+        for i in 1..j {
+            above = above + matrix[i][j] * x[i];
+        }
+        all = all + x[j] * (above + above + matrix[j][j] * x[j]);
+    }
+    all
+}
+
 /// The damped step within the box.
 #[inline(always)]
-fn step<L: Lanes, const P: usize>(
+fn step<L: Lanes, Q: Problem<L, P>, const P: usize>(
     lanes: L,
-    problem: &impl Problem<L, P>,
+    problem: &Q,
     best: &Refined<L::F, L::M, P>,
     rhs: &[L::F; P],
+    bend: &[[L::F; P]; P],
     held: &[L::M; P],
-    damping: L::F,
 ) -> [L::F; P] {
     let zero = lanes.splat(0.0);
     let v = problem.variables(lanes, &best.parameters);
@@ -244,8 +274,9 @@ fn step<L: Lanes, const P: usize>(
         let outwards = (v.at[j].le(v.low[j]) & slope.le(zero)) | (v.at[j].ge(v.high[j]) & slope.ge(zero));
         free[j] = !(held[j] | outwards);
     }
-    let mut step = damped(lanes, &best.r, &lengths, rhs, &free, damping);
     let mut put = [zero; P];
+    let model = Model { r: &best.r, lengths: &lengths, bend, damping: best.damping };
+    let mut step = damped::<L, Q, P>(lanes, &model, rhs, &free, &put);
     let mut beyond = lanes.mask(false);
     for j in 0..P {
         let to = v.at[j] + step[j];
@@ -256,13 +287,7 @@ fn step<L: Lanes, const P: usize>(
         free[j] = free[j] & !out;
     }
     if beyond.any() {
-        let mut rest = *rhs;
-        for i in 0..P {
-            for j in i..P {
-                rest[i] = rest[i] - best.r[i][j] * put[j];
-            }
-        }
-        let others = damped(lanes, &best.r, &lengths, &rest, &free, damping);
+        let others = damped::<L, Q, P>(lanes, &model, rhs, &free, &put);
         for j in 0..P {
             step[j] = lanes.select(beyond, lanes.select(free[j], others[j], put[j]), step[j]);
         }
@@ -270,45 +295,55 @@ fn step<L: Lanes, const P: usize>(
     step
 }
 
-/// Least squares |r d - rhs|^2 + damping |D d|^2 over the free variables, by Gram and Schmidt's modified process. Row
-/// P + j, the damping of column j, is the only one below row P that column j begins with.
+/// The sum of squares near the best place: |r d - rhs|^2 - d' bend d, and how much of it is damped.
+struct Model<'a, F, const P: usize> {
+    r: &'a [[F; P]; P],
+    /// Squares of the columns' lengths.
+    lengths: &'a [F; P],
+    bend: &'a [[F; P]; P],
+    damping: F,
+}
+
+/// The lowest place of |r d - rhs|^2 - d' bend d + damping |D d|^2 over the free variables, the others being put where they
+/// are, by Gram and Schmidt's modified process. Row P + j, the damping of column j, is the only one below row P that column
+/// j begins with. Where the bend leaves no lowest place it is left out.
 #[inline(never)]
-fn damped<L: Lanes, const P: usize>(
+fn damped<L: Lanes, Q: Problem<L, P>, const P: usize>(
     lanes: L,
-    r: &[[L::F; P]; P],
-    lengths: &[L::F; P],
+    model: &Model<'_, L::F, P>,
     rhs: &[L::F; P],
     free: &[L::M; P],
-    damping: L::F,
+    put: &[L::F; P],
 ) -> [L::F; P] {
     lanes.within(
         #[inline(always)]
-        || damped_within(lanes, r, lengths, rhs, free, damping),
+        || damped_within::<L, Q, P>(lanes, model, rhs, free, put),
     )
 }
 
 #[inline(always)]
-fn damped_within<L: Lanes, const P: usize>(
+fn damped_within<L: Lanes, Q: Problem<L, P>, const P: usize>(
     lanes: L,
-    r: &[[L::F; P]; P],
-    lengths: &[L::F; P],
+    model: &Model<'_, L::F, P>,
     rhs: &[L::F; P],
     free: &[L::M; P],
-    damping: L::F,
+    put: &[L::F; P],
 ) -> [L::F; P] {
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
     let mut upper = [[zero; P]; P];
     let mut lower = [[zero; P]; P];
+    let mut up = *rhs;
     for j in 0..P {
         for i in 0..=j {
-            upper[j][i] = lanes.select(free[j], r[i][j], zero);
+            upper[j][i] = lanes.select(free[j], model.r[i][j], zero);
+            up[i] = up[i] - model.r[i][j] * put[j];
         }
-        lower[j][j] = lanes.select(free[j], (lengths[j] * damping).sqrt(), one).max(lanes.splat(1e-18));
+        lower[j][j] = lanes.select(free[j], (model.lengths[j] * model.damping).sqrt(), one).max(lanes.splat(1e-18));
     }
-    let mut up = *rhs;
     let mut low = [zero; P];
     let mut triangle = [[zero; P]; P];
+    let mut inverses = [zero; P];
     let mut values = [zero; P];
     for j in 0..P {
         let mut square = zero;
@@ -321,6 +356,7 @@ fn damped_within<L: Lanes, const P: usize>(
         let length = square.sqrt();
         triangle[j][j] = length;
         let inverse = one / length;
+        inverses[j] = inverse;
         for i in 0..P {
             upper[j][i] = upper[j][i] * inverse;
         }
@@ -358,13 +394,104 @@ fn damped_within<L: Lanes, const P: usize>(
             low[i] = low[i] - along * lower[j][i];
         }
     }
+    if Q::BENT {
+        values = bent(lanes, &triangle, &inverses, &values, model.bend, free, put);
+    }
     let mut step = [zero; P];
     for j in (0..P).rev() {
         let mut sum = values[j];
         for k in j + 1..P {
             sum = sum - triangle[j][k] * step[k];
         }
-        step[j] = lanes.select(free[j], sum / triangle[j][j], zero);
+        step[j] = lanes.select(free[j], sum * inverses[j], zero);
     }
     step
+}
+
+/// Least squares have brought the model to |T d - values|^2: what `values` become with the bend, whose part in the
+/// coordinates T d is K = T^-T bend T^-1; solves (I - K) y = values + T^-T bend put by Cholesky's way.
+#[inline(always)]
+fn bent<L: Lanes, const P: usize>(
+    lanes: L,
+    triangle: &[[L::F; P]; P],
+    inverses: &[L::F; P],
+    values: &[L::F; P],
+    bend: &[[L::F; P]; P],
+    free: &[L::M; P],
+    put: &[L::F; P],
+) -> [L::F; P] {
+    let zero = lanes.splat(0.0);
+    let one = lanes.splat(1.0);
+    let mut w = [[zero; P]; P];
+    let mut pull = [zero; P];
+    for i in 0..P {
+        for j in 0..P {
+            let element = if i <= j { bend[i][j] } else { bend[j][i] };
+            let element = lanes.select(free[i], element, zero);
+            pull[i] = pull[i] + element * put[j];
+            w[i][j] = lanes.select(free[j], element, zero);
+        }
+    }
+    // Rows by T^-1 from the right, then columns by its transpose from the left.
+    for i in 0..P {
+        for j in 0..P {
+            let mut sum = w[i][j];
+            for k in 0..j {
+                sum = sum - w[i][k] * triangle[k][j];
+            }
+            w[i][j] = sum * inverses[j];
+        }
+    }
+    for i in 0..P {
+        let mut sum = pull[i];
+        for k in 0..i {
+            sum = sum - triangle[k][i] * pull[k];
+        }
+        pull[i] = sum * inverses[i];
+        for j in 0..P {
+            let mut sum = w[i][j];
+            for k in 0..i {
+                sum = sum - triangle[k][i] * w[k][j];
+            }
+            w[i][j] = sum * inverses[i];
+        }
+    }
+    // L D L' of I - K.
+    let mut l = [[zero; P]; P];
+    let mut pivots = [one; P];
+    let mut solved = [zero; P];
+    let mut firm = lanes.mask(true);
+    for j in 0..P {
+        let mut pivot = one - w[j][j];
+        for k in 0..j {
+            pivot = pivot - l[j][k] * l[j][k] * pivots[k];
+        }
+        firm = firm & pivot.gt(lanes.splat(FIRM));
+        let pivot = pivot.max(lanes.splat(FIRM));
+        let inverse = one / pivot;
+        for i in j + 1..P {
+            let mut sum = -w[i][j];
+            for k in 0..j {
+                sum = sum - l[i][k] * l[j][k] * pivots[k];
+            }
+            l[i][j] = sum * inverse;
+        }
+        let mut value = values[j] + pull[j];
+        for k in 0..j {
+            value = value - l[j][k] * solved[k];
+        }
+        solved[j] = value;
+        pivots[j] = pivot;
+    }
+    for j in (0..P).rev() {
+        let mut value = solved[j] / pivots[j];
+        for k in j + 1..P {
+            value = value - l[k][j] * solved[k];
+        }
+        solved[j] = value;
+    }
+    for j in 0..P {
+        solved[j] = lanes.select(firm, solved[j], values[j]);
+    }
+    solved
 }

@@ -160,6 +160,8 @@ impl<F> Brix<'_, '_, F> {
 }
 
 impl<L: Lanes> Problem<L, 4> for Brix<'_, '_, L::F> {
+    const BENT: bool = false;
+
     #[inline(never)]
     fn equations(&mut self, lanes: L, parameters: &[L::F; 4], r: &[[L::F; 4]; 4]) -> Equations<L::F, 4> {
         lanes.within(

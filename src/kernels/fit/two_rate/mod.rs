@@ -1,10 +1,14 @@
 //! The two-compartment exchange model: linear given two rate constants.
 
 mod exchange;
+mod memory;
+mod pass;
 mod program;
 mod reference;
 mod results;
+mod search;
 mod tables;
+mod variables;
 
 use super::delay::DelayTables;
 use super::prepared::{Axis, FamilyTables, FitTables, with_frames};
@@ -25,7 +29,7 @@ impl FamilyTables for Tables {
     }
 
     fn rates_searched(&self) -> usize {
-        self.rates
+        self.rates.len()
     }
 }
 
@@ -42,7 +46,7 @@ impl FitTables for Tables {
     }
 
     fn scratch(&self) -> usize {
-        reference::scratch(self)
+        memory::scratch(self)
     }
 
     #[inline(always)]

@@ -2,16 +2,16 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::reference::{CONTINUATIONS, VARIATIONS};
-use super::tables::{KINDS, Tables};
+use super::reference::{TURNS, continuations};
+use super::search::{DELAYS, PARTNERS, STARTS};
+use super::tables::{ALL_RATES, Tables};
 use crate::kernel::Program;
 
 /// `Settings` of `shaders/fit/two_rate.wgsl`.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct ShaderSettings {
-    rates: u32,
-    cells: u32,
+    pairs: u32,
     delays: u32,
     delays_per_search: u32,
     own: u32,
@@ -19,19 +19,20 @@ struct ShaderSettings {
     before: u32,
     steps: u32,
     knots: u32,
-    starts: u32,
     curves_at: u32,
-    squares_at: u32,
-    cells_at: u32,
+    products_at: u32,
+    pairs_at: u32,
+    curve_squares_at: u32,
+    rates_at: u32,
     steps_at: u32,
     frame_times_at: u32,
     knots_at: u32,
     nodes_at: u32,
-    fitted_delay: u32,
     slope: f32,
     intercept: f32,
     fixed_delay: f32,
     reach: f32,
+    log_step: f32,
     delay_low: f32,
     delay_high: f32,
     low: [f32; 4],
@@ -43,10 +44,12 @@ const SHADER: &str = include_str!("../../../../shaders/fit/two_rate.wgsl");
 const SOURCES: &[&str] = &[include_str!("../../../../shaders/fit/refinement.wgsl"), SHADER];
 
 /// Words that the shader keeps per voxel.
-const STATE_WORDS: usize = 62;
+const STATE_WORDS: usize =
+    6 * (STARTS + PARTNERS + DELAYS) + 38 + 2 * ALL_RATES + 4 * (ALL_RATES * (ALL_RATES - 1) / 2);
 /// Turns of loops that one search may take: software Vulkan of Mesa 22.3.6 stops all loops after 65,535.
 const LOOP_TURNS: usize = 40_000;
-const REFINEMENTS: usize = KINDS + VARIATIONS + CONTINUATIONS;
+/// Turns of the loops over parameters in one turn of a refinement.
+const ALGEBRA: usize = 1500;
 
 pub(super) fn program(t: &Tables) -> Program {
     let mut values: Vec<f32> = Vec::new();
@@ -55,16 +58,18 @@ pub(super) fn program(t: &Tables) -> Program {
         values.extend(numbers.map(|x| x as f32));
         at
     };
-    let curves_at = append(&mut t.dictionaries.iter().flat_map(|d| d.curves.iter().copied()));
-    let squares_at = append(&mut t.dictionaries.iter().flat_map(|d| {
-        d.squares.iter().zip(d.inverse_squares.iter()).flat_map(|(squares, inverse)| [*squares, *inverse])
+    let curves_at = append(&mut t.curves.iter().copied());
+    let products_at = append(&mut t.dictionaries.iter().flat_map(|d| {
+        let numbers = [&d.overlap, &d.inverse_beside, &d.linear, &d.square];
+        (0..t.pairs.count()).flat_map(move |pair| numbers.map(|list| list[pair]))
     }));
-    let cells = &t.cells;
-    let cells_at = append(&mut (0..cells.fast.len()).flat_map(|c| {
-        let places = [cells.fast[c], cells.slow[c], cells.kind[c]].map(|place| place as f64);
-        let numbers = [cells.share[c], cells.most[c], cells.exchange[c], cells.plasma[c], cells.space[c]];
-        places.into_iter().chain(numbers)
-    }));
+    let curve_squares_at = append(&mut t.curve_squares.iter().copied());
+    let rates_at = append(&mut t.rates.iter().copied());
+    let pairs = &t.pairs;
+    let pairs_at = append(
+        &mut (0..pairs.count())
+            .flat_map(|pair| [pairs.fast[pair], pairs.slow[pair], pairs.low_share[pair], pairs.high_share[pair]]),
+    );
     let steps = &t.steps;
     let input = &steps.input;
     let steps_at =
@@ -77,14 +82,20 @@ pub(super) fn program(t: &Tables) -> Program {
         append(&mut (0..d.knot_times.len()).flat_map(|k| [d.knot_times[k], d.knot_values[k], d.knot_slopes[k]]));
     let nodes: &[f64] = if d.own { &d.nodes } else { &[0.0] };
     let nodes_at = append(&mut nodes.iter().copied());
-    let per_delay = t.rates * (t.n / 4 + 5) + cells.fast.len() + 1;
-    let delays_per_search = (LOOP_TURNS.saturating_sub(3 * t.n) / per_delay).max(1);
+    let around = if d.own { DELAYS } else { 0 };
+    let refinements = STARTS + PARTNERS + around + continuations(t);
+    let per_delay = t.rates.len() * (t.n / 4 + 5) + pairs.count() + 1 + 7 * around;
+    let begin = 3 * t.n + STATE_WORDS;
+    let delays_per_search = (LOOP_TURNS.saturating_sub(begin) / per_delay).max(1);
+    let search_turns = delays_per_search * per_delay + begin;
+    let walk = t.n + steps.steps.len();
+    let choose_turns = 10 * t.pairs.count() + 3 * walk + t.n * ALL_RATES + 10 * ALL_RATES;
+    let refine_turns = TURNS * (walk + ALGEBRA);
     let searches = t.dictionaries.len().div_ceil(delays_per_search);
-    let names = [vec!["search"; searches], vec!["refine"; REFINEMENTS], vec!["finish"]];
+    let names = [vec!["search"; searches], vec!["choose"], vec!["refine"; refinements], vec!["finish"]];
     let entry_points = names.concat();
     let settings = ShaderSettings {
-        rates: t.rates as u32,
-        cells: cells.fast.len() as u32,
+        pairs: pairs.count() as u32,
         delays: t.dictionaries.len() as u32,
         delays_per_search: delays_per_search as u32,
         own: u32::from(d.own),
@@ -92,19 +103,20 @@ pub(super) fn program(t: &Tables) -> Program {
         before: steps.before as u32,
         steps: steps.steps.len() as u32,
         knots: d.knot_times.len() as u32,
-        starts: KINDS as u32,
         curves_at,
-        squares_at,
-        cells_at,
+        products_at,
+        pairs_at,
+        curve_squares_at,
+        rates_at,
         steps_at,
         frame_times_at,
         knots_at,
         nodes_at,
-        fitted_delay: u32::from(d.fitted),
         slope: t.slope as f32,
         intercept: t.intercept as f32,
         fixed_delay: t.fixed_delay as f32,
         reach: d.reach as f32,
+        log_step: t.log_step as f32,
         delay_low: d.bounds.0 as f32,
         delay_high: d.bounds.1 as f32,
         low: t.bounds.map(|bounds| bounds.0 as f32),
@@ -115,7 +127,7 @@ pub(super) fn program(t: &Tables) -> Program {
         entry_points: entry_points.into(),
         tables: values.into(),
         state_words: STATE_WORDS,
-        loop_turns: delays_per_search * per_delay + 3 * t.n,
+        loop_turns: search_turns.max(choose_turns).max(refine_turns),
         ..Program::new("two_rate_fit", SOURCES, &settings)
     }
 }
@@ -133,8 +145,8 @@ mod tests {
     fn settings_are_the_same_in_both_texts() {
         text::assert_same_layout!(
             &text::kernel(SOURCES), "Settings", ShaderSettings:
-            rates cells delays delays_per_search own layer before steps knots starts curves_at squares_at cells_at
-            steps_at frame_times_at knots_at nodes_at fitted_delay slope intercept fixed_delay reach delay_low delay_high
+            pairs delays delays_per_search own layer before steps knots curves_at products_at pairs_at curve_squares_at rates_at
+            steps_at frame_times_at knots_at nodes_at slope intercept fixed_delay reach log_step delay_low delay_high
             low high slots
         );
     }
@@ -162,8 +174,11 @@ mod tests {
             ("SLOT_ITERATIONS", slot::ITERATIONS),
             ("SLOT_FITTED_CURVE", slot::FITTED_CURVE),
             ("SLOT_RESIDUAL", slot::RESIDUAL),
-            ("KINDS", KINDS),
-            ("VARIATIONS", VARIATIONS),
+            ("STARTS", STARTS),
+            ("PARTNERS", PARTNERS),
+            ("DELAYS", DELAYS),
+            ("TURNS", TURNS),
+            ("RATES", ALL_RATES),
         ] {
             assert_eq!(constants.get(name), Some(&(value as u32)), "{name}");
         }

@@ -7,8 +7,11 @@ use super::super::goodness::{goodness, invert, is_not_identifiable};
 use super::super::outputs::slot;
 use super::super::refinement::{Problem as _, Refined};
 use super::super::{Parameter, status_bit};
-use super::reference::{Exchange, Work, fit, read, scratch};
+use super::memory::{Work, read, scratch};
+use super::pass::{Exchange, first_four};
+use super::reference::fit;
 use super::tables::{PARAMETERS, Tables};
+use super::variables::Terms;
 use crate::kernel::lanes::{Double, Lanes, Numbers as _};
 use crate::kernel::{Curve, Rows};
 use crate::status;
@@ -103,7 +106,7 @@ fn evaluate_within<L: Lanes, const P: usize>(
         rows.set(row, f.turns, finite);
     }
 
-    // Parameters with their gradients by the variables y = 1 / F_p and Ktrans (or PS, where it is at its upper bound).
+    // Parameters with their gradients by the variables y = 1 / F_p and Ktrans (or 1 / PS, where exchange is fast).
     let mut r = f.r;
     if P == 5 {
         for i in 0..P {
@@ -112,42 +115,20 @@ fn evaluate_within<L: Lanes, const P: usize>(
         }
     }
     let inverse = invert(lanes, &r);
-    let (flow, exchange) = (f.parameters[0], f.parameters[1]);
-    let held = exchange.ge(lanes.splat(t.bounds[1].1));
-    let ratio = one + exchange / flow;
-    let sum = flow + exchange;
-    let by_flow = flow * flow;
-    let exchange_by = [lanes.select(held, zero, exchange * exchange), lanes.select(held, one, ratio * ratio)];
-    let extraction = exchange / sum;
-    // E = K y; with PS as variable, PS y / (1 + PS y).
-    let reciprocal = one + exchange / flow;
-    let extraction_by = [
-        lanes.select(held, exchange / (reciprocal * reciprocal), exchange * flow / sum),
-        lanes.select(held, one / (flow * reciprocal * reciprocal), one / flow),
-    ];
+    let parameters = first_four(&f.parameters);
+    let gradients = Terms::of(lanes, t, parameters).gradients(lanes, parameters);
+    let (flow, exchange) = (parameters[0], parameters[1]);
+    let sum = one / (flow + exchange);
+    let extraction = exchange * sum;
     let mut unclear = lanes.mask(false);
     for (j, parameter) in PARAMETERS.iter().chain(&[Parameter::ExtractionFraction]).enumerate() {
         let mut gradient = [zero; P];
-        let value = match j {
-            0 => {
-                gradient[0] = by_flow;
-                flow
-            }
-            1 => {
-                gradient[0] = exchange_by[0];
-                gradient[1] = exchange_by[1];
-                exchange
-            }
-            4 => {
-                gradient[0] = extraction_by[0];
-                gradient[1] = extraction_by[1];
-                extraction
-            }
-            _ => {
-                gradient[j] = one;
-                f.parameters[j]
-            }
-        };
+        // E = PS / (F_p + PS).
+        for k in 0..4 {
+            gradient[k] =
+                if j < 4 { gradients[j][k] } else { (gradients[1][k] * flow - gradients[0][k] * exchange) * sum * sum };
+        }
+        let value = if j < 4 { parameters[j] } else { extraction };
         let unit = lanes.splat(1.0 / parameter.internal_per_unit());
         if let Some(row) = t.plan.row(slot::PARAMETER + parameter.index()) {
             rows.set(row, value * unit, finite);

@@ -9,47 +9,61 @@ use super::super::{Method, Parameter, PharmacokineticFit};
 use crate::error::{Error, Result};
 use crate::kernel::lanes::{Double, Table};
 
-/// Rates of the dictionary, evenly in their logarithm.
+/// Rates of the dictionary, evenly in their logarithm, and one that no frame can tell from infinity (1/s).
 const RATES: usize = 20;
+const INSTANT: f64 = 100.0;
+pub(super) const ALL_RATES: usize = RATES + 1;
 /// The slowest rate, per duration; a slower one shapes no curve.
 const SLOWEST_SHARE: f64 = 0.05;
 /// The fastest rate, per shortest interval, but this fast at least (1/s): a faster one shapes no curve.
 const FASTEST_SHARE: f64 = 3.0;
 const FASTEST_AT_LEAST: f64 = 1.0;
-/// Shares of the two exponentials: powers of ten from the geometric middle between equal amplitudes and equal volumes.
-const SHARES: [f64; 8] = [-2.0, -1.25, -0.75, -0.25, 0.25, 0.75, 1.25, 2.0];
+/// The faster exponential's share of the flow stays within this factor to both sides of the geometric middle between equal
+/// amplitudes and equal volumes: beyond, there is but one exponential.
+const FARTHEST_RATIO: f64 = 100.0;
+/// A curve's square beside another one's direction below this share of all is rounding.
+const DEPENDENT: f64 = 1e-12;
 /// A flow of 0 has no reciprocal: this one (1/s) is as good as 0.
 const SMALLEST_FLOW: f64 = 1e-9;
-/// Kinds of cells; the best of each is a start.
-pub(super) const KINDS: usize = 6;
-
 /// The parameters, in this order in all arrays.
 pub(super) const PARAMETERS: [Parameter; 4] =
     [Parameter::PlasmaFlow, Parameter::ExchangeFlow, Parameter::PlasmaVolume, Parameter::ExtravascularVolume];
 
-/// Two rates of the dictionary and a share of the faster one: a curve but for its scale, the plasma flow.
+/// Pairs of rates, the slower ones first, then the faster ones: [`pair_of`].
 #[derive(Debug, Clone, Default)]
-pub(super) struct Cells {
-    pub(super) fast: Vec<usize>,
-    pub(super) slow: Vec<usize>,
-    pub(super) kind: Vec<usize>,
-    pub(super) share: Table,
-    /// The largest flow within the bounds of all parameters: 1/s.
-    pub(super) most: Table,
-    /// PS, v_p and v_e per plasma flow.
-    pub(super) exchange: Table,
-    pub(super) plasma: Table,
-    pub(super) space: Table,
+pub(super) struct Pairs {
+    pub(super) fast: Table,
+    pub(super) slow: Table,
+    /// The least and the largest share of the faster exponential in the flow.
+    pub(super) low_share: Table,
+    pub(super) high_share: Table,
 }
 
-/// Convolutions at the dictionary's rates for one delay.
+impl Pairs {
+    pub(super) fn count(&self) -> usize {
+        self.fast.len()
+    }
+}
+
+/// The place of a pair among those of this many rates.
+#[inline(always)]
+pub(super) fn pair_of(rates: usize, slow: usize, fast: usize) -> usize {
+    slow * (2 * rates - slow - 1) / 2 + fast - slow - 1
+}
+
+/// Convolutions at the dictionary's rates for one delay, and the products of each pair that a fit by both needs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Dictionary {
-    /// One curve per rate, frame by frame.
-    pub(super) curves: Table,
-    /// Sum of squares of each cell's curve, and its reciprocal (0 where there is no curve).
+    /// The sums of squares of the curves, and the reciprocals of these.
     pub(super) squares: Table,
     pub(super) inverse_squares: Table,
+    /// The faster curve's coefficient on the slower one.
+    pub(super) overlap: Table,
+    /// The reciprocal sum of squares of what the faster one has beside that.
+    pub(super) inverse_beside: Table,
+    /// The sum of squares at a share w of the faster one, beside the slower one's: w (linear + w square).
+    pub(super) linear: Table,
+    pub(super) square: Table,
 }
 
 /// The tables of the two-rate kernel. Times are in seconds after the first frame.
@@ -63,10 +77,15 @@ pub(in super::super) struct Tables {
     /// Bounds of [`PARAMETERS`] in the fit's units.
     pub(super) bounds: [(f64, f64); 4],
     pub(super) fixed_delay: f64,
-    pub(super) rates: usize,
-    pub(super) cells: Cells,
+    /// The dictionary's rates, ascending, and the logarithm of the ratio of neighbours.
+    pub(super) rates: Table,
+    pub(super) log_step: f64,
+    pub(super) pairs: Pairs,
     /// One per delay that is searched; the first is that of a delay that isn't.
     pub(super) dictionaries: Vec<Dictionary>,
+    /// The curves of all dictionaries and their sums of squares, one after the other.
+    pub(super) curves: Table,
+    pub(super) curve_squares: Table,
     /// From the first knot to the last frame; from knot to knot where the delay is a voxel's own.
     pub(super) steps: Steps,
     pub(super) frame_times: Table,
@@ -84,8 +103,9 @@ pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Ta
     let mut bounds = PARAMETERS.map(|parameter| settings.internal_bounds(parameter));
     bounds[0].0 = bounds[0].0.max(SMALLEST_FLOW);
     let rates = rates(t);
-    let cells = cells(&rates, &bounds);
     let delay = delay_tables(settings, t, knots, axis.own);
+    let (dictionaries, curves): (Vec<_>, Vec<_>) =
+        axis.dictionaries(&delay, |delay| dictionary(t, knots, delay, &rates)).into_iter().unzip();
     Ok(Tables {
         n: t.len(),
         row_of_frame: axis.row_of_frame.to_vec(),
@@ -93,9 +113,12 @@ pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Ta
         intercept: axis.intercept,
         bounds,
         fixed_delay: axis.fixed_delay,
-        rates: rates.len(),
-        dictionaries: axis.dictionaries(&delay, |delay| dictionary(t, knots, delay, &rates, &cells)),
-        cells,
+        log_step: (rates[1] / rates[0]).ln(),
+        curve_squares: dictionaries.iter().flat_map(|d| d.squares.iter().copied()).collect(),
+        dictionaries,
+        curves: curves.into_iter().flatten().collect(),
+        pairs: pairs(&rates),
+        rates: rates.into_iter().collect(),
         steps: axis.steps(),
         frame_times: t.iter().copied().collect(),
         delay,
@@ -103,60 +126,36 @@ pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Ta
     })
 }
 
-/// From a rate that a curve of this length can't tell from 0 to one that its frames can't tell from infinity.
+/// From a rate that a curve of this length can't tell from 0 on.
 fn rates(t: &[f64]) -> Vec<f64> {
     let duration = t[t.len() - 1] - t[0];
     let shortest = t.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
     let slow = SLOWEST_SHARE / duration;
     let fast = (FASTEST_SHARE / shortest).max(FASTEST_AT_LEAST);
-    (0..RATES).map(|k| slow * (fast / slow).powf(k as f64 / (RATES - 1) as f64)).collect()
+    let even = (0..RATES).map(|k| slow * (fast / slow).powf(k as f64 / (RATES - 1) as f64));
+    even.chain([INSTANT.max(10.0 * fast)]).collect()
 }
 
-fn cells(rates: &[f64], bounds: &[(f64, f64); 4]) -> Cells {
-    let mut cells = Cells::default();
-    let (mut share, mut most, mut exchange, mut plasma, mut space) = (vec![], vec![], vec![], vec![], vec![]);
+fn pairs(rates: &[f64]) -> Pairs {
+    let mut both = Vec::new();
     for slow in 0..rates.len() {
         for fast in slow + 1..rates.len() {
-            for (place, power) in SHARES.iter().enumerate() {
-                let (l1, l2) = (rates[fast], rates[slow]);
-                let ratio = (l1 / l2).sqrt() * 10f64.powf(*power);
-                let w = ratio / (1.0 + ratio);
-                // Per unit of plasma flow, from H(0), H'(0) and the product of the rates.
-                let vp = 1.0 / (w * l1 + (1.0 - w) * l2);
-                let ve = (w / l1 + (1.0 - w) / l2 - vp).max(0.0);
-                let ps = l1 * l2 * vp * ve;
-                let highest = bounds[0].1.min(bounds[1].1 / ps).min(bounds[2].1 / vp).min(bounds[3].1 / ve);
-                let resolved = 3 * fast < 2 * rates.len();
-                cells.fast.push(fast);
-                cells.slow.push(slow);
-                cells.kind.push(match (place, resolved) {
-                    (0 | 1, false) => 0,
-                    (0 | 1, true) => 1,
-                    (6 | 7, true) => 2,
-                    (6 | 7, false) => 3,
-                    (_, false) => 4,
-                    (_, true) => 5,
-                });
-                share.push(w);
-                most.push(highest);
-                exchange.push(ps);
-                plasma.push(vp);
-                space.push(ve);
-            }
+            both.push((rates[fast], rates[slow]));
         }
     }
-    let table = |numbers: Vec<f64>| numbers.into_iter().collect::<Table>();
-    Cells {
-        share: table(share),
-        most: table(most),
-        exchange: table(exchange),
-        plasma: table(plasma),
-        space: table(space),
-        ..cells
+    let share = |(fast, slow): &(f64, f64), factor: f64| {
+        let ratio = (fast / slow).sqrt() * factor;
+        ratio / (1.0 + ratio)
+    };
+    Pairs {
+        fast: both.iter().map(|pair| pair.0).collect(),
+        slow: both.iter().map(|pair| pair.1).collect(),
+        low_share: both.iter().map(|pair| share(pair, 1.0 / FARTHEST_RATIO)).collect(),
+        high_share: both.iter().map(|pair| share(pair, FARTHEST_RATIO)).collect(),
     }
 }
 
-fn dictionary(t: &[f64], knots: Knots<'_>, delay: f64, rates: &[f64], cells: &Cells) -> Dictionary {
+fn dictionary(t: &[f64], knots: Knots<'_>, delay: f64, rates: &[f64]) -> (Dictionary, Vec<f64>) {
     let arrives = knots.times[0] + delay < t[t.len() - 1];
     let mut curves: Vec<f64> = Vec::with_capacity(rates.len() * t.len());
     if arrives {
@@ -172,20 +171,30 @@ fn dictionary(t: &[f64], knots: Knots<'_>, delay: f64, rates: &[f64], cells: &Ce
     }
     let n = t.len();
     let product = |a: usize, b: usize| -> f64 { (0..n).map(|i| curves[a * n + i] * curves[b * n + i]).sum() };
-    let mut products = vec![0.0; rates.len() * rates.len()];
-    for a in 0..rates.len() {
-        for b in 0..=a {
-            products[a * rates.len() + b] = product(a, b);
+    let reciprocal = |x: f64| if x > 0.0 { 1.0 / x } else { 0.0 };
+    let squares: Vec<f64> = (0..rates.len()).map(|k| product(k, k)).collect();
+    let mut pairs: [Vec<f64>; 4] = Default::default();
+    for slow in 0..rates.len() {
+        for fast in slow + 1..rates.len() {
+            let mixed = product(fast, slow);
+            let overlap = mixed * reciprocal(squares[slow]);
+            let beside = squares[fast] - overlap * mixed;
+            let inverse = if beside > DEPENDENT * squares[fast] { 1.0 / beside } else { 0.0 };
+            let square = squares[fast] - 2.0 * mixed + squares[slow];
+            let numbers = [overlap, inverse, 2.0 * (mixed - squares[slow]), square];
+            for (list, number) in pairs.iter_mut().zip(numbers) {
+                list.push(number);
+            }
         }
     }
-    let squares: Table = (0..cells.fast.len())
-        .map(|c| {
-            let (fast, slow, w) = (cells.fast[c], cells.slow[c], cells.share[c]);
-            let rest = 1.0 - w;
-            let at = |a: usize, b: usize| products[a * rates.len() + b];
-            w * w * at(fast, fast) + 2.0 * w * rest * at(fast, slow) + rest * rest * at(slow, slow)
-        })
-        .collect();
-    let inverse_squares = squares.iter().map(|s| if *s > 0.0 { 1.0 / s } else { 0.0 }).collect();
-    Dictionary { curves: curves.into_iter().collect(), squares, inverse_squares }
+    let [overlap, inverse_beside, linear, square] = pairs.map(|list| list.into_iter().collect());
+    let dictionary = Dictionary {
+        inverse_squares: squares.iter().map(|x| reciprocal(*x)).collect(),
+        squares: squares.into_iter().collect(),
+        overlap,
+        inverse_beside,
+        linear,
+        square,
+    };
+    (dictionary, curves)
 }

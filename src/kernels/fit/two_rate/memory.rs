@@ -1,0 +1,197 @@
+//! Working memory for one block of voxels: the samples, and single convolutions at their frames.
+
+#![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
+
+use super::super::convolution::{WEIGHTS, convolve, step_weights};
+use super::tables::Tables;
+use crate::kernel::Curve;
+use crate::kernel::lanes::{Lanes, Masks, Numbers};
+
+/// Working memory for one block of voxels.
+pub(super) struct Work<'a, F> {
+    /// The samples: mM.
+    pub(super) c: &'a mut [F],
+    /// The fitted curve, once it is asked for.
+    pub(super) fitted: &'a mut [F],
+    /// A single exponential's curve and its derivative by the rate, made orthonormal.
+    pub(super) single: &'a mut [F],
+    pub(super) single_by_rate: &'a mut [F],
+    pub(super) projections: &'a mut [F],
+    /// The best of every pair: how much of the sum of squares it explains, its flow, the faster exponential's share, and the
+    /// delay.
+    pub(super) pairs: [&'a mut [F]; 4],
+    /// The same of every single rate: how much it explains, and its delay's place.
+    pub(super) singles: [&'a mut [F]; 2],
+    /// What every rate would add to the best single one, and its amplitude then.
+    pub(super) partners: [&'a mut [F]; 2],
+    pub(super) weights: [&'a mut [F]; 2],
+    pub(super) knots: [&'a mut [F]; 2],
+    pub(super) knots_by_rate: [&'a mut [F]; 2],
+    pub(super) knots_bend: [&'a mut [F]; 2],
+}
+
+fn knots(t: &Tables) -> usize {
+    if t.delay.own { t.delay.knot_times.len() } else { 0 }
+}
+
+/// Numbers of working memory.
+pub(super) fn scratch(t: &Tables) -> usize {
+    4 * t.n + 5 * t.rates.len() + 4 * t.pairs.count() + 6 * knots(t) + 2 * WEIGHTS * t.steps.lengths.len()
+}
+
+impl<'a, F> Work<'a, F> {
+    #[inline(always)]
+    pub(super) fn new(t: &Tables, memory: &'a mut [F]) -> Self {
+        let (c, memory) = memory.split_at_mut(t.n);
+        let (fitted, memory) = memory.split_at_mut(t.n);
+        let (single, memory) = memory.split_at_mut(t.n);
+        let (single_by_rate, memory) = memory.split_at_mut(t.n);
+        let (projections, memory) = memory.split_at_mut(t.rates.len());
+        let (gains, memory) = memory.split_at_mut(t.pairs.count());
+        let (flows, memory) = memory.split_at_mut(t.pairs.count());
+        let (shares, memory) = memory.split_at_mut(t.pairs.count());
+        let (delays, memory) = memory.split_at_mut(t.pairs.count());
+        let (single_gains, memory) = memory.split_at_mut(t.rates.len());
+        let (single_delays, memory) = memory.split_at_mut(t.rates.len());
+        let (partner_gains, memory) = memory.split_at_mut(t.rates.len());
+        let (partner_flows, memory) = memory.split_at_mut(t.rates.len());
+        let (fast, memory) = memory.split_at_mut(knots(t));
+        let (slow, memory) = memory.split_at_mut(knots(t));
+        let (fast_by_rate, memory) = memory.split_at_mut(knots(t));
+        let (slow_by_rate, memory) = memory.split_at_mut(knots(t));
+        let (fast_bend, memory) = memory.split_at_mut(knots(t));
+        let (slow_bend, memory) = memory.split_at_mut(knots(t));
+        let (weights_fast, weights_slow) = memory.split_at_mut(WEIGHTS * t.steps.lengths.len());
+        Self {
+            c,
+            fitted,
+            single,
+            single_by_rate,
+            projections,
+            pairs: [gains, flows, shares, delays],
+            singles: [single_gains, single_delays],
+            partners: [partner_gains, partner_flows],
+            weights: [weights_fast, weights_slow],
+            knots: [fast, slow],
+            knots_by_rate: [fast_by_rate, slow_by_rate],
+            knots_bend: [fast_bend, slow_bend],
+        }
+    }
+}
+
+impl<F> Work<'_, F> {
+    /// The convolution with one exponential and its derivative by the rate, at the frames.
+    #[inline(always)]
+    pub(super) fn single_curve<L: Lanes<F = F>>(&mut self, lanes: L, t: &Tables, rate: F, delay: F)
+    where
+        F: Numbers<Mask = L::M>,
+    {
+        if !t.delay.own {
+            convolve(lanes, &t.steps, rate, self.weights[0], self.single, self.single_by_rate);
+            return;
+        }
+        convolve(lanes, &t.steps, rate, self.weights[0], self.knots[0], self.knots_by_rate[0]);
+        for i in 0..t.n {
+            let place = Place::of(lanes, t, i, delay);
+            let knots = [&*self.knots[0], &*self.knots_by_rate[0], &*self.knots_by_rate[0]];
+            let here = place.advance(lanes, rate, knots);
+            self.single[i] = here[0];
+            self.single_by_rate[i] = here[1];
+        }
+    }
+}
+
+/// Where a frame lies between the knots of the input function, for a delay of the voxel's own.
+pub(super) struct Place<F, M> {
+    /// The last knot at or before the frame, and the time since.
+    pub(super) knot: F,
+    pub(super) length: F,
+    /// Whether the first knot has come.
+    pub(super) arrived: M,
+    /// The input at that knot, and at the frame.
+    pub(super) begin: F,
+    pub(super) end: F,
+    /// Its slope from that knot on.
+    pub(super) slope: F,
+}
+
+impl<F: Numbers<Mask = M>, M: Masks> Place<F, M> {
+    #[inline(always)]
+    pub(super) fn of<L: Lanes<F = F, M = M>>(lanes: L, t: &Tables, frame: usize, delay: F) -> Self {
+        let zero = lanes.splat(0.0);
+        let half = lanes.splat(0.5);
+        let d = &t.delay;
+        let time = t.frame_times.at(lanes, frame) - delay;
+        let (mut low, mut high) = (zero, lanes.count(d.knot_times.len()));
+        for _ in 0..d.halvings {
+            let middle = (half * (low + high)).floor();
+            let reached = lanes.lookup(&d.knot_times, middle).le(time) & middle.gt(low);
+            let below = !reached & middle.lt(high) & middle.gt(low);
+            high = lanes.select(below, middle, high);
+            low = lanes.select(reached, middle, low);
+        }
+        // The difference of two times that lie close is exact in 32 bits; that of a time and a delay isn't.
+        let mut since = (t.frame_times.at(lanes, frame) - lanes.lookup(&d.knot_times, low)) - delay;
+        if L::WIDTH > 1 {
+            // What 32 bits lack of both times.
+            since = since + (d.frame_rest.at(lanes, frame) - lanes.lookup(&d.knot_rest, low));
+        }
+        let length = since.max(zero);
+        let begin = lanes.lookup(&d.knot_values, low);
+        let slope = lanes.lookup(&d.knot_slopes, low);
+        let end = begin + slope * length;
+        Self { knot: low, length, arrived: since.ge(zero), begin, end, slope }
+    }
+
+    /// A convolution, its derivative by the rate and half the second one at the frame, from those at the knots.
+    #[inline(always)]
+    pub(super) fn advance<L: Lanes<F = F, M = M>>(
+        &self,
+        lanes: L,
+        rate: F,
+        [values, by_rate, bend]: [&[F]; 3],
+    ) -> [F; 3] {
+        let zero = lanes.splat(0.0);
+        let w = step_weights(lanes, rate, self.length);
+        let value = lanes.gather(values, self.knot);
+        let derivative = lanes.gather(by_rate, self.knot);
+        let here = w.decay * value + (w.begin * self.begin + w.end * self.end);
+        let here_by_rate =
+            w.decay * derivative + w.decay_by_rate * value + (w.begin_by_rate * self.begin + w.end_by_rate * self.end);
+        let here_bend = w.decay * lanes.gather(bend, self.knot) - (w.begin * derivative + w.end * here_by_rate);
+        [
+            lanes.select(self.arrived, here, zero),
+            lanes.select(self.arrived, here_by_rate, zero),
+            lanes.select(self.arrived, here_bend, zero),
+        ]
+    }
+}
+
+/// Sums over a voxel's samples.
+#[derive(Clone, Copy)]
+pub(super) struct Samples<F> {
+    pub(super) squares: F,
+    pub(super) squares_about_mean: F,
+}
+
+/// Reads the samples as concentrations.
+#[inline(always)]
+pub(super) fn read<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, c: &mut [L::F]) -> Samples<L::F> {
+    let zero = lanes.splat(0.0);
+    let slope = lanes.splat(t.slope);
+    let first = slope * curve.first + lanes.splat(t.intercept);
+    let (mut squares, mut differences) = (zero, zero);
+    for i in 0..t.n {
+        let difference = slope * curve.difference(i);
+        c[i] = first + difference;
+        squares = squares + c[i] * c[i];
+        differences = differences + difference;
+    }
+    let mean = differences / lanes.count(t.n);
+    let mut squares_about_mean = zero;
+    for i in 0..t.n {
+        let off = slope * curve.difference(i) - mean;
+        squares_about_mean = squares_about_mean + off * off;
+    }
+    Samples { squares, squares_about_mean }
+}
