@@ -16,42 +16,63 @@ pub(crate) struct Bandwidth {
     pub(crate) copy_one_thread: f64,
 }
 
-impl Bandwidth {
-    /// The faster copy: what a share of the copy bandwidth refers to.
-    pub(crate) fn best_copy(&self) -> f64 {
-        self.copy.max(self.copy_one_thread)
-    }
+/// Measures with the samples themselves.
+pub(crate) struct Meter<'a> {
+    pool: rayon::ThreadPool,
+    bytes: &'a [u8],
+    frames: usize,
+    target: Vec<u8>,
+    /// Bytes of a row: of some lengths the one that is read fastest.
+    row: usize,
+    two_threads_copy_faster: bool,
 }
 
-/// Measures with the samples themselves; the best of several rounds.
-pub(crate) fn measure(voxels: &Voxels, frames: usize, rounds: usize) -> Bandwidth {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("two threads");
-    let bytes = voxels.as_bytes();
-    let mut target = vec![0u8; bytes.len()];
-    let size = bytes.len() as f64;
-    let best = |work: &mut dyn FnMut()| {
-        let timed = (0..rounds.max(2)).map(|_| {
-            let start = Instant::now();
-            work();
-            start.elapsed().as_secs_f64()
+impl<'a> Meter<'a> {
+    /// The best of several rounds, and what repeats them.
+    pub(crate) fn new(voxels: &'a Voxels, frames: usize, rounds: usize) -> (Self, Bandwidth) {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("two threads");
+        let bytes = voxels.as_bytes();
+        let target = vec![0u8; bytes.len()];
+        let mut meter = Self { pool, bytes, frames, target, row: 0, two_threads_copy_faster: false };
+        let rounds = 0..rounds.max(2);
+        let copy = [false, true].map(|two| {
+            meter.two_threads_copy_faster = two;
+            rounds.clone().map(|_| meter.copy_seconds()).fold(f64::INFINITY, f64::min)
         });
-        timed.fold(f64::INFINITY, f64::min)
-    };
-    let copy_one_thread = 2.0 * size / best(&mut || target.copy_from_slice(bytes));
-    let half = bytes.len().div_ceil(2).max(1);
-    let copy = best(&mut || {
-        pool.install(|| {
-            target.par_chunks_mut(half).zip(bytes.par_chunks(half)).for_each(|(to, from)| to.copy_from_slice(from));
+        // Longer rows are read faster, up to some length.
+        let reads = [1 << 14, 1 << 16, 1 << 18].map(|row| {
+            meter.row = row;
+            (rounds.clone().map(|_| meter.read_seconds()).fold(f64::INFINITY, f64::min), row)
         });
-    });
-    // Longer rows are read faster: of some widths, the best counts.
-    let slab_read = [1 << 14, 1 << 16, 1 << 18].map(|row| {
-        best(&mut || {
-            std::hint::black_box(pool.install(|| read_slabs(bytes, frames, row)));
-        })
-    });
-    let slab_read = size / slab_read.into_iter().fold(f64::INFINITY, f64::min);
-    Bandwidth { slab_read, copy: 2.0 * size / copy, copy_one_thread }
+        let (read, row) = reads.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("three rows");
+        meter.row = row;
+        meter.two_threads_copy_faster = copy[1] < copy[0];
+        let size = bytes.len() as f64;
+        let [copy_one_thread, copy] = copy.map(|seconds| 2.0 * size / seconds);
+        (meter, Bandwidth { slab_read: size / read, copy, copy_one_thread })
+    }
+
+    /// Seconds that reading all samples takes now.
+    pub(crate) fn read_seconds(&self) -> f64 {
+        let start = Instant::now();
+        std::hint::black_box(self.pool.install(|| read_slabs(self.bytes, self.frames, self.row)));
+        start.elapsed().as_secs_f64()
+    }
+
+    /// Seconds that a copy of all samples takes now, by as many threads as are faster.
+    pub(crate) fn copy_seconds(&mut self) -> f64 {
+        let (bytes, target) = (self.bytes, &mut self.target);
+        let start = Instant::now();
+        if self.two_threads_copy_faster {
+            let half = bytes.len().div_ceil(2).max(1);
+            self.pool.install(|| {
+                target.par_chunks_mut(half).zip(bytes.par_chunks(half)).for_each(|(to, from)| to.copy_from_slice(from));
+            });
+        } else {
+            target.copy_from_slice(bytes);
+        }
+        start.elapsed().as_secs_f64()
+    }
 }
 
 /// Adds up every word, in rows of so many bytes: all frames of a row, then the next row.

@@ -172,7 +172,7 @@ fn load_others<S: Simd>(simd: S, task: &Task<'_>, start: usize, length: usize, w
     match window.voxels {
         Voxels::U8(v) => load_bytes!(v),
         Voxels::I8(v) => load_bytes!(v),
-        Voxels::U16(_) | Voxels::I16(_) => unreachable!("samples of 16 bits are loaded by the kernel"),
+        Voxels::U16(_) | Voxels::I16(_) => unreachable!("samples of 16 bits have a copy of their own"),
         Voxels::U32(v) => load!(v, |x: u32, first: u32| (i64::from(x) - i64::from(first)) as f32),
         Voxels::I32(v) => load!(v, |x: i32, first: i32| (i64::from(x) - i64::from(first)) as f32),
         Voxels::U64(v) => load_checked!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f32),
@@ -202,12 +202,11 @@ fn load_floats<S: Simd>(
     let mut t = 0;
     while t < frames {
         let rows = if t + ROWS <= frames { ROWS } else { 1 };
-        let from = &samples[t * count + start..];
         let to = &mut workspace.differences[t * workspace.stride..];
         if rows == ROWS {
-            copy_floats::<S, ROWS>(simd, first, from, count, to, workspace.stride, finite);
+            copy_floats::<S, ROWS>(simd, samples, [frames, count, t, start], to, workspace.stride, finite);
         } else {
-            copy_floats::<S, 1>(simd, first, from, count, to, workspace.stride, finite);
+            copy_floats::<S, 1>(simd, samples, [frames, count, t, start], to, workspace.stride, finite);
         }
         t += rows;
     }
@@ -217,16 +216,22 @@ fn load_floats<S: Simd>(
 #[inline(always)]
 fn copy_floats<S: Simd, const N: usize>(
     simd: S,
-    first: &[f32],
-    from: &[f32],
-    count: usize,
+    samples: &[f32],
+    [frames, count, frame, start]: [usize; 4],
     to: &mut [f32],
     stride: usize,
     finite: &mut [f32],
 ) {
     const LANES: usize = 16;
-    let length = first.len();
-    let from: [&[f32]; N] = std::array::from_fn(|j| &from[j * count..][..length]);
+    let length = finite.len();
+    let first = &samples[start..][..length];
+    let from: [&[f32]; N] = std::array::from_fn(|j| &samples[(frame + j) * count + start..][..length]);
+    let ahead: [&[f32]; N] = std::array::from_fn(|j| {
+        // After the last row, the first one of the voxels that follow, if there are some.
+        let next = frame + N + j;
+        let (next, start) = if next < frames { (next, start) } else { (next % frames, start + length) };
+        samples[next * count..].get(start..start + length).unwrap_or(from[j])
+    });
     let mut rows = to.chunks_mut(stride);
     let to: [&mut [f32]; N] = std::array::from_fn(|_| &mut rows.next().unwrap_or_default()[..length]);
     let limit = f32x16::splat(simd, LARGEST_DIFFERENCE as f32);
@@ -236,6 +241,7 @@ fn copy_floats<S: Simd, const N: usize>(
         let here = f32x16::from_slice(simd, &first[block..block + LANES]);
         let mut usable = f32x16::from_slice(simd, &finite[block..block + LANES]);
         for j in 0..N {
+            ask(&ahead[j][block]);
             let difference = f32x16::from_slice(simd, &from[j][block..block + LANES]) - here;
             difference.store_slice(&mut to[j][block..block + LANES]);
             usable = difference.abs().simd_lt(limit).select(usable, zero);
