@@ -449,7 +449,9 @@ pub(super) fn fit<L: Lanes>(
             }
         }
         valleys(lanes, t, 0, alone, work.rest, work.values, &mut best);
-        best = best.map(|valley| floor(lanes, t, work.values, &valley));
+        for valley in &mut best {
+            *valley = floor(lanes, t, work.values, valley);
+        }
     } else {
         // Between delays, the deepest valley of each is what counts; neighbours in delay are one valley.
         let mut deepest = [blank; 2];

@@ -2,7 +2,7 @@
 
 use super::bounded_linear::{Normal, solve};
 use super::tables::Tables;
-use crate::kernel::lanes::{Lanes, Numbers as _};
+use crate::kernel::lanes::{Lanes, Numbers as _, Table};
 
 /// Logarithm of the ratio of the dictionary's rates.
 const RATIO_LOGARITHM: f64 = 0.38;
@@ -59,20 +59,19 @@ fn valleys_of<L: Lanes>(
     let (mut before, mut before_that) = (far, far);
     let (mut rate_before, mut share_before) = (zero, zero);
     let (mut along_before, mut along_before_that) = (zero, zero);
+    let mut projections = [zero; 2];
     for k in 0..=t.rates.len() {
         let (mut value, mut rate, mut share, mut along) = (far, zero, zero, zero);
         if k < t.rates.len() {
-            let vector = &dictionary.vectors;
-            let (mut even, mut odd) = (zero, zero);
-            let pairs = t.n / 2;
-            for i in 0..pairs {
-                even = even + samples[2 * i] * vector.at(lanes, k * t.n + 2 * i);
-                odd = odd + samples[2 * i + 1] * vector.at(lanes, k * t.n + 2 * i + 1);
+            if k % 2 == 0 {
+                // Two at once: the samples are loaded once for both.
+                if k + 1 < t.rates.len() {
+                    projections = project(lanes, t, &dictionary.vectors, k, samples);
+                } else {
+                    [projections[0]] = project(lanes, t, &dictionary.vectors, k, samples);
+                }
             }
-            if t.n % 2 == 1 {
-                even = even + samples[t.n - 1] * vector.at(lanes, k * t.n + t.n - 1);
-            }
-            let projection = even + odd;
+            let projection = projections[k % 2];
             let length = dictionary.length[k];
             rate = t.rates.at(lanes, k);
             let inverse = if length > 0.0 { 1.0 / length } else { 0.0 };
@@ -153,6 +152,26 @@ fn valleys_of<L: Lanes>(
     }
 }
 
+/// The samples along the vectors of neighbouring rates, from rate `k` on.
+#[inline(always)]
+fn project<L: Lanes, const N: usize>(lanes: L, t: &Tables, vectors: &Table, k: usize, samples: &[L::F]) -> [L::F; N] {
+    let (mut even, mut odd) = ([lanes.splat(0.0); N], [lanes.splat(0.0); N]);
+    for i in 0..t.n / 2 {
+        let (first, second) = (samples[2 * i], samples[2 * i + 1]);
+        for j in 0..N {
+            even[j] = even[j] + first * vectors.at(lanes, (k + j) * t.n + 2 * i);
+            odd[j] = odd[j] + second * vectors.at(lanes, (k + j) * t.n + 2 * i + 1);
+        }
+    }
+    for j in 0..N {
+        if t.n % 2 == 1 {
+            even[j] = even[j] + samples[t.n - 1] * vectors.at(lanes, (k + j) * t.n + t.n - 1);
+        }
+        even[j] = even[j] + odd[j];
+    }
+    even
+}
+
 /// The floor of a valley by the polynomial through five values, in the logarithm of the rate; where the bounds bend the
 /// sum of squares, or rates are apart unevenly, the valley stays as it is.
 #[inline(always)]
@@ -161,9 +180,11 @@ pub(super) fn floor<L: Lanes>(lanes: L, t: &Tables, values: &[L::F], valley: &Va
     let one = lanes.splat(1.0);
     let last = lanes.count(t.rates.len() - 1);
     let inside = lanes.lookup(&t.even_steps, valley.place).gt(zero);
-    let value = |off: f64| lanes.gather(values, (valley.place + lanes.splat(off)).max(zero).min(last));
-    let (v0, before, after) = (value(0.0), value(-1.0), value(1.0));
-    let (outer_before, outer_after) = (value(-2.0), value(2.0));
+    let mut value = [zero; 5];
+    for (off, value) in [-2.0, -1.0, 0.0, 1.0, 2.0].into_iter().zip(&mut value) {
+        *value = lanes.gather(values, (valley.place + lanes.splat(off)).max(zero).min(last));
+    }
+    let [outer_before, before, v0, after, outer_after] = value;
     let near = (after - before, (after - v0) + (before - v0));
     let far = (outer_after - outer_before, (outer_after - v0) + (outer_before - v0));
     let c1 = lanes.splat(1.0 / 12.0) * (lanes.splat(8.0) * near.0 - far.0);
