@@ -16,6 +16,13 @@ pub(crate) struct Bandwidth {
     pub(crate) copy_one_thread: f64,
 }
 
+impl Bandwidth {
+    /// The faster copy: what a share of the copy bandwidth refers to.
+    pub(crate) fn best_copy(&self) -> f64 {
+        self.copy.max(self.copy_one_thread)
+    }
+}
+
 /// Measures with the samples themselves.
 pub(crate) struct Meter<'a> {
     pool: rayon::ThreadPool,
