@@ -197,10 +197,7 @@ fn sweep(most: f64, arguments: &Arguments) -> Result<()> {
         format!("{}\n{:>14} {:>9} {:>9} {:>13}\n", engine.device(), "samples", "MB", "seconds", "ns per sample");
     for exponent in 0.. {
         // Two a decade, and the last as large as was asked for.
-        let [before, wanted] = [exponent - 1, exponent].map(|n| (1e7 * 10f64.powf(f64::from(n) / 2.0)).min(most));
-        if exponent > 0 && before >= most {
-            break;
-        }
+        let wanted = (1e7 * 10f64.powf(f64::from(exponent) / 2.0)).min(most);
         let (frames, plane) = (60, 256 * 256);
         let slices = ((wanted / (frames * plane) as f64).round() as usize).max(1);
         let samples: Vec<i16> = (0..plane * slices * frames)
@@ -228,6 +225,9 @@ fn sweep(most: f64, arguments: &Arguments) -> Result<()> {
             series.sample_bytes() as f64 / 1e6,
             seconds / count * 1e9
         );
+        if wanted >= most {
+            break;
+        }
     }
     support::print(&text);
     Ok(())

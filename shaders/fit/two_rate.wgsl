@@ -470,6 +470,21 @@ fn write_curves(voxel: u32, frame: u32, sample: f32, fitted: f32, valid: bool) {
     }
 }
 
+// A convolution and its derivative by the rate after a step.
+fn after(w: StepWeights, begin: f32, end: f32, value: f32, by_rate: f32) -> vec2<f32> {
+    return vec2<f32>(
+        w.decay * value + (w.begin * begin + w.end * end),
+        w.decay * by_rate + w.decay_by_rate * value + (w.begin_by_rate * begin + w.end_by_rate * end),
+    );
+}
+
+// I_1, I_2 and their derivatives by the rates after a step.
+fn both_after(fast: StepWeights, slow: StepWeights, begin: f32, end: f32, basis: vec4<f32>) -> vec4<f32> {
+    let first = after(fast, begin, end, basis.x, basis.z);
+    let second = after(slow, begin, end, basis.y, basis.w);
+    return vec4<f32>(first.x, second.x, first.y, second.y);
+}
+
 // Half the second derivatives by the rates after a step, from those before it and the first ones before and after.
 fn advanced(bends: vec2<f32>, fast: StepWeights, slow: StepWeights, before: vec2<f32>, after: vec2<f32>) -> vec2<f32> {
     return vec2<f32>(
@@ -517,14 +532,9 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
                 fast = step_weights(two.fast, length);
                 slow = step_weights(two.slow, length);
             }
-            let derivative_1 = fast.decay * basis.z + fast.decay_by_rate * basis.x
-                + (fast.begin_by_rate * begin + fast.end_by_rate * end);
-            let value_1 = fast.decay * basis.x + (fast.begin * begin + fast.end * end);
-            let derivative_2 = slow.decay * basis.w + slow.decay_by_rate * basis.y
-                + (slow.begin_by_rate * begin + slow.end_by_rate * end);
-            let value_2 = slow.decay * basis.y + (slow.begin * begin + slow.end * end);
-            bends = advanced(bends, fast, slow, basis.zw, vec2<f32>(derivative_1, derivative_2));
-            basis = vec4<f32>(value_1, value_2, derivative_1, derivative_2);
+            let next = both_after(fast, slow, begin, end, basis);
+            bends = advanced(bends, fast, slow, basis.zw, next.zw);
+            basis = next;
             begin = end;
             let frame = tables[at + 2u];
             if frame >= 0.0 {
@@ -551,14 +561,9 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
                 }
                 let begin = tables[knots_at + 3u * knot + 1u];
                 let end = tables[knots_at + 3u * (knot + 1u) + 1u];
-                let derivative_1 = fast.decay * basis.z + fast.decay_by_rate * basis.x
-                    + (fast.begin_by_rate * begin + fast.end_by_rate * end);
-                let value_1 = fast.decay * basis.x + (fast.begin * begin + fast.end * end);
-                let derivative_2 = slow.decay * basis.w + slow.decay_by_rate * basis.y
-                    + (slow.begin_by_rate * begin + slow.end_by_rate * end);
-                let value_2 = slow.decay * basis.y + (slow.begin * begin + slow.end * end);
-                bends = advanced(bends, fast, slow, basis.zw, vec2<f32>(derivative_1, derivative_2));
-                basis = vec4<f32>(value_1, value_2, derivative_1, derivative_2);
+                let next = both_after(fast, slow, begin, end, basis);
+                bends = advanced(bends, fast, slow, basis.zw, next.zw);
+                basis = next;
                 knot = knot + 1u;
             }
             // The difference of two times that lie close is exact; that of a time and a delay isn't.
@@ -570,12 +575,7 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
             let end = begin + input_slope * rest;
             let f = step_weights(two.fast, rest);
             let s = step_weights(two.slow, rest);
-            let here = vec4<f32>(
-                f.decay * basis.x + (f.begin * begin + f.end * end),
-                s.decay * basis.y + (s.begin * begin + s.end * end),
-                f.decay * basis.z + f.decay_by_rate * basis.x + (f.begin_by_rate * begin + f.end_by_rate * end),
-                s.decay * basis.w + s.decay_by_rate * basis.y + (s.begin_by_rate * begin + s.end_by_rate * end),
-            );
+            let here = both_after(f, s, begin, end, basis);
             let sample = concentration(voxel, i, first);
             let bends_here = select(vec2<f32>(), advanced(bends, f, s, basis.zw, here.zw), arrived);
             let input = select(vec2<f32>(), vec2<f32>(end, input_slope), arrived);
@@ -846,13 +846,6 @@ struct Walk {
 fn first_of_walk() -> Walk {
     let at = select(uniforms.settings.knots_at + 1u, uniforms.settings.steps_at, uniforms.settings.own == 0u);
     return Walk(0.0, 0.0, tables[at], 0u);
-}
-
-fn after(w: StepWeights, begin: f32, end: f32, value: f32, by_rate: f32) -> vec2<f32> {
-    return vec2<f32>(
-        w.decay * value + (w.begin * begin + w.end * end),
-        w.decay * by_rate + w.decay_by_rate * value + (w.begin_by_rate * begin + w.end_by_rate * end),
-    );
 }
 
 // The curve at the frame, the derivative there, and the walk so far: frames must come in order.

@@ -53,6 +53,14 @@ fn load_shorts<S: Simd>(
     }
 }
 
+/// A row that is read soon: after the last frame, of the voxels that follow, if there are some.
+#[inline(always)]
+fn row_ahead<'a, T>(task: &Task<'_>, samples: &'a [T], [frame, start, length]: [usize; 3]) -> Option<&'a [T]> {
+    let Task { window, frames, .. } = *task;
+    let (frame, start) = if frame < frames { (frame, start) } else { (frame % frames, start + length) };
+    samples[window.row(frame)..].get(start..start + length)
+}
+
 /// `N` rows of them, added up as well. Asks for the next rows meanwhile. Returns how many rows that were.
 #[inline(always)]
 fn copy_shorts<S: Simd, const N: usize>(
@@ -68,10 +76,7 @@ fn copy_shorts<S: Simd, const N: usize>(
     let mut ahead = from;
     for j in 0..N {
         from[j] = &samples[window.row(frame + j) + start..][..length];
-        // After the last row, the first one of the voxels that follow, if there are some.
-        let next = frame + N + j;
-        let (next, start) = if next < frames { (next, start) } else { (next % frames, start + length) };
-        ahead[j] = samples[window.row(next)..][start..].get(..length).unwrap_or(from[j]);
+        ahead[j] = row_ahead(task, samples, [frame + N + j, start, length]).unwrap_or(from[j]);
     }
     let shifts = i16x16::splat(simd, shift);
     let mut sums = [i32x8::splat(simd, 0); N];
@@ -178,7 +183,7 @@ fn load_others<S: Simd>(simd: S, task: &Task<'_>, start: usize, length: usize, w
         Voxels::U64(v) => load_checked!(v, |x: u64, first: u64| (i128::from(x) - i128::from(first)) as f32),
         Voxels::I64(v) => load_checked!(v, |x: i64, first: i64| (i128::from(x) - i128::from(first)) as f32),
         Voxels::F32(v) => {
-            load_floats(simd, v, [frames, window.range.len(), start, length], workspace);
+            load_floats(simd, v, task, [start, length], workspace);
             neutralise(frames, length, workspace);
         }
         Voxels::F64(v) => load_checked!(v, |x: f64, first: f64| (x - first) as f32),
@@ -190,7 +195,8 @@ fn load_others<S: Simd>(simd: S, task: &Task<'_>, start: usize, length: usize, w
 fn load_floats<S: Simd>(
     simd: S,
     samples: &[f32],
-    [frames, count, start, length]: [usize; 4],
+    task: &Task<'_>,
+    [start, length]: [usize; 2],
     workspace: &mut Workspace,
 ) {
     let first = &samples[start..][..length];
@@ -200,13 +206,13 @@ fn load_floats<S: Simd>(
         *finite = f32::from(u8::from(first.is_finite()));
     }
     let mut t = 0;
-    while t < frames {
-        let rows = if t + ROWS <= frames { ROWS } else { 1 };
+    while t < task.frames {
+        let rows = if t + ROWS <= task.frames { ROWS } else { 1 };
         let to = &mut workspace.differences[t * workspace.stride..];
         if rows == ROWS {
-            copy_floats::<S, ROWS>(simd, samples, [frames, count, t, start], to, workspace.stride, finite);
+            copy_floats::<S, ROWS>(simd, samples, task, [t, start], to, workspace.stride, finite);
         } else {
-            copy_floats::<S, 1>(simd, samples, [frames, count, t, start], to, workspace.stride, finite);
+            copy_floats::<S, 1>(simd, samples, task, [t, start], to, workspace.stride, finite);
         }
         t += rows;
     }
@@ -217,7 +223,8 @@ fn load_floats<S: Simd>(
 fn copy_floats<S: Simd, const N: usize>(
     simd: S,
     samples: &[f32],
-    [frames, count, frame, start]: [usize; 4],
+    task: &Task<'_>,
+    [frame, start]: [usize; 2],
     to: &mut [f32],
     stride: usize,
     finite: &mut [f32],
@@ -225,13 +232,9 @@ fn copy_floats<S: Simd, const N: usize>(
     const LANES: usize = 16;
     let length = finite.len();
     let first = &samples[start..][..length];
-    let from: [&[f32]; N] = std::array::from_fn(|j| &samples[(frame + j) * count + start..][..length]);
-    let ahead: [&[f32]; N] = std::array::from_fn(|j| {
-        // After the last row, the first one of the voxels that follow, if there are some.
-        let next = frame + N + j;
-        let (next, start) = if next < frames { (next, start) } else { (next % frames, start + length) };
-        samples[next * count..].get(start..start + length).unwrap_or(from[j])
-    });
+    let from: [&[f32]; N] = std::array::from_fn(|j| &samples[task.window.row(frame + j) + start..][..length]);
+    let ahead: [&[f32]; N] =
+        std::array::from_fn(|j| row_ahead(task, samples, [frame + N + j, start, length]).unwrap_or(from[j]));
     let mut rows = to.chunks_mut(stride);
     let to: [&mut [f32]; N] = std::array::from_fn(|_| &mut rows.next().unwrap_or_default()[..length]);
     let limit = f32x16::splat(simd, LARGEST_DIFFERENCE as f32);

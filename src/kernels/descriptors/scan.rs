@@ -37,10 +37,14 @@ pub(super) fn applies(t: &Tables) -> bool {
     t.even && t.slope_window <= 3 && t.n <= MOST_SEGMENTS
 }
 
+/// Segments before the one that the global onset lies in, where that is certain.
+fn segments_before(t: &Tables) -> usize {
+    t.global_segment.unwrap_or(t.first_segment) - t.first_segment
+}
+
 /// How far the samples of a voxel may lie apart so that what is left of sums modulo 2^16 says what the sums are.
 pub(super) fn limit(t: &Tables) -> i16 {
-    let segments = t.global_segment.unwrap_or(t.first_segment) - t.first_segment;
-    let signed = i16::MAX as usize / (t.b - t.a).max(2 * segments);
+    let signed = i16::MAX as usize / (t.b - t.a).max(2 * segments_before(t));
     signed.min(usize::from(u16::MAX) / (t.n - t.first_segment)) as i16
 }
 
@@ -138,7 +142,7 @@ fn scan_of<L: ShortLanes, const FALLS: bool, const STEP: usize, const NUMBER: bo
     out[found::SLOPE] = float(l, slope);
     out[found::WINDOW] = float(l, best);
     let frames = t.b - t.a;
-    let segments = t.global_segment.unwrap_or(t.first_segment) - t.first_segment;
+    let segments = segments_before(t);
     let samples = t.n - t.first_segment;
     let (of_baseline, before, all);
     if l.short_any_greater(range, l.short_splat(t.scan_limit)) {

@@ -2,7 +2,7 @@
 
 use super::axis::Knots;
 use super::{Delay, Parameter, PharmacokineticFit};
-use crate::kernel::lanes::Table;
+use crate::kernel::lanes::{Lanes, Numbers as _, Table};
 
 /// Delays of the dictionary are a frame or a whole part of one apart, within these: s.
 const FINEST_DELAY: f64 = 0.25;
@@ -35,6 +35,35 @@ pub(super) struct DelayTables {
     pub(super) halvings: usize,
     /// The longest time there is: its rounding is what a knot's time may be off by.
     pub(super) span: f64,
+}
+
+impl DelayTables {
+    /// The last knot at or before a time; the first one before all.
+    #[inline(always)]
+    pub(super) fn knot_at<L: Lanes>(&self, lanes: L, time: L::F) -> L::F {
+        let half = lanes.splat(0.5);
+        let (mut low, mut high) = (lanes.splat(0.0), lanes.count(self.knot_times.len()));
+        for _ in 0..self.halvings {
+            let middle = (half * (low + high)).floor();
+            let reached = lanes.lookup(&self.knot_times, middle).le(time) & middle.gt(low);
+            let below = !reached & middle.lt(high) & middle.gt(low);
+            high = lanes.select(below, middle, high);
+            low = lanes.select(reached, middle, low);
+        }
+        low
+    }
+
+    /// The time from a knot to a frame, less a delay: s.
+    #[inline(always)]
+    pub(super) fn since<L: Lanes>(&self, lanes: L, frame_times: &Table, frame: usize, knot: L::F, delay: L::F) -> L::F {
+        // The difference of two times that lie close is exact in 32 bits; that of a time and a delay isn't.
+        let since = (frame_times.at(lanes, frame) - lanes.lookup(&self.knot_times, knot)) - delay;
+        if L::WIDTH == 1 {
+            return since;
+        }
+        // What 32 bits lack of both times.
+        since + (self.frame_rest.at(lanes, frame) - lanes.lookup(&self.knot_rest, knot))
+    }
 }
 
 /// Tables for delays of the voxels' own.

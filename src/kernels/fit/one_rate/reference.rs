@@ -187,7 +187,6 @@ fn basis<L: Lanes, const OWN: bool>(
         return;
     }
     let d = &t.delay;
-    let last = d.knot_times.len() - 1;
     if t.model != Model::Patlak {
         convolve(lanes, &t.steps, rate, work.weights, work.knots, work.knots_by_rate);
     }
@@ -195,20 +194,8 @@ fn basis<L: Lanes, const OWN: bool>(
     for i in 0..t.n {
         let time = t.frame_times.at(lanes, i) - delay;
         let looked_up = time + side;
-        // The last knot at or before this time.
-        let (mut low, mut high) = (zero, lanes.count(last + 1));
-        for _ in 0..d.halvings {
-            let middle = (half * (low + high)).floor();
-            let reached = lanes.lookup(&d.knot_times, middle).le(looked_up) & middle.gt(low);
-            let below = !reached & middle.lt(high) & middle.gt(low);
-            high = lanes.select(below, middle, high);
-            low = lanes.select(reached, middle, low);
-        }
-        // The difference of two times that lie close is exact in 32 bits; that of a time and a delay isn't.
-        let mut since = (t.frame_times.at(lanes, i) - lanes.lookup(&d.knot_times, low)) - delay;
-        if L::WIDTH > 1 {
-            since = since + (d.frame_rest.at(lanes, i) - lanes.lookup(&d.knot_rest, low));
-        }
+        let low = d.knot_at(lanes, looked_up);
+        let since = d.since(lanes, &t.frame_times, i, low, delay);
         let arrived = lanes.lookup(&d.knot_times, zero).le(looked_up);
         let length = since.max(zero);
         let begin = lanes.lookup(&d.knot_values, low);

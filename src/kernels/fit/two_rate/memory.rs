@@ -119,23 +119,9 @@ impl<F: Numbers<Mask = M>, M: Masks> Place<F, M> {
     #[inline(always)]
     pub(super) fn of<L: Lanes<F = F, M = M>>(lanes: L, t: &Tables, frame: usize, delay: F) -> Self {
         let zero = lanes.splat(0.0);
-        let half = lanes.splat(0.5);
         let d = &t.delay;
-        let time = t.frame_times.at(lanes, frame) - delay;
-        let (mut low, mut high) = (zero, lanes.count(d.knot_times.len()));
-        for _ in 0..d.halvings {
-            let middle = (half * (low + high)).floor();
-            let reached = lanes.lookup(&d.knot_times, middle).le(time) & middle.gt(low);
-            let below = !reached & middle.lt(high) & middle.gt(low);
-            high = lanes.select(below, middle, high);
-            low = lanes.select(reached, middle, low);
-        }
-        // The difference of two times that lie close is exact in 32 bits; that of a time and a delay isn't.
-        let mut since = (t.frame_times.at(lanes, frame) - lanes.lookup(&d.knot_times, low)) - delay;
-        if L::WIDTH > 1 {
-            // What 32 bits lack of both times.
-            since = since + (d.frame_rest.at(lanes, frame) - lanes.lookup(&d.knot_rest, low));
-        }
+        let low = d.knot_at(lanes, t.frame_times.at(lanes, frame) - delay);
+        let since = d.since(lanes, &t.frame_times, frame, low, delay);
         let length = since.max(zero);
         let begin = lanes.lookup(&d.knot_values, low);
         let slope = lanes.lookup(&d.knot_slopes, low);
