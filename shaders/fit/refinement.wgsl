@@ -338,6 +338,9 @@ fn refine_from(voxel: u32, first: f32, start: Vector, held: Flags, squares: f32,
             return i32(turn) + 1;
         }
         trial = moved(best_parameters, step);
+        if leads_nowhere(turn + 1u, trial, abs(promised)) {
+            return -i32(turn + 1u);
+        }
     }
     return -i32(turns);
 }

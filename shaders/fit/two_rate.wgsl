@@ -60,6 +60,12 @@ const SOMETHING: f32 = 1e-4;
 const NEAR_UPPER: f32 = 0.99;
 const NO_BOUND: f32 = 1e37;
 const PERFECT: f32 = 1e-11;
+const MORE_THAN_PROMISED: f32 = 100.0;
+const NEAR: f32 = 1e-2;
+const SAME: f32 = 1e-2;
+const SMALL: array<f32, 4> = array<f32, 4>(1e-4, 1e-4, 1e-3, 1e-3);
+const FAR_TURNS: u32 = 4u;
+const FAR_ABOVE: f32 = 4.0;
 const SMALLEST_VOLUME: f32 = 1e-7;
 const CLOSEST: f32 = 1e-3;
 const SMALLEST_SHARE: f32 = 0.02;
@@ -229,6 +235,9 @@ fn two_rates(fp: f32, ps: f32, vp: f32, ve: f32) -> TwoRates {
     return TwoRates(fast, slow, fp * w_fast, fp * w_slow, by_fp, by_ps, by_vp, by_ve);
 }
 
+// The best place of the starts so far; below 0 where there is none to compare with.
+var<private> chosen_sse: f32;
+var<private> chosen_parameters: Vector;
 // Sums of a pass: columns J R^-1 over the basis, by basis function, and the delay's column apart.
 var<private> columns: array<vec4<f32>, 5>;
 var<private> delay_columns: Vector;
@@ -1041,6 +1050,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
         for (var i = 0u; i < PARAMETERS; i++) {
             start[i] = kept(STATE_PARAMETERS + i, voxel);
         }
+        chosen_sse = -1.0;
         let turns = refine_from(voxel, first, start, held, squares, kept(STATE_DAMPING, voxel), TURNS);
         keep_refined(voxel);
         write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
@@ -1060,6 +1070,10 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     let start_delay = select(delay.x, kept(at + 5u, voxel), delay.y != 0.0);
     let inside = min(max(raw, uniforms.settings.low), uniforms.settings.high);
     let start = Vector(inside.x, inside.y, inside.z, inside.w, start_delay);
+    chosen_sse = select(before, -1.0, round == 0u);
+    for (var i = 0u; i < PARAMETERS; i++) {
+        chosen_parameters[i] = kept(STATE_PARAMETERS + i, voxel);
+    }
     let turns = refine_from(voxel, first, start, held, squares, DAMPING, TURNS);
     if round == 0u || best_sse < before {
         keep_refined(voxel);
@@ -1067,6 +1081,29 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let counted = select(read_state(STATE_TURNS, voxel), 0u, round == 0u);
     write_state(STATE_TURNS, voxel, counted + u32(abs(turns)));
+}
+
+// As in reference.rs: descents that need not go on. Those that end above the best place so far, and those whose next step
+// leads to it.
+fn leads_nowhere(turns: u32, trial: Vector, promised: f32) -> bool {
+    if chosen_sse < 0.0 {
+        return false;
+    }
+    if turns >= FAR_TURNS && best_sse > FAR_ABOVE * chosen_sse {
+        return true;
+    }
+    if turns < 2u || best_damping > DAMPING {
+        return false;
+    }
+    if best_sse - MORE_THAN_PROMISED * promised > chosen_sse {
+        return true;
+    }
+    var small = SMALL;
+    var arrives = uniforms.settings.own == 0u && promised <= NEAR * best_sse;
+    for (var i = 0u; i < 4u; i++) {
+        arrives = arrives && abs(trial[i] - chosen_parameters[i]) <= SAME * (abs(chosen_parameters[i]) + small[i]);
+    }
+    return arrives;
 }
 
 // Writes the goodness of the fit; gives the residual's variance, and whether the zero curve is the better model.

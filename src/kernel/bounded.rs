@@ -222,6 +222,9 @@ impl<'a> Lanes for Bounded<'a> {
     fn bitmask(self, mask: bool) -> u32 {
         u32::from(mask)
     }
+    fn mask_of(self, bits: u32) -> bool {
+        bits & 1 == 1
+    }
     fn settled(self, x: BoundedNumber<'a>) -> BoundedNumber<'a> {
         BoundedNumber { error: 0.0, ..x }
     }

@@ -52,6 +52,16 @@ pub trait Numbers:
     fn exp(self) -> Self;
     /// The natural logarithm of a positive, normal number.
     fn ln(self) -> Self;
+    /// `self * factor + addend`, rounded once where one instruction does both: not for what engines must agree on to the bit.
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        self * factor + addend
+    }
+    /// `self - a * b`, in the same way.
+    #[inline(always)]
+    fn minus_product(self, a: Self, b: Self) -> Self {
+        self - a * b
+    }
 }
 
 /// Truth values side by side, one per voxel.
@@ -108,6 +118,8 @@ pub trait Lanes: Copy {
     fn mask(self, value: bool) -> Self::M;
     /// A bit per voxel, the first one's lowest: for leaving out work, never for deciding a result.
     fn bitmask(self, mask: Self::M) -> u32;
+    /// True for the voxels whose bits are set.
+    fn mask_of(self, bits: u32) -> Self::M;
     /// A number as if it were exact: what a step of a search starts from whose end doesn't depend on it to first order
     /// (Newton's near its goal). Only lanes that carry error bounds tell the difference.
     #[inline(always)]
@@ -268,6 +280,9 @@ impl Lanes for Double {
     fn bitmask(self, mask: bool) -> u32 {
         u32::from(mask)
     }
+    fn mask_of(self, bits: u32) -> bool {
+        bits & 1 == 1
+    }
     fn select(self, mask: bool, a: f64, b: f64) -> f64 {
         if mask { a } else { b }
     }
@@ -324,6 +339,14 @@ impl<S: Simd> Numbers for f32x16<S> {
     #[inline(always)]
     fn ln(self) -> Self {
         ln_f32(self)
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        fearless_simd::SimdFloat::mul_add(self, factor, addend)
+    }
+    #[inline(always)]
+    fn minus_product(self, a: Self, b: Self) -> Self {
+        fearless_simd::SimdFloat::mul_add(-a, b, self)
     }
 }
 
@@ -405,6 +428,10 @@ impl<S: Simd> Lanes for Wide<S> {
     #[inline(always)]
     fn bitmask(self, mask: mask32x16<S>) -> u32 {
         fearless_simd::SimdMask::to_bitmask(mask) as u32
+    }
+    #[inline(always)]
+    fn mask_of(self, bits: u32) -> mask32x16<S> {
+        fearless_simd::SimdMask::from_bitmask(self.0, u64::from(bits & 0xffff))
     }
     #[inline(always)]
     fn select(self, mask: mask32x16<S>, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
@@ -521,6 +548,14 @@ impl<F: Numbers> Numbers for Twin<F> {
     fn ln(self) -> Self {
         Twin(self.0.ln(), self.1.ln())
     }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Twin(self.0.mul_add(factor.0, addend.0), self.1.mul_add(factor.1, addend.1))
+    }
+    #[inline(always)]
+    fn minus_product(self, a: Self, b: Self) -> Self {
+        Twin(self.0.minus_product(a.0, b.0), self.1.minus_product(a.1, b.1))
+    }
 }
 
 impl<L: Lanes> Lanes for Twice<L> {
@@ -581,6 +616,10 @@ impl<L: Lanes> Lanes for Twice<L> {
     #[inline(always)]
     fn bitmask(self, mask: Self::M) -> u32 {
         self.0.bitmask(mask.0) | self.0.bitmask(mask.1) << L::WIDTH
+    }
+    #[inline(always)]
+    fn mask_of(self, bits: u32) -> Self::M {
+        Twin(self.0.mask_of(bits), self.0.mask_of(bits >> L::WIDTH))
     }
     #[inline(always)]
     fn select(self, mask: Self::M, a: Self::F, b: Self::F) -> Self::F {

@@ -10,6 +10,7 @@ mod runnable;
 pub mod short;
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::error::Result;
 use crate::maps::SettingValue;
@@ -94,6 +95,14 @@ pub enum Leave {
 
 /// A kernel with its tables: what engines run.
 pub trait PreparedKernel: Send + Sync + Sized {
+    /// Whether AVX-512 takes two vectors of voxels at a time: the second one's instructions fill the time in which the first
+    /// one's results are awaited. Not for texts whose sums fill the registers once.
+    const TWO_VECTORS: bool = true;
+
+    /// Blocks of voxels that are evaluated together, at most. In a search, of which some voxels take many turns and others few,
+    /// each lane goes on to its voxel of the next block without waiting for the others.
+    const TOGETHER: usize = 1;
+
     /// What comes out, in the order of the rows. The status word is one more row, after the last of these.
     fn outputs(&self) -> &[Output];
 
@@ -122,7 +131,21 @@ pub trait PreparedKernel: Send + Sync + Sized {
     /// The definition in code, for [`Lanes::WIDTH`] voxels at once.
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
 
-    /// The same, but where few of the voxels need what takes long, they may be left for later: then their rows may hold
+    /// The same for several blocks, [`TOGETHER`](Self::TOGETHER) at most.
+    #[inline(always)]
+    fn evaluate_together<L: Lanes>(
+        &self,
+        lanes: L,
+        blocks: &[Block<'_, L>],
+        scratch: &mut [L::F],
+        rows: &mut Rows<'_, L>,
+    ) {
+        for block in blocks {
+            self.evaluate(lanes, block.curve, scratch, &mut rows.of(block));
+        }
+    }
+
+    /// As [`evaluate`](Self::evaluate), but where few of the voxels need what takes long, they may be left for later: then their rows may hold
     /// anything, and the mask of them is returned. They come again beside others like them, and are not to be left that time.
     /// Only voxels whose samples are finite may be left.
     #[inline(always)]
@@ -199,7 +222,7 @@ enum CurveSamples<'a, T> {
 }
 
 /// The curves of the voxels in hand.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Curve<'a, L: Lanes> {
     lanes: L,
     samples: CurveSamples<'a, L::Stored>,
@@ -230,18 +253,11 @@ impl<'a, L: Lanes> Curve<'a, L> {
         Self { lanes, samples, short_first: first, first, finite, extra, scanned: None }
     }
 
-    /// The same of 16-bit samples, all of them shifted by the same number or none; with what a
-    /// scan of them found.
+    /// The same of 16-bit samples, all of them shifted by the same number or none.
     #[inline(always)]
-    pub fn of_short(
-        lanes: L,
-        curve: ShortCurve<'a>,
-        first: L::F,
-        extra: &'a [L::F],
-        scanned: Option<&'a [L::F]>,
-    ) -> Self {
+    pub fn of_short(lanes: L, curve: ShortCurve<'a>, first: L::F, extra: &'a [L::F]) -> Self {
         let (short_first, finite) = (lanes.load_short(curve.samples), lanes.mask(true));
-        Self { lanes, samples: CurveSamples::Short(curve), short_first, first, finite, extra, scanned }
+        Self { lanes, samples: CurveSamples::Short(curve), short_first, first, finite, extra, scanned: None }
     }
 
     /// Sample `frame` minus the voxel's first sample, in stored units: exact for integers.
@@ -253,6 +269,31 @@ impl<'a, L: Lanes> Curve<'a, L> {
             }
             CurveSamples::Short(curve) => self.lanes.load_short(&curve.frame(frame)[..L::WIDTH]) - self.short_first,
         }
+    }
+}
+
+/// One of several blocks of voxels in hand.
+#[derive(Clone, Copy)]
+pub struct Block<'a, L: Lanes> {
+    /// Its place among those that follow each other in memory.
+    pub number: usize,
+    /// Its curves.
+    pub curve: Curve<'a, L>,
+    /// Where anybody asks for results.
+    pub wanted: L::M,
+}
+
+impl<'a, L: Lanes> Block<'a, L> {
+    /// A block of its own, all of it wanted.
+    #[inline(always)]
+    pub fn alone(lanes: L, curve: Curve<'a, L>) -> Self {
+        Self { number: 0, curve, wanted: lanes.mask(true) }
+    }
+}
+
+impl<L: Lanes> fmt::Debug for Block<'_, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
@@ -269,6 +310,12 @@ impl<'a, L: Lanes> Rows<'a, L> {
     #[inline(always)]
     pub fn new(lanes: L, words: &'a mut [L::Word], stride: usize) -> Self {
         Self { lanes, words, stride }
+    }
+
+    /// Where the results of one of several blocks go.
+    #[inline(always)]
+    pub fn of(&mut self, block: &Block<'_, L>) -> Rows<'_, L> {
+        Rows { lanes: self.lanes, words: &mut self.words[block.number * L::WIDTH..], stride: self.stride }
     }
 
     /// Writes numbers into a row, NaN where they are not valid.

@@ -9,7 +9,7 @@ use super::bounded::{Bounded, BoundedWord};
 use super::lanes::{Double, Numbers as _, Wide};
 use super::later::Later;
 use super::short::{ShortCurve, ShortLanes};
-use super::{Curve, Leave, Output, PreparedKernel, Program, Rows};
+use super::{Block, Curve, Leave, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
 
 /// Samples in working memory.
@@ -102,19 +102,27 @@ impl fmt::Debug for dyn Runnable {
 }
 
 /// Does something with the lanes of a level. A kernel is compiled once per level, so only those that matter: SSE4.2 is hardly
-/// faster than the SSE2 of every x86-64. AVX-512 has registers to spare for two vectors at a time; elsewhere sixteen voxels
-/// are two or more.
+/// faster than the SSE2 of every x86-64. AVX-512 has registers to spare for two vectors at a time, unless a kernel fills them;
+/// elsewhere sixteen voxels are two or more.
 macro_rules! at_level {
-    ($level:expr, $lanes:ident => $work:expr) => {{
+    ($level:expr, $two_vectors:expr, $lanes:ident => $work:expr) => {{
         #[cfg(target_arch = "x86_64")]
         {
             use fearless_simd::Simd as _;
             if let Some(avx512) = $level.as_avx512() {
-                let $lanes = super::lanes::Twice(Wide(avx512));
-                avx512.vectorize(
-                    #[inline(always)]
-                    || $work,
-                )
+                if $two_vectors {
+                    let $lanes = super::lanes::Twice(Wide(avx512));
+                    avx512.vectorize(
+                        #[inline(always)]
+                        || $work,
+                    )
+                } else {
+                    let $lanes = Wide(avx512);
+                    avx512.vectorize(
+                        #[inline(always)]
+                        || $work,
+                    )
+                }
             } else if let Some(avx2) = $level.as_avx2() {
                 let $lanes = Wide(avx2);
                 avx2.vectorize(
@@ -192,7 +200,66 @@ impl<P: PreparedKernel + 'static> Runnable for P {
 
 /// Evaluates a tile by the widest lanes; some voxels may be left for later if that is given.
 fn evaluate_at_level<P: PreparedKernel>(kernel: &P, tile: &mut Tile<'_>, later: Option<&mut Later>) {
-    at_level!(tile.level, lanes => evaluate_blocks(lanes, kernel, tile, later));
+    at_level!(tile.level, P::TWO_VECTORS, lanes => {
+        if P::TOGETHER > 1 { evaluate_together(lanes, kernel, tile) } else { evaluate_blocks(lanes, kernel, tile, later) }
+    });
+}
+
+/// The same for a kernel that takes several blocks together: it doesn't leave voxels for later, and has no scan.
+#[inline(always)]
+fn evaluate_together<L, P>(lanes: L, kernel: &P, tile: &mut Tile<'_>)
+where
+    L: ShortLanes<Stored = f32, Word = u32>,
+    P: PreparedKernel,
+{
+    let mut scratch = vec![lanes.splat(0.0); kernel.scratch()];
+    let layers = kernel.extra().len();
+    let mut extra = vec![lanes.splat(0.0); tile.length.div_ceil(L::WIDTH) * layers];
+    for (number, start) in (0..tile.length).step_by(L::WIDTH).enumerate() {
+        for layer in 0..layers {
+            extra[number * layers + layer] = lanes.load(&tile.extra[layer * tile.stride + start..]);
+        }
+    }
+    let mut blocks = Vec::with_capacity(P::TOGETHER);
+    for start in (0..tile.length).step_by(L::WIDTH) {
+        let wanted = wanted(tile, start, L::WIDTH);
+        if wanted != 0 {
+            let number = start / L::WIDTH;
+            let curve = curve_at(lanes, tile, start, &extra[number * layers..]);
+            blocks.push(Block { number, curve, wanted: lanes.mask_of(wanted) });
+        }
+        if blocks.len() == P::TOGETHER || start + L::WIDTH >= tile.length && !blocks.is_empty() {
+            let rows = &mut Rows::new(lanes, tile.words, tile.word_stride);
+            kernel.evaluate_together(lanes, &blocks, &mut scratch, rows);
+            blocks.clear();
+        }
+    }
+}
+
+/// The curves of the voxels from one on.
+#[inline(always)]
+fn curve_at<'a, L>(lanes: L, tile: &Tile<'a>, start: usize, extra: &'a [L::F]) -> Curve<'a, L>
+where
+    L: ShortLanes<Stored = f32, Word = u32>,
+{
+    match tile.samples {
+        Samples::Differences(differences) => {
+            let first = lanes.load(&tile.first[start..]);
+            let finite = lanes.load(&tile.finite[start..]).gt(lanes.splat(0.0));
+            Curve::new(lanes, &differences[start..], tile.stride, first, finite, extra)
+        }
+        Samples::Short(samples) => {
+            let curve = samples.curve(start);
+            let first = lanes.load_short(curve.samples) - lanes.splat(f64::from(samples.shift));
+            Curve::of_short(lanes, curve, first, extra)
+        }
+    }
+}
+
+/// A bit for each of some voxels that lies neither after the end nor outside the mask.
+fn wanted(tile: &Tile<'_>, start: usize, count: usize) -> u32 {
+    let wanted = |i: &usize| start + i < tile.length && tile.inside.is_none_or(|inside| inside[start + i] != 0);
+    (0..count).filter(wanted).fold(0, |bits, i| bits | 1 << i)
 }
 
 #[inline(always)]
@@ -212,33 +279,21 @@ where
         for (layer, extra) in extra.iter_mut().enumerate() {
             *extra = lanes.load(&tile.extra[layer * tile.stride + block..]);
         }
+        let mut curve = curve_at(lanes, tile, block, &extra);
         let mut holds = true;
-        let first = match tile.samples {
-            Samples::Differences(_) => lanes.load(&tile.first[block..]),
-            Samples::Short(samples) => {
-                lanes.load_short(samples.curve(block).samples) - lanes.splat(f64::from(samples.shift))
-            }
-        };
-        let curve = match tile.samples {
-            Samples::Differences(differences) => {
-                let finite = lanes.load(&tile.finite[block..]).gt(lanes.splat(0.0));
-                Curve::new(lanes, &differences[block..], tile.stride, first, finite, &extra)
-            }
-            Samples::Short(samples) => {
-                let curve = samples.curve(block);
-                let scanned = match tile.found {
-                    Some(numbers) => {
-                        for (number, found) in found.iter_mut().enumerate() {
-                            *found = lanes.load(&numbers[number * tile.stride + block..]);
-                        }
-                        true
+        if let Samples::Short(samples) = tile.samples {
+            let scanned = match tile.found {
+                Some(numbers) => {
+                    for (number, found) in found.iter_mut().enumerate() {
+                        *found = lanes.load(&numbers[number * tile.stride + block..]);
                     }
-                    None => !found.is_empty() && kernel.scan(lanes, curve, &mut found),
-                };
-                holds = scanned || found.is_empty();
-                Curve::of_short(lanes, curve, first, &extra, scanned.then_some(&found))
-            }
-        };
+                    true
+                }
+                None => !found.is_empty() && kernel.scan(lanes, samples.curve(block), &mut found),
+            };
+            holds = scanned || found.is_empty();
+            curve.scanned = scanned.then_some(&found);
+        }
         // What a scan found goes along with the voxels that are left.
         let leave = if later.is_some() && holds { Leave::Few } else { Leave::Nothing };
         let rows = &mut Rows::new(lanes, &mut tile.words[block..], tile.word_stride);
@@ -247,9 +302,7 @@ where
         if left != 0
             && let Some(later) = &mut later
         {
-            // Voxels after the end and outside the mask need no results.
-            let wanted = |i: &usize| block + i < end && tile.inside.is_none_or(|inside| inside[block + i] != 0);
-            let wanted = (0..L::WIDTH).filter(wanted).fold(0, |bits, i| bits | 1 << i);
+            let wanted = wanted(tile, block, L::WIDTH);
             let frames = match tile.samples {
                 Samples::Short(samples) if !found.is_empty() => {
                     kernel.frames_looked_at(lanes, samples.curve(block), &found, voxels)
@@ -257,7 +310,7 @@ where
                 _ => None,
             };
             let frames = frames.unwrap_or(tile.frames).min(tile.frames);
-            later.take(lanes, (block, left & wanted, frames), (tile.samples, tile.stride), first, &extra, &found);
+            later.take(lanes, (block, left & wanted, frames), (tile.samples, tile.stride), curve.first, &extra, &found);
         }
     }
 }

@@ -107,8 +107,8 @@ pub(in super::super) fn convolve<L: Lanes>(
     for (i, step) in steps.steps.iter().enumerate() {
         let w = &memory[step.length * WEIGHTS..][..WEIGHTS];
         let end = steps.input.at(lanes, i + 1);
-        derivative = w[0] * derivative + w[3] * value + (w[4] * begin + w[5] * end);
-        value = w[0] * value + (w[1] * begin + w[2] * end);
+        derivative = w[0].mul_add(derivative, w[3].mul_add(value, w[4].mul_add(begin, w[5] * end)));
+        value = w[0].mul_add(value, w[1].mul_add(begin, w[2] * end));
         begin = end;
         if let Some(frame) = step.frame {
             values[frame] = value;

@@ -8,7 +8,7 @@ use super::{Delay, PharmacokineticFit};
 use crate::error::{Error, Result};
 use crate::kernel::bounded::{Bounded, BoundedWord};
 use crate::kernel::lanes::{Double, Lanes};
-use crate::kernel::{Curve, Input, Output, PreparedKernel, Program, Rows};
+use crate::kernel::{Block, Curve, Input, Output, PreparedKernel, Program, Rows};
 use crate::maps::SettingValue;
 
 /// The times of a fit, in seconds after the series' first frame, and how the samples become concentrations.
@@ -90,11 +90,28 @@ pub(super) trait FitTables: Clone + Debug + Send + Sync {
     type Settings: Clone + Debug + Send + Sync;
     /// Meanings of the status bits.
     const STATUS: &'static [(u32, &'static str)];
+    /// [`PreparedKernel::TWO_VECTORS`].
+    const TWO_VECTORS: bool = true;
+    /// [`PreparedKernel::TOGETHER`].
+    const TOGETHER: usize = 1;
     fn outputs(&self) -> &[Output];
     /// Rows of the outputs.
     fn rows(&self) -> usize;
     fn scratch(&self) -> usize;
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
+    /// [`PreparedKernel::evaluate_together`].
+    #[inline(always)]
+    fn evaluate_together<L: Lanes>(
+        &self,
+        lanes: L,
+        blocks: &[Block<'_, L>],
+        scratch: &mut [L::F],
+        rows: &mut Rows<'_, L>,
+    ) {
+        for block in blocks {
+            self.evaluate(lanes, block.curve, scratch, &mut rows.of(block));
+        }
+    }
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool>;
     fn program(&self) -> Program;
     /// The same for a curve of which these frames of all are left; `None` if they don't suffice.
@@ -113,6 +130,9 @@ pub(super) struct PreparedFit<T: FitTables> {
 }
 
 impl<T: FitTables> PreparedKernel for PreparedFit<T> {
+    const TWO_VECTORS: bool = T::TWO_VECTORS;
+    const TOGETHER: usize = T::TOGETHER;
+
     fn outputs(&self) -> &[Output] {
         self.tables.outputs()
     }
@@ -140,6 +160,17 @@ impl<T: FitTables> PreparedKernel for PreparedFit<T> {
     #[inline(always)]
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
         self.tables.evaluate(lanes, curve, scratch, rows);
+    }
+
+    #[inline(always)]
+    fn evaluate_together<L: Lanes>(
+        &self,
+        lanes: L,
+        blocks: &[Block<'_, L>],
+        scratch: &mut [L::F],
+        rows: &mut Rows<'_, L>,
+    ) {
+        self.tables.evaluate_together(lanes, blocks, scratch, rows);
     }
 
     fn evaluate_bounded<'a>(&self, _: Bounded<'a>, _: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {

@@ -121,88 +121,166 @@ fn refine_within<L: Lanes, Q: Problem<L, P>, const P: usize>(
     wanted: L::M,
     turns: usize,
 ) -> Refined<L::F, L::M, P> {
-    let zero = lanes.splat(0.0);
-    let one = lanes.splat(1.0);
-    let unit = rounding::<L>();
-    let negligible = squares * lanes.splat(if L::WIDTH == 1 { NEGLIGIBLE_OF_ALL.1 } else { NEGLIGIBLE_OF_ALL.0 });
-    let share = lanes.splat(NEGLIGIBLE);
-    let scales = problem.scales();
-    let mut r = [[zero; P]; P];
-    for i in 0..P {
-        r[i][i] = lanes.splat(1.0 / scales[i]);
-    }
-    let mut best = Refined {
-        parameters: start,
-        sse: lanes.splat(f64::from(f32::MAX) / 8.0),
-        r,
-        turns: zero,
-        converged: lanes.mask(false),
-        damping,
-    };
-    let mut rhs = [zero; P];
-    let mut bend = [[zero; P]; P];
-    let mut trial = start;
+    let mut descent = Descent::new(lanes, start, damping, problem.scales());
     let mut active = wanted;
-    // Roundings may raise the sum of squares, but not step after step.
-    let mut lowest = best.sse;
-    for turn in 0..turns {
-        let equations = problem.equations(lanes, &trial, &best.r);
-        let first = lanes.mask(turn == 0);
-        let tolerance = lowest * lanes.splat(1.0 + 4.0 * unit) + squares * lanes.splat(0.25 * unit * unit);
-        let better = (equations.sse.le(tolerance) | first) & active;
+    for _ in 0..turns {
+        active = active & !descent.turn(lanes, problem, held, squares, active);
+        if !active.any() {
+            break;
+        }
+    }
+    descent.best
+}
+
+/// A refinement under way: a turn at a time, and each voxel may begin anew at any time.
+pub(super) struct Descent<L: Lanes, const P: usize> {
+    pub(super) best: Refined<L::F, L::M, P>,
+    rhs: [L::F; P],
+    bend: [[L::F; P]; P],
+    /// Where it looks next.
+    pub(super) trial: [L::F; P],
+    /// By how much the step there is to lower the sum of squares.
+    pub(super) promised: L::F,
+    /// Voxels that have not been looked at since they began.
+    fresh: L::M,
+    /// The lowest sum of squares so far: roundings may raise it, but not step after step.
+    lowest: L::F,
+    scales: [f64; P],
+}
+
+impl<L: Lanes, const P: usize> Descent<L, P> {
+    #[inline(always)]
+    pub(super) fn new(lanes: L, start: [L::F; P], damping: L::F, scales: [f64; P]) -> Self {
+        let zero = lanes.splat(0.0);
+        let highest = Self::highest(lanes);
+        let best = Refined {
+            parameters: start,
+            sse: highest,
+            r: Self::scaled(lanes, &scales),
+            turns: zero,
+            converged: lanes.mask(false),
+            damping,
+        };
+        let bend = [[zero; P]; P];
+        Self {
+            best,
+            rhs: [zero; P],
+            bend,
+            trial: start,
+            promised: zero,
+            fresh: lanes.mask(true),
+            lowest: highest,
+            scales,
+        }
+    }
+
+    #[inline(always)]
+    fn highest(lanes: L) -> L::F {
+        lanes.splat(f64::from(f32::MAX) / 8.0)
+    }
+
+    /// The triangle of a curve that changes evenly with all variables.
+    #[inline(always)]
+    fn scaled(lanes: L, scales: &[f64; P]) -> [[L::F; P]; P] {
+        let mut r = [[lanes.splat(0.0); P]; P];
+        for i in 0..P {
+            r[i][i] = lanes.splat(1.0 / scales[i]);
+        }
+        r
+    }
+
+    /// Begins anew where the mask holds.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, lanes: L, here: L::M, start: &[L::F; P], damping: L::F) {
+        let zero = lanes.splat(0.0);
+        let scaled = Self::scaled(lanes, &self.scales);
+        let best = &mut self.best;
+        for i in 0..P {
+            best.parameters[i] = lanes.select(here, start[i], best.parameters[i]);
+            self.trial[i] = lanes.select(here, start[i], self.trial[i]);
+            for j in i..P {
+                best.r[i][j] = lanes.select(here, scaled[i][j], best.r[i][j]);
+            }
+        }
+        best.sse = lanes.select(here, Self::highest(lanes), best.sse);
+        best.turns = lanes.select(here, zero, best.turns);
+        best.converged = best.converged & !here;
+        best.damping = lanes.select(here, damping, best.damping);
+        self.lowest = lanes.select(here, best.sse, self.lowest);
+        self.fresh = self.fresh | here;
+    }
+
+    /// One pass over the samples and the step after it. Returns the active voxels that have settled: those are at the floor of
+    /// their valley.
+    #[inline(always)]
+    pub(super) fn turn<Q: Problem<L, P>>(
+        &mut self,
+        lanes: L,
+        problem: &mut Q,
+        held: &[L::M; P],
+        squares: L::F,
+        active: L::M,
+    ) -> L::M {
+        let zero = lanes.splat(0.0);
+        let one = lanes.splat(1.0);
+        let unit = rounding::<L>();
+        let negligible = squares * lanes.splat(if L::WIDTH == 1 { NEGLIGIBLE_OF_ALL.1 } else { NEGLIGIBLE_OF_ALL.0 });
+        let share = lanes.splat(NEGLIGIBLE);
+        let best = &mut self.best;
+        let equations = problem.equations(lanes, &self.trial, &best.r);
+        let tolerance = self.lowest * lanes.splat(1.0 + 4.0 * unit) + squares * lanes.splat(0.25 * unit * unit);
+        let better = (equations.sse.le(tolerance) | self.fresh) & active;
         let (factor, reduced) = factor(lanes, &equations);
         for i in 0..P {
-            best.parameters[i] = lanes.select(better, trial[i], best.parameters[i]);
-            rhs[i] = lanes.select(better, reduced[i], rhs[i]);
+            best.parameters[i] = lanes.select(better, self.trial[i], best.parameters[i]);
+            self.rhs[i] = lanes.select(better, reduced[i], self.rhs[i]);
         }
         // In place: row i needs rows i and below.
         for i in 0..P {
             for j in i..P {
                 let mut sum = zero;
                 for k in i..=j {
-                    sum = sum + factor[i][k] * best.r[k][j];
+                    sum = factor[i][k].mul_add(best.r[k][j], sum);
                 }
                 if i == j {
-                    sum = sum.max(lanes.splat(SMALLEST_DIAGONAL / scales[i]));
+                    sum = sum.max(lanes.splat(SMALLEST_DIAGONAL / self.scales[i]));
                 }
                 best.r[i][j] = lanes.select(better, sum, best.r[i][j]);
-                bend[i][j] = lanes.select(better, equations.bend[i][j], bend[i][j]);
+                self.bend[i][j] = lanes.select(better, equations.bend[i][j], self.bend[i][j]);
             }
         }
         best.sse = lanes.select(better, equations.sse, best.sse);
-        lowest = lowest.min(best.sse);
+        self.lowest = self.lowest.min(best.sse);
         best.turns = lanes.select(active, best.turns + one, best.turns);
         let relaxed = (best.damping * lanes.splat(RELAX)).max(lanes.splat(unit * unit));
         let tightened = (best.damping * lanes.splat(TIGHTEN)).min(lanes.splat(1e4));
-        if turn > 0 {
-            best.damping = lanes.select(better, relaxed, lanes.select(active, tightened, best.damping));
-        }
+        let damping = lanes.select(better, relaxed, lanes.select(active, tightened, best.damping));
+        best.damping = lanes.select(self.fresh, best.damping, damping);
+        self.fresh = self.fresh & !active;
 
-        let step = step(lanes, problem, &best, &rhs, &bend, held);
+        let step = step(lanes, problem, best, &self.rhs, &self.bend, held);
         // What the model promises.
         let mut promised = zero;
         for i in 0..P {
             let mut sum = zero;
             for j in i..P {
-                sum = sum + best.r[i][j] * step[j];
+                sum = best.r[i][j].mul_add(step[j], sum);
             }
-            promised = promised + sum * (rhs[i] + rhs[i] - sum);
+            promised = promised + sum * (self.rhs[i] + self.rhs[i] - sum);
         }
         if Q::BENT {
-            promised = promised + quadratic(&bend, &step);
+            promised = promised + quadratic(&self.bend, &step);
         }
+        self.promised = promised;
         let settled = better & promised.abs().le(best.sse * share + negligible);
         best.converged = best.converged | settled;
-        active = active & !settled;
         let next = problem.moved(lanes, &best.parameters, &step);
+        let moves = active & !settled;
         for i in 0..P {
-            trial[i] = lanes.select(active, next[i], best.parameters[i]);
+            self.trial[i] = lanes.select(moves, next[i], best.parameters[i]);
         }
-        if !active.any() {
-            break;
-        }
+        settled
     }
-    best
 }
 
 /// Cholesky's factor of the Gram matrix, transposed, and the right-hand side by its inverse.
@@ -217,8 +295,8 @@ fn factor<L: Lanes, const P: usize>(lanes: L, e: &Equations<L::F, P>) -> ([[L::F
         let mut square = e.gram[i][i];
         let mut value = e.rhs[i];
         for k in 0..i {
-            square = square - u[k][i] * u[k][i];
-            value = value - u[k][i] * reduced[k];
+            square = square.minus_product(u[k][i], u[k][i]);
+            value = value.minus_product(u[k][i], reduced[k]);
         }
         // A column without a part of its own keeps a trace: the next turn sees it better.
         let square = square.max(e.gram[i][i] * floor).max(lanes.splat(1e-30));
@@ -227,7 +305,7 @@ fn factor<L: Lanes, const P: usize>(lanes: L, e: &Equations<L::F, P>) -> ([[L::F
         for j in i + 1..P {
             let mut sum = e.gram[i][j];
             for k in 0..i {
-                sum = sum - u[k][i] * u[k][j];
+                sum = sum.minus_product(u[k][i], u[k][j]);
             }
             u[i][j] = sum * inverse;
         }
@@ -243,7 +321,7 @@ fn quadratic<F: Numbers, const P: usize>(matrix: &[[F; P]; P], x: &[F; P]) -> F 
     for j in 1..P {
         let mut above = matrix[0][j] * x[0];
         for i in 1..j {
-            above = above + matrix[i][j] * x[i];
+            above = matrix[i][j].mul_add(x[i], above);
         }
         all = all + x[j] * (above + above + matrix[j][j] * x[j]);
     }
@@ -267,8 +345,8 @@ fn step<L: Lanes, Q: Problem<L, P>, const P: usize>(
     for j in 0..P {
         let (mut slope, mut length) = (zero, zero);
         for i in 0..=j {
-            slope = slope + best.r[i][j] * rhs[i];
-            length = length + best.r[i][j] * best.r[i][j];
+            slope = best.r[i][j].mul_add(rhs[i], slope);
+            length = best.r[i][j].mul_add(best.r[i][j], length);
         }
         lengths[j] = length;
         let outwards = (v.at[j].le(v.low[j]) & slope.le(zero)) | (v.at[j].ge(v.high[j]) & slope.ge(zero));
@@ -337,7 +415,7 @@ fn damped_within<L: Lanes, Q: Problem<L, P>, const P: usize>(
     for j in 0..P {
         for i in 0..=j {
             upper[j][i] = lanes.select(free[j], model.r[i][j], zero);
-            up[i] = up[i] - model.r[i][j] * put[j];
+            up[i] = up[i].minus_product(model.r[i][j], put[j]);
         }
         lower[j][j] = lanes.select(free[j], (model.lengths[j] * model.damping).sqrt(), one).max(lanes.splat(1e-18));
     }
@@ -347,51 +425,39 @@ fn damped_within<L: Lanes, Q: Problem<L, P>, const P: usize>(
     let mut values = [zero; P];
     for j in 0..P {
         let mut square = zero;
-        for i in 0..P {
-            square = square + upper[j][i] * upper[j][i];
-        }
         for i in 0..=j {
-            square = square + lower[j][i] * lower[j][i];
+            square = upper[j][i].mul_add(upper[j][i], square);
+            square = lower[j][i].mul_add(lower[j][i], square);
         }
         let length = square.sqrt();
         triangle[j][j] = length;
         let inverse = one / length;
         inverses[j] = inverse;
-        for i in 0..P {
-            upper[j][i] = upper[j][i] * inverse;
-        }
         for i in 0..=j {
+            upper[j][i] = upper[j][i] * inverse;
             lower[j][i] = lower[j][i] * inverse;
         }
         for k in j + 1..P {
             let mut along = zero;
-            for i in 0..P {
-                along = along + upper[j][i] * upper[k][i];
-            }
             for i in 0..=j {
-                along = along + lower[j][i] * lower[k][i];
+                along = upper[j][i].mul_add(upper[k][i], along);
+                along = lower[j][i].mul_add(lower[k][i], along);
             }
             triangle[j][k] = along;
-            for i in 0..P {
-                upper[k][i] = upper[k][i] - along * upper[j][i];
-            }
             for i in 0..=j {
-                lower[k][i] = lower[k][i] - along * lower[j][i];
+                upper[k][i] = upper[k][i].minus_product(along, upper[j][i]);
+                lower[k][i] = lower[k][i].minus_product(along, lower[j][i]);
             }
         }
         let mut along = zero;
-        for i in 0..P {
-            along = along + upper[j][i] * up[i];
-        }
         for i in 0..=j {
-            along = along + lower[j][i] * low[i];
+            along = upper[j][i].mul_add(up[i], along);
+            along = lower[j][i].mul_add(low[i], along);
         }
         values[j] = along;
-        for i in 0..P {
-            up[i] = up[i] - along * upper[j][i];
-        }
         for i in 0..=j {
-            low[i] = low[i] - along * lower[j][i];
+            up[i] = up[i].minus_product(along, upper[j][i]);
+            low[i] = low[i].minus_product(along, lower[j][i]);
         }
     }
     if Q::BENT {
@@ -401,7 +467,7 @@ fn damped_within<L: Lanes, Q: Problem<L, P>, const P: usize>(
     for j in (0..P).rev() {
         let mut sum = values[j];
         for k in j + 1..P {
-            sum = sum - triangle[j][k] * step[k];
+            sum = sum.minus_product(triangle[j][k], step[k]);
         }
         step[j] = lanes.select(free[j], sum * inverses[j], zero);
     }
@@ -428,7 +494,7 @@ fn bent<L: Lanes, const P: usize>(
         for j in 0..P {
             let element = if i <= j { bend[i][j] } else { bend[j][i] };
             let element = lanes.select(free[i], element, zero);
-            pull[i] = pull[i] + element * put[j];
+            pull[i] = element.mul_add(put[j], pull[i]);
             w[i][j] = lanes.select(free[j], element, zero);
         }
     }
@@ -437,7 +503,7 @@ fn bent<L: Lanes, const P: usize>(
         for j in 0..P {
             let mut sum = w[i][j];
             for k in 0..j {
-                sum = sum - w[i][k] * triangle[k][j];
+                sum = sum.minus_product(w[i][k], triangle[k][j]);
             }
             w[i][j] = sum * inverses[j];
         }
@@ -445,13 +511,13 @@ fn bent<L: Lanes, const P: usize>(
     for i in 0..P {
         let mut sum = pull[i];
         for k in 0..i {
-            sum = sum - triangle[k][i] * pull[k];
+            sum = sum.minus_product(triangle[k][i], pull[k]);
         }
         pull[i] = sum * inverses[i];
         for j in 0..P {
             let mut sum = w[i][j];
             for k in 0..i {
-                sum = sum - triangle[k][i] * w[k][j];
+                sum = sum.minus_product(triangle[k][i], w[k][j]);
             }
             w[i][j] = sum * inverses[i];
         }
@@ -478,7 +544,7 @@ fn bent<L: Lanes, const P: usize>(
         }
         let mut value = values[j] + pull[j];
         for k in 0..j {
-            value = value - l[j][k] * solved[k];
+            value = value.minus_product(l[j][k], solved[k]);
         }
         solved[j] = value;
         pivots[j] = pivot;
@@ -486,7 +552,7 @@ fn bent<L: Lanes, const P: usize>(
     for j in (0..P).rev() {
         let mut value = solved[j] / pivots[j];
         for k in j + 1..P {
-            value = value - l[k][j] * solved[k];
+            value = value.minus_product(l[k][j], solved[k]);
         }
         solved[j] = value;
     }

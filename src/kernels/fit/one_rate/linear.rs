@@ -44,12 +44,12 @@ pub(super) fn fit<L: Lanes>(lanes: L, t: &Tables, work: &mut Work<'_, L::F>) -> 
         before = c;
         work.b[i] = integral;
         let first = l.first.at(lanes, i);
-        first_c = first_c + first * c;
-        first_s = first_s + first * integral;
+        first_c = first.mul_add(c, first_c);
+        first_s = first.mul_add(integral, first_s);
         if two_columns {
             let second = l.second.at(lanes, i);
-            second_c = second_c + second * c;
-            second_s = second_s + second * integral;
+            second_c = second.mul_add(c, second_c);
+            second_s = second.mul_add(integral, second_s);
         }
     }
     let (mut coefficient, mut has_rate) = (zero, lanes.mask(true));
@@ -64,8 +64,8 @@ pub(super) fn fit<L: Lanes>(lanes: L, t: &Tables, work: &mut Work<'_, L::F>) -> 
                 c = c - second_c * second;
                 s = s - second_s * second;
             }
-            cs = cs + c * s;
-            ss = ss + s * s;
+            cs = c.mul_add(s, cs);
+            ss = s.mul_add(s, ss);
         }
         // What the shared columns explain of the integral, and what they don't.
         let whole = first_s * first_s + second_s * second_s + ss;

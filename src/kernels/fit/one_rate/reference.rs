@@ -101,7 +101,7 @@ pub(super) fn read<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, work: &
         let c = first + difference;
         work.c[i] = c;
         work.rest[i] = c;
-        squares = squares + c * c;
+        squares = c.mul_add(c, squares);
         differences = differences + difference;
     }
     let mut squares_about_mean = zero;
@@ -109,7 +109,7 @@ pub(super) fn read<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, work: &
         let mean = differences / lanes.count(t.n);
         for i in 0..t.n {
             let off = slope * curve.difference(i) - mean;
-            squares_about_mean = squares_about_mean + off * off;
+            squares_about_mean = off.mul_add(off, squares_about_mean);
         }
     }
     Samples { squares, squares_about_mean }
@@ -271,11 +271,11 @@ fn point_at<L: Lanes, const OWN: bool>(
         let (mut xb, mut xd, mut xc, mut squares) = (zero, zero, zero, zero);
         for i in 0..t.n {
             let x = companion::<L, OWN>(lanes, t, work, i);
-            xb = xb + x * work.b[i];
-            xd = xd + x * work.by_rate[i];
+            xb = x.mul_add(work.b[i], xb);
+            xd = x.mul_add(work.by_rate[i], xd);
             if OWN {
-                xc = xc + x * work.c[i];
-                squares = squares + x * x;
+                xc = x.mul_add(work.c[i], xc);
+                squares = x.mul_add(x, squares);
             }
         }
         if OWN {
@@ -294,9 +294,9 @@ fn point_at<L: Lanes, const OWN: bool>(
         let by_rate = work.by_rate[i] - overlap_by_rate * x;
         work.b[i] = b;
         work.by_rate[i] = by_rate;
-        cb = cb + rest * b;
-        bb = bb + b * b;
-        bd = bd + b * by_rate;
+        cb = rest.mul_add(b, cb);
+        bb = b.mul_add(b, bb);
+        bd = b.mul_add(by_rate, bd);
     }
     let inverse_bb = lanes.select(bb.gt(tiny), one / bb.max(tiny), zero);
     let normal = Normal { rate, alone, best: cb * inverse_bb, overlap, squares: bb, companion_squares: xx };
@@ -327,23 +327,23 @@ fn point_at<L: Lanes, const OWN: bool>(
         let convolution = b_i + kept * x;
         let direction = (d_i + kept_by_rate * x) - ratio * convolution;
         let free_direction = d_i - free_ratio * b_i;
-        sse = sse + residual * residual;
-        rd = rd + residual * direction;
-        dd = dd + direction * direction;
-        free_dd = free_dd + free_direction * free_direction;
-        rb = rb + residual * convolution;
+        sse = residual.mul_add(residual, sse);
+        rd = residual.mul_add(direction, rd);
+        dd = direction.mul_add(direction, dd);
+        free_dd = free_direction.mul_add(free_direction, free_dd);
+        rb = residual.mul_add(convolution, rb);
         if beside {
-            rx = rx + residual * x;
+            rx = residual.mul_add(x, rx);
         }
         if OWN {
             // The derivative by the delay is minus that by time.
             let e = -(a * work.by_delay[i] + b * work.rest[i]);
             work.by_delay[i] = e;
-            xe = xe + x * e;
-            be = be + b_i * e;
-            de = de + free_direction * e;
-            ee = ee + e * e;
-            re = re + residual * e;
+            xe = x.mul_add(e, xe);
+            be = b_i.mul_add(e, be);
+            de = free_direction.mul_add(e, de);
+            ee = e.mul_add(e, ee);
+            re = residual.mul_add(e, re);
         }
     }
     // At the rate where both upper bounds meet the slope jumps: 0 between its two values is a minimum.
@@ -428,7 +428,7 @@ pub(super) fn fit<L: Lanes>(
             let dictionary = &t.dictionaries[0];
             let mut xc = zero;
             for i in 0..t.n {
-                xc = xc + dictionary.companion.at(lanes, i) * work.c[i];
+                xc = dictionary.companion.at(lanes, i).mul_add(work.c[i], xc);
             }
             alone = xc * lanes.splat(dictionary.inverse_squares);
             for i in 0..t.n {
@@ -450,7 +450,7 @@ pub(super) fn fit<L: Lanes>(
                 let mut xc = zero;
                 if t.companion != Companion::None {
                     for i in 0..t.n {
-                        xc = xc + dictionary.companion.at(lanes, i) * work.c[i];
+                        xc = dictionary.companion.at(lanes, i).mul_add(work.c[i], xc);
                     }
                 }
                 let mut at_delay = [blank; 2];

@@ -159,13 +159,13 @@ fn project<L: Lanes, const N: usize>(lanes: L, t: &Tables, vectors: &Table, k: u
     for i in 0..t.n / 2 {
         let (first, second) = (samples[2 * i], samples[2 * i + 1]);
         for j in 0..N {
-            even[j] = even[j] + first * vectors.at(lanes, (k + j) * t.n + 2 * i);
-            odd[j] = odd[j] + second * vectors.at(lanes, (k + j) * t.n + 2 * i + 1);
+            even[j] = first.mul_add(vectors.at(lanes, (k + j) * t.n + 2 * i), even[j]);
+            odd[j] = second.mul_add(vectors.at(lanes, (k + j) * t.n + 2 * i + 1), odd[j]);
         }
     }
     for j in 0..N {
         if t.n % 2 == 1 {
-            even[j] = even[j] + samples[t.n - 1] * vectors.at(lanes, (k + j) * t.n + t.n - 1);
+            even[j] = samples[t.n - 1].mul_add(vectors.at(lanes, (k + j) * t.n + t.n - 1), even[j]);
         }
         even[j] = even[j] + odd[j];
     }

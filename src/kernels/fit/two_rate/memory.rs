@@ -3,6 +3,8 @@
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 
 use super::super::convolution::{WEIGHTS, convolve, step_weights};
+use super::pass::kept;
+use super::search::starts;
 use super::tables::Tables;
 use crate::kernel::Curve;
 use crate::kernel::lanes::{Lanes, Masks, Numbers};
@@ -24,6 +26,8 @@ pub(super) struct Work<'a, F> {
     pub(super) singles: [&'a mut [F]; 2],
     /// What every rate would add to the best single one, and its amplitude then.
     pub(super) partners: [&'a mut [F]; 2],
+    /// What a walk along the frames leaves for the equations.
+    pub(super) kept: &'a mut [F],
     pub(super) weights: [&'a mut [F]; 2],
     pub(super) knots: [&'a mut [F]; 2],
     pub(super) knots_by_rate: [&'a mut [F]; 2],
@@ -34,9 +38,18 @@ fn knots(t: &Tables) -> usize {
     if t.delay.own { t.delay.knot_times.len() } else { 0 }
 }
 
+/// Numbers of memory that a block keeps while others are in hand: its samples and starts.
+pub(super) fn of_block(t: &Tables) -> usize {
+    t.n + starts(t.delay.own) * if t.delay.own { 6 } else { 5 }
+}
+
 /// Numbers of working memory.
 pub(super) fn scratch(t: &Tables) -> usize {
-    4 * t.n + 5 * t.rates.len() + 4 * t.pairs.count() + 6 * knots(t) + 2 * WEIGHTS * t.steps.lengths.len()
+    (4 + kept(t.delay.own)) * t.n
+        + 5 * t.rates.len()
+        + 4 * t.pairs.count()
+        + 6 * knots(t)
+        + 2 * WEIGHTS * t.steps.lengths.len()
 }
 
 impl<'a, F> Work<'a, F> {
@@ -46,6 +59,7 @@ impl<'a, F> Work<'a, F> {
         let (fitted, memory) = memory.split_at_mut(t.n);
         let (single, memory) = memory.split_at_mut(t.n);
         let (single_by_rate, memory) = memory.split_at_mut(t.n);
+        let (kept, memory) = memory.split_at_mut(kept(t.delay.own) * t.n);
         let (projections, memory) = memory.split_at_mut(t.rates.len());
         let (gains, memory) = memory.split_at_mut(t.pairs.count());
         let (flows, memory) = memory.split_at_mut(t.pairs.count());
@@ -67,6 +81,7 @@ impl<'a, F> Work<'a, F> {
             fitted,
             single,
             single_by_rate,
+            kept,
             projections,
             pairs: [gains, flows, shares, delays],
             singles: [single_gains, single_delays],
@@ -170,14 +185,14 @@ pub(super) fn read<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, c: &mut
     for i in 0..t.n {
         let difference = slope * curve.difference(i);
         c[i] = first + difference;
-        squares = squares + c[i] * c[i];
+        squares = c[i].mul_add(c[i], squares);
         differences = differences + difference;
     }
     let mean = differences / lanes.count(t.n);
     let mut squares_about_mean = zero;
     for i in 0..t.n {
         let off = slope * curve.difference(i) - mean;
-        squares_about_mean = squares_about_mean + off * off;
+        squares_about_mean = off.mul_add(off, squares_about_mean);
     }
     Samples { squares, squares_about_mean }
 }

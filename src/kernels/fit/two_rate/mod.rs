@@ -15,7 +15,7 @@ use super::prepared::{Axis, FamilyTables, FitTables, with_frames};
 use super::{PharmacokineticFit, status_bit};
 use crate::error::Result;
 use crate::kernel::lanes::{Double, Lanes};
-use crate::kernel::{Curve, Output, Program, Rows};
+use crate::kernel::{Block, Curve, Output, Program, Rows};
 
 pub(super) use tables::Tables;
 
@@ -36,6 +36,8 @@ impl FamilyTables for Tables {
 impl FitTables for Tables {
     type Settings = PharmacokineticFit;
     const STATUS: &'static [(u32, &'static str)] = status_bit::MEANINGS;
+    const TWO_VECTORS: bool = false;
+    const TOGETHER: usize = 32;
 
     fn outputs(&self) -> &[Output] {
         &self.plan.outputs
@@ -46,12 +48,23 @@ impl FitTables for Tables {
     }
 
     fn scratch(&self) -> usize {
-        memory::scratch(self)
+        memory::scratch(self) + Self::TOGETHER * memory::of_block(self)
     }
 
     #[inline(always)]
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
-        results::evaluate(lanes, self, &curve, scratch, rows);
+        results::evaluate(lanes, self, &[Block::alone(lanes, curve)], scratch, rows);
+    }
+
+    #[inline(always)]
+    fn evaluate_together<L: Lanes>(
+        &self,
+        lanes: L,
+        blocks: &[Block<'_, L>],
+        scratch: &mut [L::F],
+        rows: &mut Rows<'_, L>,
+    ) {
+        results::evaluate(lanes, self, blocks, scratch, rows);
     }
 
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool> {

@@ -30,51 +30,75 @@ pub(super) struct Exchange<'a, 'b, F, const P: usize> {
     pub(super) keep: bool,
 }
 
-/// What the passes add up per frame.
+/// Numbers per frame that a walk along the frames leaves: I_1, I_2, their derivatives by the rates, c_p where the delay is a
+/// voxel's own, and the residual.
+pub(super) const fn kept(own_delay: bool) -> usize {
+    if own_delay { 6 } else { 5 }
+}
+
+/// What a walk along the frames adds up.
 struct Sums<F, const P: usize> {
-    equations: Equations<F, P>,
-    a: F,
-    b: F,
-    /// Columns J R^-1 over I_1, I_2, their derivatives by the rates, and c_p.
-    columns: [[F; P]; 5],
+    sse: F,
     /// Products of the residual with I_1, I_2, their derivatives by the rates, half their second derivatives, c_p and its slope.
     products: [F; 8],
 }
 
 impl<F: Numbers, const P: usize> Sums<F, P> {
-    /// Takes a frame in, and gives its fitted sample.
+    /// Takes a frame in, keeps what its equations need, and gives its fitted sample.
     #[inline(always)]
-    fn add(&mut self, sample: F, basis: [F; 5], bends: [F; 3]) -> F {
-        let fitted = self.a * basis[0] + self.b * basis[1];
+    fn add(&mut self, sample: F, [a, b]: [F; 2], basis: [F; 5], bends: [F; 3], kept: &mut [F]) -> F {
+        let fitted = a.mul_add(basis[0], b * basis[1]);
         let residual = sample - fitted;
-        let e = &mut self.equations;
-        e.sse = e.sse + residual * residual;
+        self.sse = residual.mul_add(residual, self.sse);
         for k in 0..4 {
-            self.products[k] = self.products[k] + residual * basis[k];
+            self.products[k] = residual.mul_add(basis[k], self.products[k]);
         }
         for k in 0..2 {
-            self.products[4 + k] = self.products[4 + k] + residual * bends[k];
+            self.products[4 + k] = residual.mul_add(bends[k], self.products[4 + k]);
         }
+        let kept = &mut kept[..P + 1];
+        kept[..4].copy_from_slice(&basis[..4]);
         if P == 5 {
-            self.products[6] = self.products[6] + residual * basis[4];
-            self.products[7] = self.products[7] + residual * bends[2];
+            self.products[6] = residual.mul_add(basis[4], self.products[6]);
+            self.products[7] = residual.mul_add(bends[2], self.products[7]);
+            kept[4] = basis[4];
         }
-        let mut q = [residual; P];
-        for (j, q) in q.iter_mut().enumerate() {
-            *q = (self.columns[0][j] * basis[0] + self.columns[1][j] * basis[1])
-                + (self.columns[2][j] * basis[2] + self.columns[3][j] * basis[3]);
+        kept[P] = residual;
+        fitted
+    }
+}
+
+/// The equations from what a walk has kept: a loop of its own, in which all sums stay in registers. `columns` are J R^-1 over
+/// I_1, I_2, their derivatives by the rates, and c_p.
+#[inline(always)]
+fn equations_of<L: Lanes, const P: usize>(
+    lanes: L,
+    sse: L::F,
+    columns: &[[L::F; P]; 5],
+    kept: &[L::F],
+) -> Equations<L::F, P> {
+    let zero = lanes.splat(0.0);
+    let mut gram = [[zero; P]; P];
+    let mut rhs = [zero; P];
+    for frame in kept.chunks_exact(P + 1) {
+        let residual = frame[P];
+        let mut q = [zero; P];
+        for j in 0..P {
+            let first = columns[0][j].mul_add(frame[0], columns[1][j] * frame[1]);
+            let second = columns[2][j].mul_add(frame[2], columns[3][j] * frame[3]);
+            q[j] = first + second;
             if P == 5 {
-                *q = *q + self.columns[4][j] * basis[4];
+                q[j] = columns[4][j].mul_add(frame[4], q[j]);
             }
         }
         for i in 0..P {
-            e.rhs[i] = e.rhs[i] + q[i] * residual;
+            rhs[i] = q[i].mul_add(residual, rhs[i]);
             for j in i..P {
-                e.gram[i][j] = e.gram[i][j] + q[i] * q[j];
+                gram[i][j] = q[i].mul_add(q[j], gram[i][j]);
             }
         }
-        fitted
     }
+    Equations { sse, gram, rhs, bend: [[zero; P]; P] }
 }
 
 impl<const P: usize, F> Exchange<'_, '_, F, P> {
@@ -115,7 +139,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
             for i in 0..P {
                 let mut value = j[i];
                 for m in 0..i {
-                    value = value - row[m] * r[m][i];
+                    value = value.minus_product(row[m], r[m][i]);
                 }
                 row[i] = value * inverse[i];
             }
@@ -199,15 +223,17 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         let terms = Terms::of(lanes, self.t, p);
         let by_variable = terms.derivatives(lanes, p, &two);
         let columns = Self::columns(lanes, parameters[0], &two, &by_variable, r);
-        let products = [zero; 8];
-        let mut sums = Sums { equations: Equations::new(zero), a: two.a, b: two.b, columns, products };
-        if P == 5 {
+        let mut sums = Sums { sse: zero, products: [zero; 8] };
+        let first = if P == 5 {
             self.own_delay(lanes, &two, parameters[P - 1], &mut sums);
+            0
         } else {
             self.same_delay(lanes, &two, &mut sums);
-        }
-        sums.equations.bend = Self::bend(lanes, parameters, terms, &two, &by_variable, &sums.products);
-        sums.equations
+            self.t.steps.before
+        };
+        let mut equations = equations_of(lanes, sums.sse, &columns, &self.work.kept[first * (P + 1)..]);
+        equations.bend = Self::bend(lanes, parameters, terms, &two, &by_variable, &sums.products);
+        equations
     }
 
     /// The pass for a delay that all voxels share.
@@ -222,13 +248,13 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
         for (rate, memory) in two.rates.iter().zip(&mut self.work.weights) {
             prepare(lanes, steps, *rate, memory);
         }
-        let Work { c, fitted, weights: [fast, slow], .. } = &mut *self.work;
+        let Work { c, fitted, weights: [fast, slow], kept, .. } = &mut *self.work;
         let mut basis = [zero; 5];
         let mut bends = [zero; 3];
         for i in 0..steps.before {
-            let value = sums.add(c[i], basis, bends);
+            sums.sse = c[i].mul_add(c[i], sums.sse);
             if self.keep {
-                fitted[i] = value;
+                fitted[i] = zero;
             }
         }
         let mut begin = steps.input.at(lanes, 0);
@@ -236,21 +262,31 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
             let end = steps.input.at(lanes, i + 1);
             for (k, weights) in [&*fast, &*slow].into_iter().enumerate() {
                 let w = &weights[step.length * WEIGHTS..][..WEIGHTS];
-                let by_rate = w[0] * basis[2 + k] + w[3] * basis[k] + (w[4] * begin + w[5] * end);
-                // Half the second derivative is minus the convolution of the first one, here of the line through its ends.
-                bends[k] = w[0] * bends[k] - (w[1] * basis[2 + k] + w[2] * by_rate);
+                let [value, by_rate, bend] = advanced(w, [begin, end], [basis[k], basis[2 + k], bends[k]]);
+                bends[k] = bend;
                 basis[2 + k] = by_rate;
-                basis[k] = w[0] * basis[k] + (w[1] * begin + w[2] * end);
+                basis[k] = value;
             }
             begin = end;
             if let Some(frame) = step.frame {
-                let value = sums.add(c[frame], basis, bends);
+                let value = sums.add(c[frame], [two.a, two.b], basis, bends, &mut kept[frame * (P + 1)..]);
                 if self.keep {
                     fitted[frame] = value;
                 }
             }
         }
     }
+}
+
+/// A convolution, its derivative by the rate and half the second one after a step, over which the input goes along a line. The
+/// second one is minus the convolution of the first one, here of the line through its ends.
+#[inline(always)]
+fn advanced<F: Numbers>(w: &[F], [begin, end]: [F; 2], [value, by_rate, bend]: [F; 3]) -> [F; 3] {
+    let input = w[4].mul_add(begin, w[5] * end);
+    let next_by_rate = w[0].mul_add(by_rate, w[3].mul_add(value, input));
+    let pull = w[1].mul_add(by_rate, w[2] * next_by_rate);
+    let next = w[0].mul_add(value, w[1].mul_add(begin, w[2] * end));
+    [next, next_by_rate, w[0].mul_add(bend, -pull)]
 }
 
 /// The derivative by the delay over I_1, I_2 and c_p: minus C', which is F_p c_p - a l_1 I_1 - b l_2 I_2.
@@ -427,7 +463,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
             }
             basis[4] = lanes.select(place.arrived, place.end, zero);
             bends[2] = lanes.select(place.arrived, place.slope, zero);
-            let value = sums.add(work.c[i], basis, bends);
+            let value = sums.add(work.c[i], [two.a, two.b], basis, bends, &mut work.kept[i * (P + 1)..]);
             if self.keep {
                 work.fitted[i] = value;
             }

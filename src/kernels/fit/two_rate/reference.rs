@@ -1,12 +1,16 @@
-//! The fit of one block of voxels: the best starts, refined.
+//! The fit of blocks of voxels: the best starts, refined.
+//!
+//! Voxels take different numbers of turns, by more than a factor of three. So a lane doesn't wait for the others: from one
+//! start it goes on to the next, and from its voxel of one block to that of the next block.
 
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 
-use super::super::refinement::{DAMPING, Refined, refine};
-use super::memory::Work;
+use super::super::refinement::{DAMPING, Descent, Problem, Refined};
+use super::memory::{Samples, Work, read};
 use super::pass::Exchange;
-use super::search::{DELAYS, PARTNERS, STARTS, Start, insert, partners, per_flow_of, search, summits};
+use super::search::{PARTNERS, STARTS, Start, insert, partners, per_flow_of, search, starts, summits};
 use super::tables::Tables;
+use crate::kernel::Block;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
 
 /// Turns from each start.
@@ -20,25 +24,83 @@ const CONTINUATIONS_WITH_DELAY: usize = 24;
 pub(super) fn continuations(t: &Tables) -> usize {
     if t.delay.own { CONTINUATIONS_WITH_DELAY } else { CONTINUATIONS }
 }
+
 /// A sum of squares below this share of sum C^2, in 32 bits and in 64, leaves nothing to look for elsewhere.
 const PERFECT: (f64, f64) = (1e-11, 1e-20);
+/// A descent ends above the best place so far if even so many times what its next step promises would leave it there.
+const MORE_THAN_PROMISED: f64 = 100.0;
+/// A step that promises less than this share of the sum of squares tells where the descent arrives,
+const NEAR: f64 = 1e-2;
+/// and to within this share of the parameters, or of these small values (F_p and PS in 1/s, v_p, v_e), it is the
+/// best place so far.
+const SAME: f64 = 1e-2;
+const SMALL: [f64; 4] = [1e-4, 1e-4, 1e-3, 1e-3];
+/// After so many turns a sum of squares so many times that of the best place so far won't become the lowest.
+const FAR_TURNS: usize = 4;
+const FAR_ABOVE: f64 = 4.0;
+/// The most lanes that there are.
+const MOST_LANES: usize = 32;
 
-/// The nonlinear fit; `given_delay` where it isn't free.
+/// A block of voxels in hand.
+pub(super) struct Fit<'a, L: Lanes, const P: usize> {
+    /// The samples: mM.
+    pub(super) c: &'a mut [L::F],
+    /// Where to begin, best first of its kind: how much it explains, 0 where there is nothing, and the parameters.
+    starts: &'a mut [L::F],
+    pub(super) samples: Samples<L::F>,
+    pub(super) delay_free: L::M,
+    wanted: L::M,
+    /// What it comes to.
+    pub(super) fitted: Refined<L::F, L::M, P>,
+}
+
+impl<'a, L: Lanes, const P: usize> Fit<'a, L, P> {
+    /// Reads a block and looks for starts; `memory` is its own.
+    #[inline(always)]
+    pub(super) fn begin(
+        lanes: L,
+        t: &Tables,
+        block: &Block<'_, L>,
+        work: &mut Work<'_, L::F>,
+        memory: &'a mut [L::F],
+    ) -> Self {
+        let zero = lanes.splat(0.0);
+        let (c, starts) = memory.split_at_mut(t.n);
+        let samples = read(lanes, t, &block.curve, work.c);
+        c.copy_from_slice(work.c);
+        let (mut given, mut delay_free) = (lanes.splat(t.fixed_delay), lanes.mask(false));
+        if P == 5 {
+            delay_free = lanes.mask(true);
+            if t.delay.layer {
+                let layer = block.curve.extra[0];
+                let known = layer.abs().lt(lanes.splat(1e30));
+                given = lanes.select(known, layer, zero);
+                delay_free = !known;
+            }
+        }
+        find_starts::<L, P>(lanes, t, given, delay_free, work, starts);
+        let damping = lanes.splat(DAMPING);
+        let fitted = Descent::new(lanes, [zero; P], damping, [1.0; P]).best;
+        Self { c, starts, samples, delay_free, wanted: block.wanted & block.curve.finite, fitted }
+    }
+}
+
+/// Looks for starts; `given_delay` where it isn't free.
 #[inline(always)]
-pub(super) fn fit<L: Lanes, const P: usize>(
+fn find_starts<L: Lanes, const P: usize>(
     lanes: L,
     t: &Tables,
     given_delay: L::F,
     delay_free: L::M,
-    squares: L::F,
     work: &mut Work<'_, L::F>,
-) -> Refined<L::F, L::M, P> {
+    found: &mut [L::F],
+) {
     let zero = lanes.splat(0.0);
-    let perfect = squares * lanes.splat(if L::WIDTH == 1 { PERFECT.1 } else { PERFECT.0 });
     for numbers in work.pairs.iter_mut().chain(&mut work.singles) {
         numbers.fill(zero);
     }
-    let mut starts = [Start::none(lanes); STARTS + PARTNERS + DELAYS];
+    let mut list = [Start::none(lanes); starts(true)];
+    let list = &mut list[..starts(P == 5)];
     for which in 0..t.dictionaries.len() {
         let mut open = lanes.mask(true);
         if P == 5 {
@@ -48,15 +110,10 @@ pub(super) fn fit<L: Lanes, const P: usize>(
         let mut top = search(lanes, t, which, open, work);
         if P == 5 {
             top.delay = lanes.select(delay_free, top.delay, given_delay);
-            insert(lanes, &mut starts[STARTS + PARTNERS..], top);
+            insert(lanes, &mut list[STARTS + PARTNERS..], top);
         }
     }
-    let mut held = [lanes.mask(false); P];
-    if P == 5 {
-        held[P - 1] = !delay_free;
-    }
-    let damping = lanes.splat(DAMPING);
-    for (start, [gain, pair]) in starts.iter_mut().zip(summits(lanes, t, work)) {
+    for (start, [gain, pair]) in list.iter_mut().zip(summits(lanes, t, work)) {
         let [_, flows, shares, delays] = &work.pairs;
         *start = Start {
             gain,
@@ -70,57 +127,198 @@ pub(super) fn fit<L: Lanes, const P: usize>(
             start.delay = lanes.select(delay_free, start.delay, given_delay);
         }
     }
-    starts[STARTS..STARTS + PARTNERS].copy_from_slice(&partners::<L, P>(lanes, t, given_delay, delay_free, work));
-    let mut problem = Exchange::<_, P> { t, work, keep: false };
-    let mut chosen: Option<Refined<L::F, L::M, P>> = None;
-    for from in starts {
-        let wanted = match &chosen {
-            None => lanes.mask(true),
-            Some(before) => from.gain.gt(zero) & before.sse.gt(perfect),
-        };
-        if !wanted.any() {
-            continue;
-        }
+    list[STARTS..STARTS + PARTNERS].copy_from_slice(&partners::<L, P>(lanes, t, given_delay, delay_free, work));
+    for (from, to) in list.iter().zip(found.chunks_exact_mut(P + 1)) {
         let (exchange, plasma, space) = per_flow_of(lanes, from.fast, from.slow, from.share);
-        let mut start = [zero; P];
-        start[..4].copy_from_slice(&[from.flow, from.flow * exchange, from.flow * plasma, from.flow * space]);
+        let start = [from.flow, from.flow * exchange, from.flow * plasma, from.flow * space];
+        to[0] = from.gain;
         for j in 0..4 {
-            start[j] = start[j].max(lanes.splat(t.bounds[j].0)).min(lanes.splat(t.bounds[j].1));
+            to[1 + j] = start[j].max(lanes.splat(t.bounds[j].0)).min(lanes.splat(t.bounds[j].1));
         }
         if P == 5 {
-            start[P - 1] = from.delay;
+            to[P] = from.delay;
         }
-        let refined = refine(lanes, &mut problem, start, &held, squares, damping, wanted, TURNS);
-        chosen = Some(match chosen {
-            None => refined,
-            Some(before) => lower(lanes, wanted, &refined, &before),
-        });
     }
-    let Some(mut chosen) = chosen else { unreachable!("the first round is always wanted") };
-    for _ in 0..continuations(t) {
-        let wanted = !chosen.converged;
-        if !wanted.any() {
-            break;
-        }
-        let refined = refine(lanes, &mut problem, chosen.parameters, &held, squares, chosen.damping, wanted, TURNS);
-        let turns = chosen.turns + lanes.select(wanted, refined.turns, zero);
-        chosen = merge(lanes, wanted, &refined, &chosen);
-        chosen.turns = turns;
-    }
-    chosen
 }
 
-/// The one with the lower sum of squares, where the second one was looked at; turns add up.
-#[inline(always)]
-fn lower<L: Lanes, const P: usize>(
+/// Where a lane is: its voxel's block, and the number of its start; numbers beyond all starts are continuations.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    block: usize,
+    start: usize,
+}
+
+/// The lanes on their way through the voxels of blocks.
+struct Queue<'a, 'b, L: Lanes, const P: usize> {
+    t: &'a Tables,
+    fits: &'a mut [Fit<'b, L, P>],
+    places: [Place; MOST_LANES],
+    /// Lanes that have a voxel.
+    active: L::M,
+    descent: Descent<L, P>,
+    /// The best of each lane's voxel so far, if it has been at the end of a descent.
+    chosen: Refined<L::F, L::M, P>,
+    begun: L::M,
+    squares: L::F,
+    held: [L::M; P],
+}
+
+/// Takes all blocks from their starts to the lowest places found.
+#[inline(never)]
+pub(super) fn descend<L: Lanes, const P: usize>(
     lanes: L,
-    wanted: L::M,
-    new: &Refined<L::F, L::M, P>,
-    old: &Refined<L::F, L::M, P>,
-) -> Refined<L::F, L::M, P> {
-    let mut result = merge(lanes, wanted & new.sse.lt(old.sse), new, old);
-    result.turns = old.turns + lanes.select(wanted, new.turns, lanes.splat(0.0));
-    result
+    t: &Tables,
+    fits: &mut [Fit<'_, L, P>],
+    work: &mut Work<'_, L::F>,
+) {
+    lanes.within(
+        #[inline(always)]
+        || descend_within(lanes, t, fits, work),
+    );
+}
+
+#[inline(always)]
+fn descend_within<L: Lanes, const P: usize>(
+    lanes: L,
+    t: &Tables,
+    fits: &mut [Fit<'_, L, P>],
+    work: &mut Work<'_, L::F>,
+) {
+    let zero = lanes.splat(0.0);
+    let mut problem = Exchange::<_, P> { t, work, keep: false };
+    let start = fits.first().map_or([zero; P], |fit| fit.fitted.parameters);
+    let scales = Problem::<L, P>::scales(&problem);
+    let descent = Descent::new(lanes, start, lanes.splat(DAMPING), scales);
+    let mut queue = Queue {
+        t,
+        fits,
+        places: [Place::default(); MOST_LANES],
+        active: lanes.mask(false),
+        chosen: descent.best,
+        descent,
+        begun: lanes.mask(false),
+        squares: zero,
+        held: [lanes.mask(false); P],
+    };
+    problem.work.c.fill(zero);
+    for lane in 0..L::WIDTH {
+        queue.enter(lanes, lane, problem.work.c);
+    }
+    while queue.active.any() {
+        let settled = queue.descent.turn(lanes, &mut problem, &queue.held, queue.squares, queue.active);
+        let ended =
+            settled | (queue.descent.best.turns.ge(lanes.count(TURNS)) & queue.active) | queue.leads_nowhere(lanes);
+        if ended.any() {
+            queue.compare(lanes, ended);
+            let ended = lanes.bitmask(ended);
+            for lane in 0..L::WIDTH {
+                if ended >> lane & 1 == 1 {
+                    queue.go_on(lanes, lane, problem.work.c);
+                }
+            }
+        }
+    }
+}
+
+impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
+    /// Descents that need not go on: those that end above the best place so far, and those whose next step leads to it.
+    #[inline(always)]
+    fn leads_nowhere(&self, lanes: L) -> L::M {
+        let Descent { best, trial, promised, .. } = &self.descent;
+        let promised = promised.abs();
+        let chosen = &self.chosen;
+        let far = best.turns.ge(lanes.count(FAR_TURNS)) & best.sse.gt(lanes.splat(FAR_ABOVE) * chosen.sse);
+        let steady = best.turns.ge(lanes.count(2)) & best.damping.le(lanes.splat(DAMPING));
+        let ends_above = (best.sse - lanes.splat(MORE_THAN_PROMISED) * promised).gt(chosen.sse);
+        // With a delay of the voxel's own there may be two valleys as close as that.
+        let mut arrives = lanes.mask(P == 4) & promised.le(lanes.splat(NEAR) * best.sse);
+        for j in 0..4 {
+            let off = (trial[j] - chosen.parameters[j]).abs();
+            arrives = arrives & off.le(lanes.splat(SAME) * (chosen.parameters[j].abs() + lanes.splat(SMALL[j])));
+        }
+        self.begun & self.active & (far | (steady & (ends_above | arrives))) & !self.continuing(lanes)
+    }
+
+    /// Lanes whose descents go on from the best place.
+    #[inline(always)]
+    fn continuing(&self, lanes: L) -> L::M {
+        let starts = starts(P == 5);
+        let mut continuing = 0;
+        for lane in 0..L::WIDTH {
+            continuing |= u32::from(self.places[lane].start >= starts) << lane;
+        }
+        lanes.mask_of(continuing)
+    }
+
+    /// The lower of what descents have come to and what they had before.
+    #[inline(always)]
+    fn compare(&mut self, lanes: L, ended: L::M) {
+        let best = &self.descent.best;
+        let lower = ended & (best.sse.lt(self.chosen.sse) | !self.begun | self.continuing(lanes));
+        let before = lanes.select(self.begun, self.chosen.turns, lanes.splat(0.0));
+        let turns = lanes.select(ended, before + best.turns, self.chosen.turns);
+        self.chosen = merge(lanes, lower, best, &self.chosen);
+        self.chosen.turns = turns;
+        self.begun = self.begun | ended;
+    }
+
+    /// A lane's next start, or its next voxel.
+    #[inline(always)]
+    fn go_on(&mut self, lanes: L, lane: usize, c: &mut [L::F]) {
+        let starts = starts(P == 5);
+        let here = lanes.mask_of(1 << lane);
+        let perfect = self.squares * lanes.splat(if L::WIDTH == 1 { PERFECT.1 } else { PERFECT.0 });
+        let unclear = self.chosen.sse.gt(perfect) & here;
+        let fit = &mut self.fits[self.places[lane].block];
+        loop {
+            let place = &mut self.places[lane];
+            place.start += 1;
+            if place.start < starts {
+                let from = &fit.starts[place.start * (P + 1)..][..P + 1];
+                if (from[0].gt(lanes.splat(0.0)) & unclear).any() {
+                    let mut start = self.chosen.parameters;
+                    start.copy_from_slice(&from[1..]);
+                    self.descent.begin(lanes, here, &start, lanes.splat(DAMPING));
+                    return;
+                }
+            } else if place.start < starts + continuations(self.t) && (!self.chosen.converged & here).any() {
+                self.descent.begin(lanes, here, &self.chosen.parameters, self.chosen.damping);
+                return;
+            } else {
+                break;
+            }
+        }
+        fit.fitted = merge(lanes, here, &self.chosen, &fit.fitted);
+        self.places[lane].block += 1;
+        self.enter(lanes, lane, c);
+    }
+
+    /// Takes a lane to its next voxel that is wanted, this one if it is; without one, it is done.
+    #[inline(always)]
+    fn enter(&mut self, lanes: L, lane: usize, c: &mut [L::F]) {
+        let here = lanes.mask_of(1 << lane);
+        let place = &mut self.places[lane];
+        place.start = 0;
+        while place.block < self.fits.len() && !(self.fits[place.block].wanted & here).any() {
+            place.block += 1;
+        }
+        let Some(fit) = self.fits.get(place.block) else {
+            self.active = self.active & !here;
+            return;
+        };
+        for i in 0..self.t.n {
+            c[i] = lanes.select(here, fit.c[i], c[i]);
+        }
+        self.squares = lanes.select(here, fit.samples.squares, self.squares);
+        if P == 5 {
+            self.held[P - 1] = (self.held[P - 1] & !here) | (!fit.delay_free & here);
+        }
+        self.begun = self.begun & !here;
+        self.active = self.active | here;
+        let mut start = self.chosen.parameters;
+        start.copy_from_slice(&fit.starts[1..P + 1]);
+        self.descent.begin(lanes, here, &start, lanes.splat(DAMPING));
+    }
 }
 
 #[inline(always)]

@@ -5,33 +5,33 @@
 use super::super::agreement::{Fits, Parameter as Row, agreement};
 use super::super::goodness::{goodness, invert, is_not_identifiable};
 use super::super::outputs::slot;
-use super::super::refinement::{Problem as _, Refined};
+use super::super::refinement::Problem as _;
 use super::super::{Parameter, status_bit};
-use super::memory::{Work, read, scratch};
+use super::memory::{Work, of_block, read, scratch};
 use super::pass::{Exchange, first_four};
-use super::reference::fit;
+use super::reference::{Fit, descend};
 use super::tables::{PARAMETERS, Tables};
 use super::variables::Terms;
 use crate::kernel::lanes::{Double, Lanes, Numbers as _};
-use crate::kernel::{Curve, Rows};
+use crate::kernel::{Block, Curve, Rows};
 use crate::status;
 
 /// A value within this share of a bound is at it.
 const AT_BOUND: f64 = 2e-6;
 
-/// Computes every row of a block of voxels.
+/// Computes every row of blocks of voxels.
 #[inline(always)]
 pub(super) fn evaluate<L: Lanes>(
     lanes: L,
     t: &Tables,
-    curve: &Curve<'_, L>,
+    blocks: &[Block<'_, L>],
     memory: &mut [L::F],
     rows: &mut Rows<'_, L>,
 ) {
     if t.delay.own {
-        evaluate_with::<L, 5>(lanes, t, curve, memory, rows);
+        evaluate_with::<L, 5>(lanes, t, blocks, memory, rows);
     } else {
-        evaluate_with::<L, 4>(lanes, t, curve, memory, rows);
+        evaluate_with::<L, 4>(lanes, t, blocks, memory, rows);
     }
 }
 
@@ -39,13 +39,13 @@ pub(super) fn evaluate<L: Lanes>(
 fn evaluate_with<L: Lanes, const P: usize>(
     lanes: L,
     t: &Tables,
-    curve: &Curve<'_, L>,
+    blocks: &[Block<'_, L>],
     memory: &mut [L::F],
     rows: &mut Rows<'_, L>,
 ) {
     lanes.within(
         #[inline(always)]
-        || evaluate_within::<L, P>(lanes, t, curve, memory, rows),
+        || evaluate_within::<L, P>(lanes, t, blocks, memory, rows),
     );
 }
 
@@ -53,26 +53,36 @@ fn evaluate_with<L: Lanes, const P: usize>(
 fn evaluate_within<L: Lanes, const P: usize>(
     lanes: L,
     t: &Tables,
-    curve: &Curve<'_, L>,
+    blocks: &[Block<'_, L>],
     memory: &mut [L::F],
+    rows: &mut Rows<'_, L>,
+) {
+    let (memory, of_blocks) = memory.split_at_mut(scratch(t));
+    let mut work = Work::new(t, memory);
+    let mut fits: Vec<Fit<'_, L, P>> = Vec::with_capacity(blocks.len());
+    for (block, memory) in blocks.iter().zip(of_blocks.chunks_exact_mut(of_block(t))) {
+        fits.push(Fit::begin(lanes, t, block, &mut work, memory));
+    }
+    descend(lanes, t, &mut fits, &mut work);
+    for (block, fit) in blocks.iter().zip(&fits) {
+        write(lanes, t, fit, block.curve.finite, &mut work, &mut rows.of(block));
+    }
+}
+
+/// Writes the rows of one block.
+#[inline(always)]
+fn write<L: Lanes, const P: usize>(
+    lanes: L,
+    t: &Tables,
+    fit: &Fit<'_, L, P>,
+    finite: L::M,
+    work: &mut Work<'_, L::F>,
     rows: &mut Rows<'_, L>,
 ) {
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
-    let finite = curve.finite;
-    let mut work = Work::new(t, memory);
-    let samples = read(lanes, t, curve, work.c);
-    let (mut given, mut delay_free) = (lanes.splat(t.fixed_delay), lanes.mask(false));
-    if P == 5 {
-        delay_free = lanes.mask(true);
-        if t.delay.layer {
-            let layer = curve.extra[0];
-            let known = layer.abs().lt(lanes.splat(1e30));
-            given = lanes.select(known, layer, zero);
-            delay_free = !known;
-        }
-    }
-    let f: Refined<L::F, L::M, P> = fit(lanes, t, given, delay_free, samples.squares, &mut work);
+    let Fit { fitted: f, samples, delay_free, .. } = fit;
+    let delay_free = *delay_free;
     let mut bits =
         lanes.bits(!finite, status::NON_FINITE_SAMPLE) | lanes.bits(finite & !f.converged, status::NOT_CONVERGED);
 
@@ -91,7 +101,8 @@ fn evaluate_within<L: Lanes, const P: usize>(
     }
     let (fitted_row, residual_row) = (t.plan.row(slot::FITTED_CURVE), t.plan.row(slot::RESIDUAL));
     if fitted_row.is_some() || residual_row.is_some() {
-        Exchange::<_, P> { t, work: &mut work, keep: true }.equations(lanes, &f.parameters, &f.r);
+        work.c.copy_from_slice(fit.c);
+        Exchange::<_, P> { t, work, keep: true }.equations(lanes, &f.parameters, &f.r);
         for i in 0..t.n {
             let fitted = work.fitted[i];
             if let Some(row) = fitted_row {

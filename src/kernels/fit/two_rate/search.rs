@@ -11,6 +11,12 @@ pub(super) const PARTNERS: usize = 3;
 /// Delays, the best ones, whose best pair is tried as well where the delay is a voxel's own: what the pairs explain has one
 /// broad summit over the delay, and the valleys lie close within it.
 pub(super) const DELAYS: usize = 16;
+
+/// All of them.
+pub(super) const fn starts(own_delay: bool) -> usize {
+    STARTS + PARTNERS + if own_delay { DELAYS } else { 0 }
+}
+
 /// As the pairs' farthest ratio, for the partners.
 const FARTHEST_PARTNER: f64 = 1e5;
 
@@ -39,12 +45,13 @@ fn search_within<L: Lanes>(lanes: L, t: &Tables, which: usize, open: L::M, work:
     let delay = lanes.splat(t.delay.nodes.get(which).copied().unwrap_or(0.0));
     for k in 0..t.rates.len() {
         let (mut even, mut odd) = (zero, zero);
+        let at = (which * t.rates.len() + k) * t.n;
         for i in 0..t.n / 2 {
-            even = even + work.c[2 * i] * t.curves.at(lanes, (which * t.rates.len() + k) * t.n + 2 * i);
-            odd = odd + work.c[2 * i + 1] * t.curves.at(lanes, (which * t.rates.len() + k) * t.n + 2 * i + 1);
+            even = work.c[2 * i].mul_add(t.curves.at(lanes, at + 2 * i), even);
+            odd = work.c[2 * i + 1].mul_add(t.curves.at(lanes, at + 2 * i + 1), odd);
         }
         if t.n % 2 == 1 {
-            even = even + work.c[t.n - 1] * t.curves.at(lanes, (which * t.rates.len() + k) * t.n + t.n - 1);
+            even = work.c[t.n - 1].mul_add(t.curves.at(lanes, at + t.n - 1), even);
         }
         let along = even + odd;
         work.projections[k] = along;
@@ -228,24 +235,24 @@ fn partners_within<L: Lanes, const P: usize>(
     work.single_curve(lanes, t, rate, delay);
     let (mut squares, mut mixed) = (zero, zero);
     for i in 0..t.n {
-        squares = squares + work.single[i] * work.single[i];
-        mixed = mixed + work.single[i] * work.single_by_rate[i];
+        squares = work.single[i].mul_add(work.single[i], squares);
+        mixed = work.single[i].mul_add(work.single_by_rate[i], mixed);
     }
     let length = squares.sqrt().max(tiny);
     let (inverse, coefficient) = (one / length, mixed / squares.max(tiny));
     let (mut beside, mut flow) = (zero, zero);
     for i in 0..t.n {
         let off = work.single_by_rate[i] - coefficient * work.single[i];
-        beside = beside + off * off;
+        beside = off.mul_add(off, beside);
         work.single_by_rate[i] = off;
         work.single[i] = work.single[i] * inverse;
-        flow = flow + work.single[i] * work.c[i];
+        flow = work.single[i].mul_add(work.c[i], flow);
     }
     let inverse_beside = one / beside.sqrt().max(tiny);
     let mut bent = zero;
     for i in 0..t.n {
         work.single_by_rate[i] = work.single_by_rate[i] * inverse_beside;
-        bent = bent + work.single_by_rate[i] * work.c[i];
+        bent = work.single_by_rate[i].mul_add(work.c[i], bent);
     }
     for i in 0..t.n {
         work.fitted[i] = work.c[i] - (flow * work.single[i] + bent * work.single_by_rate[i]);
@@ -265,9 +272,9 @@ fn partners_within<L: Lanes, const P: usize>(
         for i in 0..t.n {
             let curve =
                 if P == 5 { lanes.lookup(&t.curves, at + lanes.count(i)) } else { t.curves.at(lanes, k * t.n + i) };
-            along = along + work.fitted[i] * curve;
-            first = first + work.single[i] * curve;
-            second = second + work.single_by_rate[i] * curve;
+            along = work.fitted[i].mul_add(curve, along);
+            first = work.single[i].mul_add(curve, first);
+            second = work.single_by_rate[i].mul_add(curve, second);
         }
         let left = curve_squares - (first * first + second * second);
         let apart = left.gt(curve_squares * lanes.splat(1e-6)) & along.gt(zero);
