@@ -192,6 +192,12 @@ impl<'a> Lanes for Bounded<'a> {
     fn entry(self, table: &Table, index: usize) -> BoundedNumber<'a> {
         self.splat(table[index])
     }
+    fn entries(self, table: &Table, range: Range<usize>) -> &[f64] {
+        &table[range]
+    }
+    fn spread(self, entry: f64) -> BoundedNumber<'a> {
+        self.splat(entry)
+    }
     fn lookup(self, table: &Table, index: BoundedNumber<'a>) -> BoundedNumber<'a> {
         self.splat(table[index.value as usize])
     }

@@ -96,6 +96,10 @@ pub trait Lanes: Copy {
     }
     /// A table's entry for every voxel; rounded to 32 bits where the lanes are.
     fn entry(self, table: &Table, index: usize) -> Self::F;
+    /// Neighbouring entries of a table, for inner loops: [`spread`](Self::spread) makes numbers of them.
+    fn entries(self, table: &Table, range: Range<usize>) -> &[Self::Stored];
+    /// One of them for every voxel.
+    fn spread(self, entry: Self::Stored) -> Self::F;
     /// The table's entry that each voxel's own index names: a whole number within the table.
     fn lookup(self, table: &Table, index: Self::F) -> Self::F;
     /// From working memory, the numbers at each voxel's own index: a whole number within it.
@@ -256,6 +260,12 @@ impl Lanes for Double {
     fn entry(self, table: &Table, index: usize) -> f64 {
         table.double[index]
     }
+    fn entries(self, table: &Table, range: Range<usize>) -> &[f64] {
+        &table.double[range]
+    }
+    fn spread(self, entry: f64) -> f64 {
+        entry
+    }
     fn lookup(self, table: &Table, index: f64) -> f64 {
         table.double[index as usize]
     }
@@ -372,6 +382,14 @@ impl<S: Simd> Lanes for Wide<S> {
     #[inline(always)]
     fn entry(self, table: &Table, index: usize) -> f32x16<S> {
         f32x16::splat(self.0, table.single[index])
+    }
+    #[inline(always)]
+    fn entries(self, table: &Table, range: Range<usize>) -> &[f32] {
+        &table.single[range]
+    }
+    #[inline(always)]
+    fn spread(self, entry: f32) -> f32x16<S> {
+        f32x16::splat(self.0, entry)
     }
     #[inline(always)]
     fn lookup(self, table: &Table, index: f32x16<S>) -> f32x16<S> {
@@ -574,6 +592,15 @@ impl<L: Lanes> Lanes for Twice<L> {
     #[inline(always)]
     fn entry(self, table: &Table, index: usize) -> Self::F {
         let value = self.0.entry(table, index);
+        Twin(value, value)
+    }
+    #[inline(always)]
+    fn entries(self, table: &Table, range: Range<usize>) -> &[L::Stored] {
+        self.0.entries(table, range)
+    }
+    #[inline(always)]
+    fn spread(self, entry: L::Stored) -> Self::F {
+        let value = self.0.spread(entry);
         Twin(value, value)
     }
     #[inline(always)]

@@ -27,27 +27,30 @@ pub(super) struct LinearFit<F, M> {
 
 /// The linear fit of the samples in `work.c`.
 #[inline(always)]
-pub(super) fn fit<L: Lanes>(lanes: L, t: &Tables, work: &mut Work<'_, L::F>) -> LinearFit<L::F, L::M> {
+pub(super) fn fit<L: Lanes>(lanes: L, t: &Tables, work: &Work<'_, L::F>) -> LinearFit<L::F, L::M> {
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
     let tiny = lanes.splat(1e-30);
     let l = &t.linear;
     let two_columns = l.second_length > 0.0;
+    let n = t.n;
+    let samples = &work.c[..n];
+    let half_steps = lanes.entries(&l.half_steps, 0..n - 1);
+    let firsts = lanes.entries(&l.first, 0..n);
+    let seconds = lanes.entries(&l.second, 0..if two_columns { n } else { 0 });
     let (mut first_c, mut second_c, mut first_s, mut second_s) = (zero, zero, zero, zero);
-    let mut integral = zero;
-    let mut before = work.c[0];
-    for i in 0..t.n {
-        let c = work.c[i];
+    let (mut integral, mut before) = (zero, samples[0]);
+    for i in 0..n {
+        let c = samples[i];
         if i > 0 {
-            integral = integral + l.half_steps.at(lanes, i - 1) * (before + c);
+            integral = lanes.spread(half_steps[i - 1]).mul_add(before + c, integral);
         }
         before = c;
-        work.b[i] = integral;
-        let first = l.first.at(lanes, i);
+        let first = lanes.spread(firsts[i]);
         first_c = first.mul_add(c, first_c);
         first_s = first.mul_add(integral, first_s);
         if two_columns {
-            let second = l.second.at(lanes, i);
+            let second = lanes.spread(seconds[i]);
             second_c = second.mul_add(c, second_c);
             second_s = second.mul_add(integral, second_s);
         }
@@ -55,14 +58,21 @@ pub(super) fn fit<L: Lanes>(lanes: L, t: &Tables, work: &mut Work<'_, L::F>) -> 
     let (mut coefficient, mut has_rate) = (zero, lanes.mask(true));
     if t.model != Model::Patlak {
         let (mut cs, mut ss) = (zero, zero);
-        for i in 0..t.n {
-            let first = l.first.at(lanes, i);
-            let mut c = work.c[i] - first_c * first;
-            let mut s = work.b[i] - first_s * first;
+        // The integral once more: to keep it would take longer.
+        (integral, before) = (zero, samples[0]);
+        for i in 0..n {
+            let mut c = samples[i];
+            if i > 0 {
+                integral = lanes.spread(half_steps[i - 1]).mul_add(before + c, integral);
+            }
+            before = c;
+            let first = lanes.spread(firsts[i]);
+            c = c.minus_product(first_c, first);
+            let mut s = integral.minus_product(first_s, first);
             if two_columns {
-                let second = l.second.at(lanes, i);
-                c = c - second_c * second;
-                s = s - second_s * second;
+                let second = lanes.spread(seconds[i]);
+                c = c.minus_product(second_c, second);
+                s = s.minus_product(second_s, second);
             }
             cs = c.mul_add(s, cs);
             ss = s.mul_add(s, ss);

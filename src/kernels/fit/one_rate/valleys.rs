@@ -155,17 +155,24 @@ fn valleys_of<L: Lanes>(
 /// The samples along the vectors of neighbouring rates, from rate `k` on.
 #[inline(always)]
 fn project<L: Lanes, const N: usize>(lanes: L, t: &Tables, vectors: &Table, k: usize, samples: &[L::F]) -> [L::F; N] {
+    let n = t.n;
+    let samples = &samples[..n];
+    let mut rows = [lanes.entries(vectors, k * t.n..(k + 1) * t.n); N];
+    for j in 1..N {
+        rows[j] = lanes.entries(vectors, (k + j) * t.n..(k + j + 1) * t.n);
+    }
     let (mut even, mut odd) = ([lanes.splat(0.0); N], [lanes.splat(0.0); N]);
-    for i in 0..t.n / 2 {
-        let (first, second) = (samples[2 * i], samples[2 * i + 1]);
+    let mut i = 0;
+    while i + 1 < n {
         for j in 0..N {
-            even[j] = first.mul_add(vectors.at(lanes, (k + j) * t.n + 2 * i), even[j]);
-            odd[j] = second.mul_add(vectors.at(lanes, (k + j) * t.n + 2 * i + 1), odd[j]);
+            even[j] = samples[i].mul_add(lanes.spread(rows[j][i]), even[j]);
+            odd[j] = samples[i + 1].mul_add(lanes.spread(rows[j][i + 1]), odd[j]);
         }
+        i += 2;
     }
     for j in 0..N {
-        if t.n % 2 == 1 {
-            even[j] = samples[t.n - 1].mul_add(vectors.at(lanes, (k + j) * t.n + t.n - 1), even[j]);
+        if i < n {
+            even[j] = samples[i].mul_add(lanes.spread(rows[j][i]), even[j]);
         }
         even[j] = even[j] + odd[j];
     }
