@@ -60,12 +60,12 @@ const SOMETHING: f32 = 1e-4;
 const NEAR_UPPER: f32 = 0.99;
 const NO_BOUND: f32 = 1e37;
 const PERFECT: f32 = 1e-11;
-const MORE_THAN_PROMISED: f32 = 100.0;
 const NEAR: f32 = 1e-2;
+const NO_LOWER: f32 = 1e-6;
 const SAME: f32 = 1e-2;
 const SMALL: array<f32, 4> = array<f32, 4>(1e-4, 1e-4, 1e-3, 1e-3);
-const FAR_TURNS: u32 = 4u;
-const FAR_ABOVE: f32 = 4.0;
+const FAR_ABOVE: array<f32, 2> = array<f32, 2>(100.0, 20.0);
+const NOTHING_LEFT: f32 = 1e-5;
 const SMALLEST_VOLUME: f32 = 1e-7;
 const CLOSEST: f32 = 1e-3;
 const SMALLEST_SHARE: f32 = 0.02;
@@ -237,6 +237,8 @@ fn two_rates(fp: f32, ps: f32, vp: f32, ve: f32) -> TwoRates {
 
 // The best place of the starts so far; below 0 where there is none to compare with.
 var<private> chosen_sse: f32;
+// The sum of squares that it is a part of.
+var<private> chosen_of: f32;
 var<private> chosen_parameters: Vector;
 // Sums of a pass: columns J R^-1 over the basis, by basis function, and the delay's column apart.
 var<private> columns: array<vec4<f32>, 5>;
@@ -1071,6 +1073,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     let inside = min(max(raw, uniforms.settings.low), uniforms.settings.high);
     let start = Vector(inside.x, inside.y, inside.z, inside.w, start_delay);
     chosen_sse = select(before, -1.0, round == 0u);
+    chosen_of = squares;
     for (var i = 0u; i < PARAMETERS; i++) {
         chosen_parameters[i] = kept(STATE_PARAMETERS + i, voxel);
     }
@@ -1083,23 +1086,19 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     write_state(STATE_TURNS, voxel, counted + u32(abs(turns)));
 }
 
-// As in reference.rs: descents that need not go on. Those that end above the best place so far, and those whose next step
-// leads to it.
+// As in reference.rs: descents that need not go on, those far above the best place so far, and those whose next step leads to
+// it.
 fn leads_nowhere(turns: u32, trial: Vector, promised: f32) -> bool {
-    if chosen_sse < 0.0 {
+    if turns < 2u || chosen_sse < 0.0 || chosen_sse <= NOTHING_LEFT * chosen_of {
         return false;
     }
-    if turns >= FAR_TURNS && best_sse > FAR_ABOVE * chosen_sse {
-        return true;
-    }
-    if turns < 2u || best_damping > DAMPING {
-        return false;
-    }
-    if best_sse - MORE_THAN_PROMISED * promised > chosen_sse {
+    var far = FAR_ABOVE;
+    if best_sse > far[min(turns, 3u) - 2u] * chosen_sse {
         return true;
     }
     var small = SMALL;
-    var arrives = uniforms.settings.own == 0u && promised <= NEAR * best_sse;
+    var arrives = uniforms.settings.own == 0u && best_damping <= DAMPING && promised <= NEAR * best_sse
+        && best_sse - promised >= (1.0 - NO_LOWER) * chosen_sse;
     for (var i = 0u; i < 4u; i++) {
         arrives = arrives && abs(trial[i] - chosen_parameters[i]) <= SAME * (abs(chosen_parameters[i]) + small[i]);
     }

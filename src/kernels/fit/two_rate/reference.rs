@@ -27,17 +27,19 @@ pub(super) fn continuations(t: &Tables) -> usize {
 
 /// A sum of squares below this share of sum C^2, in 32 bits and in 64, leaves nothing to look for elsewhere.
 const PERFECT: (f64, f64) = (1e-11, 1e-20);
-/// A descent ends above the best place so far if even so many times what its next step promises would leave it there.
-const MORE_THAN_PROMISED: f64 = 100.0;
-/// A step that promises less than this share of the sum of squares tells where the descent arrives,
+/// Where the best place so far leaves less than this share of sum C^2, every descent goes to its end: what is above nothing, or
+/// close to it, says nothing.
+const NOTHING_LEFT: f64 = 1e-5;
+/// After two, and after three or more turns a sum of squares so many times that of the best place so far won't become the
+/// lowest.
+const FAR_ABOVE: [f64; 2] = [100.0, 20.0];
+/// A step that promises less than this share of the sum of squares tells where the descent arrives, and how low that is,
 const NEAR: f64 = 1e-2;
-/// and to within this share of the parameters, or of these small values (F_p and PS in 1/s, v_p, v_e), it is the
-/// best place so far.
+/// and if no lower than this share below the best place so far,
+const NO_LOWER: f64 = 1e-6;
+/// it is the best place to within this share of the parameters, or of these small values (F_p and PS in 1/s, v_p, v_e).
 const SAME: f64 = 1e-2;
 const SMALL: [f64; 4] = [1e-4, 1e-4, 1e-3, 1e-3];
-/// After so many turns a sum of squares so many times that of the best place so far won't become the lowest.
-const FAR_TURNS: usize = 4;
-const FAR_ABOVE: f64 = 4.0;
 /// The most lanes that there are.
 const MOST_LANES: usize = 32;
 
@@ -221,22 +223,26 @@ fn descend_within<L: Lanes, const P: usize>(
 }
 
 impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
-    /// Descents that need not go on: those that end above the best place so far, and those whose next step leads to it.
+    /// Descents that need not go on: those far above the best place so far, and those whose next step leads to it.
     #[inline(always)]
     fn leads_nowhere(&self, lanes: L) -> L::M {
         let Descent { best, trial, promised, .. } = &self.descent;
-        let promised = promised.abs();
         let chosen = &self.chosen;
-        let far = best.turns.ge(lanes.count(FAR_TURNS)) & best.sse.gt(lanes.splat(FAR_ABOVE) * chosen.sse);
+        let mut far = lanes.mask(false);
+        for (i, above) in FAR_ABOVE.into_iter().enumerate() {
+            far = far | (best.turns.ge(lanes.count(2 + i)) & best.sse.gt(lanes.splat(above) * chosen.sse));
+        }
+        let promised = promised.abs();
         let steady = best.turns.ge(lanes.count(2)) & best.damping.le(lanes.splat(DAMPING));
-        let ends_above = (best.sse - lanes.splat(MORE_THAN_PROMISED) * promised).gt(chosen.sse);
+        let no_lower = (best.sse - promised).ge(lanes.splat(1.0 - NO_LOWER) * chosen.sse);
         // With a delay of the voxel's own there may be two valleys as close as that.
-        let mut arrives = lanes.mask(P == 4) & promised.le(lanes.splat(NEAR) * best.sse);
+        let mut arrives = lanes.mask(P == 4) & steady & no_lower & promised.le(lanes.splat(NEAR) * best.sse);
         for j in 0..4 {
             let off = (trial[j] - chosen.parameters[j]).abs();
             arrives = arrives & off.le(lanes.splat(SAME) * (chosen.parameters[j].abs() + lanes.splat(SMALL[j])));
         }
-        self.begun & self.active & (far | (steady & (ends_above | arrives))) & !self.continuing(lanes)
+        let something_left = chosen.sse.gt(lanes.splat(NOTHING_LEFT) * self.squares);
+        something_left & (far | arrives) & self.begun & self.active & !self.continuing(lanes)
     }
 
     /// Lanes whose descents go on from the best place.
