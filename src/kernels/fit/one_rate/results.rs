@@ -52,7 +52,7 @@ pub(super) fn evaluate<L: Lanes>(
     let samples = read(lanes, t, curve, &mut work);
     let mut bits = lanes.bits(!curve.finite, status::NON_FINITE_SAMPLE);
     if t.method == Method::Linear {
-        let l = linear::fit(lanes, t, &mut work);
+        let l = linear::fit(lanes, t, &work);
         let never = lanes.mask(false);
         let found = Found { a: l.a, b: l.b, rate: l.rate, delay: zero, delay_free: never, has_rate: l.has_rate };
         let first_statistic = slot::STANDARD_ERROR;

@@ -157,9 +157,9 @@ fn valleys_of<L: Lanes>(
 fn project<L: Lanes, const N: usize>(lanes: L, t: &Tables, vectors: &Table, k: usize, samples: &[L::F]) -> [L::F; N] {
     let n = t.n;
     let samples = &samples[..n];
-    let mut rows = [lanes.entries(vectors, k * t.n..(k + 1) * t.n); N];
-    for j in 1..N {
-        rows[j] = lanes.entries(vectors, (k + j) * t.n..(k + j + 1) * t.n);
+    let mut rows = [lanes.entries(vectors, 0..0); N];
+    for (j, row) in rows.iter_mut().enumerate() {
+        *row = lanes.entries(vectors, (k + j) * n..(k + j + 1) * n);
     }
     let (mut even, mut odd) = ([lanes.splat(0.0); N], [lanes.splat(0.0); N]);
     let mut i = 0;
