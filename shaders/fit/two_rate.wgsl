@@ -1089,7 +1089,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
 // As in reference.rs: descents that need not go on, those far above the best place so far, and those whose next step leads to
 // it.
 fn leads_nowhere(turns: u32, trial: Vector, promised: f32) -> bool {
-    if turns < 2u || chosen_sse < 0.0 || chosen_sse <= NOTHING_LEFT * chosen_of {
+    if turns < 2u || chosen_sse <= NOTHING_LEFT * chosen_of {
         return false;
     }
     var far = FAR_ABOVE;

@@ -151,6 +151,15 @@ mod tests {
         out
     }
 
+    /// Bytes without any order, the same ones every time.
+    fn noise() -> impl FnMut() -> u8 {
+        let mut state = 1u32;
+        move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        }
+    }
+
     /// By an independent reader that refuses everything behind the first member.
     fn unpacked(stored: &[u8]) -> Vec<u8> {
         let mut reader = flate2::bufread::GzDecoder::new(stored);
@@ -162,11 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_packed_comes_back_whatever_its_size_and_portions() {
-        let mut state = 1u32;
-        let mut noise = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        };
+        let mut noise = noise();
         let bytes: Vec<u8> = (0..BATCH + 3 * SHARE + 17).map(|i| if i % 4 < 2 { noise() } else { 0 }).collect();
         for size in [0, 1, SHARE - 1, SHARE, SHARE + 1, BATCH, bytes.len()] {
             let whole = packed(&bytes[..size], usize::MAX);
@@ -178,11 +183,7 @@ mod tests {
 
     #[test]
     fn noise_is_stored_between_shares_that_are_deflated() {
-        let mut state = 1u32;
-        let mut noise = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        };
+        let mut noise = noise();
         let random: Vec<u8> = (0..SHARE * 2 + 11).map(|_| noise()).collect();
         assert!(information(&random) > 0.99 && information(&[7; 400]) == 0.0 && information(&[]) == 0.0);
         let whole = packed(&random, usize::MAX);

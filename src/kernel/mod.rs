@@ -145,9 +145,9 @@ pub trait PreparedKernel: Send + Sync + Sized {
         }
     }
 
-    /// As [`evaluate`](Self::evaluate), but where few of the voxels need what takes long, they may be left for later: then their rows may hold
-    /// anything, and the mask of them is returned. They come again beside others like them, and are not to be left that time.
-    /// Only voxels whose samples are finite may be left.
+    /// As [`evaluate`](Self::evaluate), but where few of the voxels need what takes long, they may be left for later: then
+    /// their rows may hold anything, and the mask of them is returned. They come again beside others like them, and are not
+    /// to be left that time. Only voxels whose samples are finite may be left.
     #[inline(always)]
     fn evaluate_or_leave<L: Lanes>(
         &self,

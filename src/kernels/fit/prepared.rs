@@ -98,20 +98,8 @@ pub(super) trait FitTables: Clone + Debug + Send + Sync {
     /// Rows of the outputs.
     fn rows(&self) -> usize;
     fn scratch(&self) -> usize;
-    fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>);
-    /// [`PreparedKernel::evaluate_together`].
-    #[inline(always)]
-    fn evaluate_together<L: Lanes>(
-        &self,
-        lanes: L,
-        blocks: &[Block<'_, L>],
-        scratch: &mut [L::F],
-        rows: &mut Rows<'_, L>,
-    ) {
-        for block in blocks {
-            self.evaluate(lanes, block.curve, scratch, &mut rows.of(block));
-        }
-    }
+    /// Computes every row of blocks of voxels, [`TOGETHER`](Self::TOGETHER) at most.
+    fn evaluate<L: Lanes>(&self, lanes: L, blocks: &[Block<'_, L>], scratch: &mut [L::F], rows: &mut Rows<'_, L>);
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool>;
     fn program(&self) -> Program;
     /// The same for a curve of which these frames of all are left; `None` if they don't suffice.
@@ -159,7 +147,7 @@ impl<T: FitTables> PreparedKernel for PreparedFit<T> {
 
     #[inline(always)]
     fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
-        self.tables.evaluate(lanes, curve, scratch, rows);
+        self.tables.evaluate(lanes, &[Block::alone(lanes, curve)], scratch, rows);
     }
 
     #[inline(always)]
@@ -170,7 +158,7 @@ impl<T: FitTables> PreparedKernel for PreparedFit<T> {
         scratch: &mut [L::F],
         rows: &mut Rows<'_, L>,
     ) {
-        self.tables.evaluate_together(lanes, blocks, scratch, rows);
+        self.tables.evaluate(lanes, blocks, scratch, rows);
     }
 
     fn evaluate_bounded<'a>(&self, _: Bounded<'a>, _: Curve<'_, Bounded<'a>>, words: &mut [BoundedWord]) {

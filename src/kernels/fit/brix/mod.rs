@@ -19,7 +19,7 @@ mod tables;
 
 use crate::error::{Error, Result};
 use crate::kernel::lanes::{Double, Lanes};
-use crate::kernel::{Curve, Input, Output, Program, Rows, Runnable, VoxelKernel};
+use crate::kernel::{Block, Curve, Input, Output, Program, Rows, Runnable, VoxelKernel};
 use crate::kernels::descriptors::{Baseline, MapSelection};
 use crate::quantity::SignalKind;
 use crate::series::{Series, VoxelMap};
@@ -190,8 +190,10 @@ impl FitTables for Tables {
     }
 
     #[inline(always)]
-    fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
-        results::evaluate(lanes, self, &curve, scratch, rows);
+    fn evaluate<L: Lanes>(&self, lanes: L, blocks: &[Block<'_, L>], scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
+        for block in blocks {
+            results::evaluate(lanes, self, &block.curve, scratch, &mut rows.of(block));
+        }
     }
 
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool> {

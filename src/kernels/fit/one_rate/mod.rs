@@ -15,7 +15,7 @@ use super::prepared::{Axis, FamilyTables, FitTables, with_frames};
 use super::{PharmacokineticFit, status_bit};
 use crate::error::Result;
 use crate::kernel::lanes::{Double, Lanes};
-use crate::kernel::{Curve, Output, Program, Rows};
+use crate::kernel::{Block, Curve, Output, Program, Rows};
 
 pub(super) use tables::Tables;
 
@@ -50,8 +50,10 @@ impl FitTables for Tables {
     }
 
     #[inline(always)]
-    fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
-        results::evaluate(lanes, self, &curve, scratch, rows);
+    fn evaluate<L: Lanes>(&self, lanes: L, blocks: &[Block<'_, L>], scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
+        for block in blocks {
+            results::evaluate(lanes, self, &block.curve, scratch, &mut rows.of(block));
+        }
     }
 
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool> {

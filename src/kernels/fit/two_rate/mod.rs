@@ -52,18 +52,7 @@ impl FitTables for Tables {
     }
 
     #[inline(always)]
-    fn evaluate<L: Lanes>(&self, lanes: L, curve: Curve<'_, L>, scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
-        results::evaluate(lanes, self, &[Block::alone(lanes, curve)], scratch, rows);
-    }
-
-    #[inline(always)]
-    fn evaluate_together<L: Lanes>(
-        &self,
-        lanes: L,
-        blocks: &[Block<'_, L>],
-        scratch: &mut [L::F],
-        rows: &mut Rows<'_, L>,
-    ) {
+    fn evaluate<L: Lanes>(&self, lanes: L, blocks: &[Block<'_, L>], scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
         results::evaluate(lanes, self, blocks, scratch, rows);
     }
 

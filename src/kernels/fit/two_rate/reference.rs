@@ -87,6 +87,17 @@ impl<'a, L: Lanes, const P: usize> Fit<'a, L, P> {
     }
 }
 
+impl<L: Lanes, const P: usize> Fit<'_, L, P> {
+    /// A start: how much it explains, and its parameters.
+    #[inline(always)]
+    fn start(&self, number: usize) -> (L::F, [L::F; P]) {
+        let numbers = &self.starts[number * (P + 1)..][..P + 1];
+        let mut parameters = [numbers[0]; P];
+        parameters.copy_from_slice(&numbers[1..]);
+        (numbers[0], parameters)
+    }
+}
+
 /// Looks for starts; `given_delay` where it isn't free.
 #[inline(always)]
 fn find_starts<L: Lanes, const P: usize>(
@@ -157,6 +168,8 @@ struct Queue<'a, 'b, L: Lanes, const P: usize> {
     places: [Place; MOST_LANES],
     /// Lanes that have a voxel.
     active: L::M,
+    /// Lanes whose descents go on from the best place.
+    continuing: L::M,
     descent: Descent<L, P>,
     /// The best of each lane's voxel so far, if it has been at the end of a descent.
     chosen: Refined<L::F, L::M, P>,
@@ -188,14 +201,14 @@ fn descend_within<L: Lanes, const P: usize>(
 ) {
     let zero = lanes.splat(0.0);
     let mut problem = Exchange::<_, P> { t, work, keep: false };
-    let start = fits.first().map_or([zero; P], |fit| fit.fitted.parameters);
     let scales = Problem::<L, P>::scales(&problem);
-    let descent = Descent::new(lanes, start, lanes.splat(DAMPING), scales);
+    let descent = Descent::new(lanes, [zero; P], lanes.splat(DAMPING), scales);
     let mut queue = Queue {
         t,
         fits,
         places: [Place::default(); MOST_LANES],
         active: lanes.mask(false),
+        continuing: lanes.mask(false),
         chosen: descent.best,
         descent,
         begun: lanes.mask(false),
@@ -242,25 +255,14 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
             arrives = arrives & off.le(lanes.splat(SAME) * (chosen.parameters[j].abs() + lanes.splat(SMALL[j])));
         }
         let something_left = chosen.sse.gt(lanes.splat(NOTHING_LEFT) * self.squares);
-        something_left & (far | arrives) & self.begun & self.active & !self.continuing(lanes)
-    }
-
-    /// Lanes whose descents go on from the best place.
-    #[inline(always)]
-    fn continuing(&self, lanes: L) -> L::M {
-        let starts = starts(P == 5);
-        let mut continuing = 0;
-        for lane in 0..L::WIDTH {
-            continuing |= u32::from(self.places[lane].start >= starts) << lane;
-        }
-        lanes.mask_of(continuing)
+        something_left & (far | arrives) & self.begun & self.active & !self.continuing
     }
 
     /// The lower of what descents have come to and what they had before.
     #[inline(always)]
     fn compare(&mut self, lanes: L, ended: L::M) {
         let best = &self.descent.best;
-        let lower = ended & (best.sse.lt(self.chosen.sse) | !self.begun | self.continuing(lanes));
+        let lower = ended & (best.sse.lt(self.chosen.sse) | !self.begun | self.continuing);
         let before = lanes.select(self.begun, self.chosen.turns, lanes.splat(0.0));
         let turns = lanes.select(ended, before + best.turns, self.chosen.turns);
         self.chosen = merge(lanes, lower, best, &self.chosen);
@@ -280,14 +282,13 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
             let place = &mut self.places[lane];
             place.start += 1;
             if place.start < starts {
-                let from = &fit.starts[place.start * (P + 1)..][..P + 1];
-                if (from[0].gt(lanes.splat(0.0)) & unclear).any() {
-                    let mut start = self.chosen.parameters;
-                    start.copy_from_slice(&from[1..]);
+                let (gain, start) = fit.start(place.start);
+                if (gain.gt(lanes.splat(0.0)) & unclear).any() {
                     self.descent.begin(lanes, here, &start, lanes.splat(DAMPING));
                     return;
                 }
             } else if place.start < starts + continuations(self.t) && (!self.chosen.converged & here).any() {
+                self.continuing = self.continuing | here;
                 self.descent.begin(lanes, here, &self.chosen.parameters, self.chosen.damping);
                 return;
             } else {
@@ -320,9 +321,9 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
             self.held[P - 1] = (self.held[P - 1] & !here) | (!fit.delay_free & here);
         }
         self.begun = self.begun & !here;
+        self.continuing = self.continuing & !here;
         self.active = self.active | here;
-        let mut start = self.chosen.parameters;
-        start.copy_from_slice(&fit.starts[1..P + 1]);
+        let (_, start) = fit.start(0);
         self.descent.begin(lanes, here, &start, lanes.splat(DAMPING));
     }
 }
