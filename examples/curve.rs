@@ -63,7 +63,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     support::refuse_existing(&arguments.out, arguments.force)?;
     let kernel = arguments.analysis.kernel()?;
     let bars = Bars { quiet: arguments.quiet };
-    let input = Input::load(&arguments.source, &arguments.times, &arguments.region, bars)?;
+    let input = Input::load(&arguments.source, arguments.times.options(), &arguments.region, bars)?;
     let (curve, title) = match arguments.voxel {
         Some(Numbers([x, y, z])) => {
             let policy = arguments.analysis.non_finite();

@@ -182,7 +182,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let bars = Bars { quiet: arguments.quiet };
     support::refuse_existing(&arguments.out.join("run.json"), arguments.force)?;
     let (engine, input) =
-        Input::load_beside(&arguments.device, &arguments.source, &arguments.times, &arguments.region, bars)?;
+        Input::load_beside(&arguments.device, &arguments.source, arguments.times.options(), &arguments.region, bars)?;
     let mask = input.mask.as_ref();
     if arguments.model.contains(&ModelChoice::Brix) {
         return run_brix(arguments, &engine, &input, bars);

@@ -343,7 +343,7 @@ fn load(arguments: &Arguments, bars: Bars) -> Result<Case> {
     // Small files first: a mask that isn't there is known before the series is read.
     let lesion = Mask::open(lesion)?;
     let base = arguments.base.as_ref().map(Mask::open).transpose()?;
-    let (series, _) = support::input::open_series(series, &arguments.times, bars)?;
+    let (series, _) = support::input::open_series(series, arguments.times.options(), bars)?;
     lesion.check_matches(&series)?;
     if let Some(base) = &base {
         base.check_matches(&series)?;

@@ -77,7 +77,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let engine = arguments.device.engine()?;
     let bars = Bars { quiet: arguments.quiet };
     let source = Source { series: Some(arguments.series.clone()), demo: false };
-    let input = Input::load(&source, &arguments.times, &arguments.region, bars)?;
+    let input = Input::load(&source, arguments.times.options(), &arguments.region, bars)?;
     let converted = arguments.conversion.run(&engine, &input.series, input.mask.as_ref(), bars)?;
     // Of blood where its T1 is given, and everywhere where a mask says where to look.
     let series = converted.blood.as_ref().unwrap_or(&converted.tissue);

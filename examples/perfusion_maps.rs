@@ -80,8 +80,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     let folder = arguments.out.join("pictures");
     support::refuse_existing(&arguments.out.join("run.json"), arguments.force)?;
     let kernel = arguments.analysis.kernel()?;
-    let (engine, input) =
-        Input::load_beside(&arguments.device, &arguments.source, &arguments.times, &arguments.region, bars)?;
+    // Samples are gone through once.
+    let options = arguments.times.options().leave_in_file();
+    let (engine, input) = Input::load_beside(&arguments.device, &arguments.source, options, &arguments.region, bars)?;
 
     let mut maps = {
         let bar = bars.counts("computing");

@@ -68,7 +68,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let kernel = arguments.analysis.kernel()?;
     let engine = arguments.device.engine()?;
     let source = Source { series: arguments.series.clone(), demo: arguments.series.is_none() };
-    let input = Input::load(&source, &arguments.times, &arguments.region, bars)?;
+    let input = Input::load(&source, arguments.times.options(), &arguments.region, bars)?;
     let bar = bars.counts("computing");
     let tell = bar.teller();
     let mut options = RunOptions::new().progress(move |done, all| tell(done as u64, all as u64));

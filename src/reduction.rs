@@ -129,13 +129,13 @@ impl<'a> Reductions<'a> {
     /// curve have to be exact for what it is needed for, by what the curve is about: an engine may make do with these at
     /// first.
     pub fn mean_curve_and_baseline_noise(&self, frames: Range<usize>, deciding: impl FnOnce(&[f64]) -> Vec<usize>) {
-        if self.mean.get().is_some() || frames.len() < 2 || self.series.is_in_file() {
+        if self.mean.get().is_some() || frames.len() < 2 || !together::serves(self.series) {
             return;
         }
         let count = self.series.frames();
         let rough = if self.may_foretell && foretold::pays(self.series) {
             let about = count.div_ceil(foretold::EVERY);
-            self.timed("reduce: rough mean curve", about, || foretold::rough_means(self.series))
+            self.timed("reduce: rough mean curve", about, || self.note(foretold::rough_means(self.series)))
         } else {
             None
         };
@@ -143,7 +143,7 @@ impl<'a> Reductions<'a> {
         let exact = exact.unwrap_or_else(|| (0..count).collect());
         let reduced = self
             .timed("reduce: mean curve and baseline noise", exact.len(), || together::reduce(self, &frames, &exact));
-        if let Some(together::Both { mut sums, voxels, middle }) = reduced {
+        if let Some(together::Both { mut sums, voxels, middle }) = self.note(reduced).flatten() {
             if let Some(mut rough) = rough.filter(|_| exact.len() < count) {
                 rough.iter_mut().for_each(|mean| *mean *= voxels as f64);
                 foretold::fill_in(&mut sums, &exact, &rough);
@@ -200,7 +200,7 @@ impl<'a> Reductions<'a> {
         }
     }
 
-    fn note(&self, read: Result<f64>) -> Option<f64> {
+    fn note<T>(&self, read: Result<T>) -> Option<T> {
         read.map_err(|error| *self.failed.lock().expect("no reduction panicked") = Some(error)).ok()
     }
 
@@ -484,8 +484,9 @@ const SAMPLE: usize = 1 << 12;
 /// lies below the bracket and collects what lies in it, and the rank is found among the collected few. Should the bracket
 /// have missed, everything is collected.
 fn middle_of_many(values: &[f32]) -> Option<(f32, f32)> {
-    let step = values.len().div_ceil(SAMPLE).max(1);
-    let mut sample: Vec<f32> = values.iter().copied().step_by(step).filter(|value| !value.is_nan()).collect();
+    let every = values.len().div_ceil(SAMPLE).max(1);
+    let sample = (0..values.len() / every).map(|i| values[scattered(i, every)]);
+    let mut sample: Vec<f32> = sample.filter(|value| !value.is_nan()).collect();
     let (low, high) = bracket_of(&mut sample);
     let (total, below, collected) = bracketed(values, low, high);
     if total == 0 {
@@ -499,11 +500,18 @@ fn middle_of_many(values: &[f32]) -> Option<(f32, f32)> {
     Some(middle_two(all, first, last))
 }
 
-/// Between which numbers the median of all lies, as a sample says: four standard errors of its own median to either side
-/// of that.
+/// The `i`-th of some places, of which there is one in `every` so many, but not at the same place of each: rows and slices of
+/// images often hold a power of two. The golden section of `every`, again and again, comes everywhere.
+fn scattered(i: usize, every: usize) -> usize {
+    let golden = (every as f64 * 0.618_034) as usize;
+    i * every + i * golden % every
+}
+
+/// Between which numbers the median of all lies, as a sample says: six standard errors of its own median to either side of
+/// that, since neighbours may resemble each other.
 fn bracket_of(sample: &mut [f32]) -> (f32, f32) {
     sample.sort_unstable_by(f32::total_cmp);
-    let margin = 2 * sample.len().isqrt() + 1;
+    let margin = 3 * sample.len().isqrt() + 1;
     let middle = sample.len() / 2;
     let low = middle.checked_sub(margin).map_or(f32::NEG_INFINITY, |i| sample[i]);
     let high = sample.get(middle + margin).copied().unwrap_or(f32::INFINITY);
@@ -565,8 +573,9 @@ mod tests {
         assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), Some(2.5));
         let many: Vec<f32> = (0..100_000).map(|i| ((i * 7919) % 100_000) as f32 * 0.37).collect();
         assert_eq!(middle_of_many(&many), Some((49_999.0 * 0.37, 50_000.0 * 0.37)));
-        // The sample sees every 25th number only: here those that the others are not like.
-        let misleading: Vec<f32> = (0..100_000).map(|i| if i % 25 == 0 { i as f32 } else { -(i as f32) }).collect();
+        // The sample sees one in 25 numbers only: here those that the others are not like.
+        let seen = |i: usize| scattered(i / 25, 25) == i;
+        let misleading: Vec<f32> = (0..100_000).map(|i| if seen(i) { i as f32 } else { -(i as f32) }).collect();
         let mut sorted = misleading.clone();
         sorted.sort_unstable_by(f32::total_cmp);
         assert_eq!(middle_of_many(&misleading), Some((sorted[49_999], sorted[50_000])));
@@ -613,9 +622,10 @@ mod tests {
             assert_same(words.iter().map(|x| *x as u8).collect::<Vec<_>>(), voxels, frames, masked);
             assert_same(words.iter().map(|x| f32::from(*x)).collect::<Vec<_>>(), voxels, frames, masked);
             // Only the voxels that stand for all in the first guess are noisy.
-            let step = voxels.div_ceil(1 << 11);
-            let misleading =
-                |i: usize| if (i % voxels).is_multiple_of(step) { words[i] as i16 } else { (i / voxels) as i16 };
+            let every = voxels.div_ceil(together::PLACES);
+            let seen =
+                |voxel: usize| (0..together::NEIGHBOURS).contains(&voxel.wrapping_sub(scattered(voxel / every, every)));
+            let misleading = |i: usize| if seen(i % voxels) { words[i] as i16 } else { (i / voxels) as i16 };
             assert_same((0..voxels * frames).map(misleading).collect::<Vec<_>>(), voxels, frames, masked);
         }
     }

@@ -1,6 +1,7 @@
 //! The series: samples in their stored type, with scaling, times and geometry; masks and maps that go with it.
 
-use std::ops::Range;
+mod windows;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,9 +10,10 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
-use crate::stored::{Stored, Window};
+use crate::stored::Stored;
 use crate::time::{SampleAxis, TimeAxis};
 use crate::voxels::{Sample, SampleType, Voxels};
+pub(crate) use windows::{STRETCH, Stretch};
 
 /// `value = slope * stored + intercept`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -346,63 +348,6 @@ impl Series {
         let [x, y, z] = self.spatial_shape();
         let flat: Vec<f32> = sums.par_iter().map(mean).collect();
         Ok(Array3::from_shape_vec((x, y, z).f(), flat).expect("as many values as voxels"))
-    }
-
-    /// Hands over windows with all frames of these voxels, which ascend, and those of them that lie in each.
-    pub(crate) fn for_each_window_of(
-        &self,
-        voxels: &[usize],
-        mut work: impl FnMut(&Window<'_>, &[usize]) -> Result<()>,
-    ) -> Result<()> {
-        let within = |range: &Range<usize>| {
-            let end = voxels.partition_point(|voxel| *voxel < range.end);
-            &voxels[voxels.partition_point(|voxel| *voxel < range.start)..end]
-        };
-        let wanted = |range: Range<usize>| !within(&range).is_empty();
-        self.for_each_window(0..self.frames(), wanted, |window| work(window, within(&window.range)))?;
-        Ok(())
-    }
-
-    /// Hands over all voxels with these frames: at once if they are in memory, else window after window as they are read,
-    /// without those that aren't wanted. Returns the seconds that were waited for a file.
-    pub(crate) fn for_each_window(
-        &self,
-        frames: Range<usize>,
-        wanted: impl Fn(Range<usize>) -> bool,
-        mut work: impl FnMut(&Window<'_>) -> Result<()>,
-    ) -> Result<f64> {
-        match &*self.samples {
-            Samples::Memory(voxels) => {
-                work(&Window { voxels, range: 0..self.voxel_count(), first_frame: 0 })?;
-                Ok(0.0)
-            }
-            Samples::File(stored) => stored.for_each_window(frames, wanted, work),
-        }
-    }
-
-    /// All samples, if they are in memory.
-    pub(crate) fn whole(&self) -> Option<Window<'_>> {
-        match &*self.samples {
-            Samples::Memory(voxels) => Some(Window { voxels, range: 0..self.voxel_count(), first_frame: 0 }),
-            Samples::File(_) => None,
-        }
-    }
-
-    /// Does something with the samples of some neighbouring voxels.
-    pub(crate) fn with_range<T>(&self, range: Range<usize>, work: impl FnOnce(&Window<'_>) -> T) -> Result<T> {
-        match &*self.samples {
-            Samples::Memory(voxels) => Ok(work(&Window { voxels, range: 0..self.voxel_count(), first_frame: 0 })),
-            Samples::File(stored) => {
-                let mut voxels = Voxels::zeros(stored.sample_type(), 0).ok_or_else(|| stored.no_memory(0))?;
-                stored.read(range.clone(), 0..self.frames(), &mut voxels)?;
-                Ok(work(&Window { voxels: &voxels, range, first_frame: 0 }))
-            }
-        }
-    }
-
-    /// Does something with the samples of one voxel.
-    pub(crate) fn with_voxel<T>(&self, index: usize, work: impl FnOnce(&Window<'_>) -> T) -> Result<T> {
-        self.with_range(index..index + 1, work)
     }
 }
 

@@ -62,13 +62,19 @@ pub(crate) struct Stored {
     stamp: (u64, Option<SystemTime>),
     /// Memory that windows may take.
     window_bytes: u64,
+    at_hand: bool,
 }
 
 impl Stored {
     #[cfg_attr(not(feature = "nifti"), expect(dead_code, reason = "only io reads files"))]
-    pub(crate) fn new(file: Arc<File>, place: Place, window_bytes: u64) -> Result<Self> {
+    pub(crate) fn new(file: Arc<File>, place: Place, window_bytes: u64, at_hand: bool) -> Result<Self> {
         let stamp = stamp(&file).map_err(|e| Error::io("read", &place.path, e))?;
-        Ok(Self { file, place, stamp, window_bytes })
+        Ok(Self { file, place, stamp, window_bytes, at_hand })
+    }
+
+    /// Whether the system holds the file in its memory, so that small pieces come as fast as large ones.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        self.at_hand
     }
 
     pub(crate) fn sample_type(&self) -> SampleType {

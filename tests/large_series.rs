@@ -142,6 +142,55 @@ fn the_definition_and_verifying_read_from_the_file_too() {
     assert_eq!(copy.voxels().expect("in memory").as_bytes(), whole.voxels().expect("in memory").as_bytes());
 }
 
+/// A series left in a file that the system holds in its memory. Other programs may make that seem slow once, or twice.
+fn left_in_file(path: &Path) -> Series {
+    let options = ReadOptions::new().times(times()).leave_in_file();
+    let mut tries = (0..1000).map(|_| Series::open_with(path, &options).expect("opened"));
+    tries.find(Series::is_in_file).expect("just written, so the system still has it in memory")
+}
+
+#[test]
+fn a_series_that_is_left_in_its_file_gives_the_same_maps() {
+    // Enough voxels for a foretold mean curve, and a last stretch that is shorter.
+    let (planes, shape) = (7, [41, 37, 29 * 7, 14]);
+    let samples = samples();
+    let plane = samples.len() / SHAPE[3];
+    let many = samples.chunks(plane).flat_map(|frame| std::iter::repeat_n(frame, planes).flatten());
+    let many: Vec<i16> = many.map(|value| *value as i16).collect();
+    let mut holes = samples.clone();
+    holes.iter_mut().step_by(7919).for_each(|sample| *sample = f32::NAN);
+    let labels = |z: usize| Array3::from_shape_fn((41, 37, z), |(x, _, z)| u32::from(x > 3 && !(9..25).contains(&z)));
+    let cases = [
+        (Series::from_voxels(many, shape, times()).expect("fits"), Mask::from_labels(labels(shape[2]).view())),
+        (Series::from_voxels(holes, SHAPE, times()).expect("fits"), Mask::from_labels(labels(SHAPE[2]).view())),
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    for (index, (whole, mask)) in cases.iter().enumerate() {
+        let path = folder.path().join(format!("{index}.nii"));
+        whole.save(&path, Overwrite::Refuse).expect("written");
+        let series = left_in_file(&path);
+        for kernel in [Descriptors::new(), Descriptors::new().baseline_frames(0..4)] {
+            for options in [RunOptions::new(), RunOptions::new().mask(mask)] {
+                for engine in engines() {
+                    let expected = engine.run_with(&kernel, whole, &options).expect("a run");
+                    let found = engine.run_with(&kernel, &series, &options).expect("a run");
+                    assert!(words(&found) == words(&expected), "{} of {index}", engine.name());
+                    assert_eq!(found.record().settings, expected.record().settings);
+                }
+            }
+        }
+        let engine = Engine::cpu();
+        let cancelled = Cancel::new();
+        cancelled.cancel();
+        let stopped = engine.run_with(&Descriptors::new(), &series, &RunOptions::new().cancel(cancelled));
+        assert!(matches!(stopped, Err(Error::Cancelled)));
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("writable");
+        file.set_len(path.metadata().expect("a file").len() + 100).expect("longer");
+        let text = engine.run(&Descriptors::new(), &series).expect_err("it changed").to_string();
+        assert!(text.contains(".nii") && text.contains("changed"), "{text}");
+    }
+}
+
 #[test]
 fn a_file_that_changes_while_it_is_in_use_is_named() {
     let folder = tempfile::tempdir().expect("a folder");

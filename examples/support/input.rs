@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use perfuse::io::ReadOptions;
 use perfuse::phantom::Phantom;
 use perfuse::{Engine, Mask, Result, Series, StageTime};
 
-use super::arguments::{Device, Region, Source, Times};
+use super::arguments::{Device, Region, Source};
 use super::progress::Bars;
 
 /// What a program works on.
@@ -26,19 +27,19 @@ impl Input {
     pub(crate) fn load_beside(
         device: &Device,
         source: &Source,
-        times: &Times,
+        options: ReadOptions,
         region: &Region,
         bars: Bars,
     ) -> Result<(Engine, Self)> {
-        let (engine, input) = rayon::join(|| device.engine(), || Self::load(source, times, region, bars));
+        let (engine, input) = rayon::join(|| device.engine(), || Self::load(source, options, region, bars));
         Ok((engine?, input?))
     }
 
     /// Reads the series and the mask, and checks that they lie on one grid.
-    pub(crate) fn load(source: &Source, times: &Times, region: &Region, bars: Bars) -> Result<Self> {
+    pub(crate) fn load(source: &Source, options: ReadOptions, region: &Region, bars: Bars) -> Result<Self> {
         let mut input = match &source.series {
             Some(path) => {
-                let (series, read) = open_series(path, times, bars)?;
+                let (series, read) = open_series(path, options, bars)?;
                 Self { series, mask: None, outline: None, read }
             }
             None => Self::phantom(&Phantom::brain_with_lesion())?,
@@ -62,10 +63,10 @@ impl Input {
     }
 }
 
-/// Reads a series, with the times that the flags give it.
-pub(crate) fn open_series(path: &Path, times: &Times, bars: Bars) -> Result<(Series, StageTime)> {
+/// Reads a series, and shows how far that is.
+pub(crate) fn open_series(path: &Path, options: ReadOptions, bars: Bars) -> Result<(Series, StageTime)> {
     let bar = bars.bytes("reading");
-    let options = times.options().progress(Arc::new(bar.teller()));
+    let options = options.progress(Arc::new(bar.teller()));
     let (series, report) = Series::open_with_report(path, &options)?;
     let read = StageTime {
         stage: if report.compressed { "read and inflate" } else { "read" }.into(),

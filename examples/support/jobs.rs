@@ -115,7 +115,7 @@ fn run(
     baseline: Option<&Baseline>,
 ) -> Result<Outcome> {
     let start = Instant::now();
-    let (series, read) = Series::open_with_report(path, options)?;
+    let (series, read) = Series::open_with_report(path, &options.clone().leave_in_file())?;
     let maps = engine.run(&kernel(&series, baseline.cloned(), job.maps), &series)?;
     let compression = if job.compressed { Compression::Gzip } else { Compression::None };
     let saved = SaveOptions::new().compression(compression).overwrite(Overwrite::Replace);

@@ -14,21 +14,18 @@ use std::time::Instant;
 
 use bytemuck::Zeroable as _;
 use fearless_simd::Level;
-use rayon::prelude::*;
 
 use self::tile::{BLOCK, Line};
 use super::RunOptions;
-use super::raw_rows::{RawRows, outside_words, overwrite_outside, read_stage, wanted};
+use super::raw_rows::{RawRows, fit_rows, outside_words, overwrite_outside, read_stage, wanted};
 use crate::error::Result;
 use crate::kernel::{Later, Runnable, Samples, ShortSamples, Tile};
 use crate::maps::StageTime;
 use crate::prefetch::ask;
 use crate::reduction::foretold::FrameSums;
-use crate::series::{Mask, Series};
+use crate::series::{Mask, STRETCH, Series, Stretch};
 use crate::stored::Window;
 
-/// Voxels that a thread takes at once.
-const TASK: usize = 1 << 14;
 /// Samples of a tile: less than half of a second-level cache. The rest holds results, and the rows that were asked for.
 const TILE_BYTES: usize = 3 << 17;
 /// The most voxels side by side: a tile is a multiple of it.
@@ -65,52 +62,39 @@ fn run_at(
     let start = Instant::now();
     let count = series.voxel_count();
     let row_count = kernel.rows() + 1;
-    rows.resize_with(row_count, Vec::new);
-    for row in &mut rows {
-        row.resize(count, 0);
-    }
+    fit_rows(&mut rows, row_count, count);
     let outside_words = outside_words(kernel.outputs());
     let done = AtomicUsize::new(0);
-    let mut begun = 0;
-    let waited = series.for_each_window(0..series.frames(), wanted(options.mask), |window| {
-        // Nobody looks inside the mask between windows.
-        blank(&mut rows, begun..window.range.start, &outside_words);
-        begun = window.range.end;
-        let voxels = window.range.len();
-        let mut tasks: Vec<Vec<&mut [u32]>> =
-            (0..voxels.div_ceil(TASK)).map(|_| Vec::with_capacity(row_count)).collect();
-        for row in &mut rows {
-            for (task, chunk) in tasks.iter_mut().zip(row[window.range.clone()].chunks_mut(TASK)) {
-                task.push(chunk);
-            }
+    let mut tasks: Vec<Vec<&mut [u32]>> = (0..count.div_ceil(STRETCH)).map(|_| Vec::with_capacity(row_count)).collect();
+    for row in &mut rows {
+        for (task, chunk) in tasks.iter_mut().zip(row.chunks_mut(STRETCH)) {
+            task.push(chunk);
         }
-        tasks.into_par_iter().enumerate().try_for_each_init(
-            || Workspace::new(series, kernel),
-            |workspace, (index, mut rows)| {
-                options.cancel.check()?;
+    }
+    let waited = series.for_each_stretch(
+        0..series.frames(),
+        wanted(options.mask),
+        tasks,
+        || Workspace::new(series, kernel),
+        |workspace, mut rows, Stretch { range, window }| {
+            options.cancel.check()?;
+            if let Some(window) = window {
                 let mask = options.mask.map(Mask::flat);
-                let start = window.range.start + index * TASK;
-                let task = Task { window, frames: series.frames(), mask, outside_words: &outside_words, start, sums };
+                let (frames, start) = (series.frames(), range.start);
+                let task = Task { window, frames, mask, outside_words: &outside_words, start, sums };
                 run_task(level, kernel, &task, workspace, &mut rows);
-                let voxels = rows[0].len();
-                options.tell(done.fetch_add(voxels, Ordering::Relaxed) + voxels, count);
-                Ok(())
-            },
-        )
-    })?;
-    blank(&mut rows, begun..count, &outside_words);
+            } else {
+                rows.iter_mut().zip(&outside_words).for_each(|(row, word)| row.fill(*word));
+            }
+            options.tell(done.fetch_add(range.len(), Ordering::Relaxed) + range.len(), count);
+            Ok(())
+        },
+    )?;
     let bytes = series.sample_bytes() + (row_count * count * 4) as u64;
     let seconds = start.elapsed().as_secs_f64() - waited;
     let mut stages = read_stage(series, waited);
     stages.push(StageTime { stage: "cpu: kernel".into(), seconds, bytes });
     Ok(RawRows { rows, stages, ran: None })
-}
-
-/// Voxels outside the mask that were not even read.
-fn blank(rows: &mut [Vec<u32>], voxels: std::ops::Range<usize>, outside_words: &[u32]) {
-    if !voxels.is_empty() {
-        rows.iter_mut().zip(outside_words).for_each(|(row, word)| row[voxels.clone()].fill(*word));
-    }
 }
 
 #[cfg(feature = "gpu")]
@@ -141,8 +125,8 @@ pub(super) fn level_name() -> &'static str {
 
 /// Equal tiles that make up a task.
 fn tile_voxels(voxel_bytes: usize) -> usize {
-    let tiles = TASK.div_ceil(WIDTH).min((TASK * voxel_bytes).div_ceil(TILE_BYTES));
-    TASK.div_ceil(tiles).next_multiple_of(WIDTH)
+    let tiles = STRETCH.div_ceil(WIDTH).min((STRETCH * voxel_bytes).div_ceil(TILE_BYTES));
+    STRETCH.div_ceil(tiles).next_multiple_of(WIDTH)
 }
 
 struct Task<'a> {

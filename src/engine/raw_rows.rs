@@ -25,6 +25,14 @@ pub(crate) struct Ran {
     pub(crate) reason: String,
 }
 
+/// So many rows of so many words: the given ones as they are, where they fit, new ones of 0. Their memory is handed out
+/// when it is first used, by whatever thread that is.
+pub(crate) fn fit_rows(rows: &mut Vec<Vec<u32>>, row_count: usize, words: usize) {
+    rows.truncate(row_count);
+    rows.iter_mut().filter(|row| row.len() != words).for_each(|row| *row = vec![0; words]);
+    rows.resize_with(row_count, || vec![0; words]);
+}
+
 /// What each row holds, the status last.
 pub(crate) fn row_kinds(outputs: &[Output]) -> Vec<OutputKind> {
     let rows = outputs.iter().flat_map(|output| std::iter::repeat_n(output.kind, output.kind.rows()));

@@ -13,6 +13,7 @@
 //! | `pack.rs` | bytes to a gzip file |
 //! | `bytes.rs` | a file's bytes, inflated, and how many of them can be justified |
 //! | `memory.rs` | how much memory there is, and files for what doesn't fit |
+//! | `cached.rs` | whether the system holds a file in its memory |
 //! | `header.rs`, `header/` | NIfTI-1 and NIfTI-2 headers: the struct, from bytes, to bytes |
 //! | `read.rs` | bytes to samples in their stored type |
 //! | `times.rs` | the time axis: caller, sidecar, header |
@@ -23,6 +24,7 @@
 //! | `save.rs` | maps, series and masks to files |
 
 mod bytes;
+mod cached;
 mod encode;
 mod gzip;
 mod header;

@@ -21,7 +21,7 @@ impl Series {
     ///
     /// A series that is larger than the memory limit ([`ReadOptions::memory_limit_bytes`]) stays in its file, or, if that is
     /// compressed, in a temporary one, and is read stretch by stretch whenever it is needed: runs give the same maps to the
-    /// bit.
+    /// bit. [`ReadOptions::leave_in_file`] lets a smaller one stay, too.
     ///
     /// Times come from a BIDS sidecar beside the image (`VolumeTiming`, `FrameTimesStart`, or a `RepetitionTime` of 0.05
     /// to 120 s), else from `pixdim[4]` and its unit. What was doubtful is in [`Series::warnings`].
@@ -167,7 +167,7 @@ fn in_memory(samples: Samples, path: &Path) -> Result<Voxels> {
 
 fn room(options: &ReadOptions) -> Room<'_> {
     let limit = options.memory_limit_bytes.unwrap_or_else(memory::default_limit);
-    Room { limit_bytes: Some(limit), scratch: options.scratch_folder.as_deref() }
+    Room { limit_bytes: Some(limit), scratch: options.scratch_folder.as_deref(), leave_cached: options.leave_in_file }
 }
 
 fn watch(options: &ReadOptions) -> Watch<'_> {

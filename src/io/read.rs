@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use rayon::prelude::*;
 
 use super::bytes::ByteSource;
+use super::cached::is_cached;
 use super::header::{ByteOrder, Header, Layout, NIFTI1_BYTES, NIFTI2_BYTES};
 use super::members::Members;
 use super::memory::Scratch;
@@ -27,6 +28,8 @@ const CHUNKS_AHEAD: usize = 8;
 const PAGE_BYTES: usize = 1 << 12;
 /// Memory for the two windows of a series in a file, of which one is read while the other is worked on.
 const WINDOW_BYTES: u64 = 128 << 20;
+/// The same of a file that the system holds in its memory: small enough for a processor's last cache.
+const CACHED_WINDOW_BYTES: u64 = 16 << 20;
 /// Bytes that one thread turns around at once.
 const SWAP_BYTES: usize = 1 << 20;
 
@@ -37,11 +40,13 @@ pub(super) struct Room<'a> {
     pub(super) limit_bytes: Option<u64>,
     /// Where to inflate what is larger.
     pub(super) scratch: Option<&'a Path>,
+    /// Whether they may stay in a file that the system holds in its memory.
+    pub(super) leave_cached: bool,
 }
 
 impl Room<'_> {
     /// Memory, whatever it takes.
-    pub(super) const MEMORY: Room<'static> = Room { limit_bytes: None, scratch: None };
+    pub(super) const MEMORY: Room<'static> = Room { limit_bytes: None, scratch: None, leave_cached: false };
 }
 
 /// Samples where they were put.
@@ -199,18 +204,22 @@ fn read_samples(header: Header, mut source: ByteSource<'_>, room: Room<'_>, watc
     let (file_bytes, compressed, name) = (source.stored_bytes(), source.compressed(), source.name().to_path_buf());
     let large = room.limit_bytes.is_some_and(|limit| header.data_bytes() > limit);
     let window_bytes = room.limit_bytes.unwrap_or(u64::MAX).min(WINDOW_BYTES);
-    let (samples, storage, left_over) = match source.plain_file() {
-        Some(file) if large => {
-            let left_over = file_bytes.saturating_sub(header.vox_offset + header.data_bytes());
+    let end = header.vox_offset + header.data_bytes();
+    let cached = |file: &File| room.leave_cached && is_cached(file, header.vox_offset..end);
+    let in_file = source.plain_file().map(|file| (cached(&file), file)).filter(|(cached, _)| large || *cached);
+    let (samples, storage, left_over) = match in_file {
+        Some((cached, file)) => {
             let place = place(&header, name, header.vox_offset);
-            (Samples::Stored(Stored::new(file, place, window_bytes)?), Storage::File, left_over)
+            let window_bytes = if cached { window_bytes.min(CACHED_WINDOW_BYTES) } else { window_bytes };
+            let stored = Stored::new(file, place, window_bytes, cached)?;
+            (Samples::Stored(stored), Storage::File, file_bytes.saturating_sub(end))
         }
-        _ if large => {
+        None if large => {
             let (file, left_over) = spill(&header, &mut source, room, watch)?;
-            let stored = Stored::new(Arc::new(file), place(&header, name, 0), window_bytes)?;
+            let stored = Stored::new(Arc::new(file), place(&header, name, 0), window_bytes, false)?;
             (Samples::Stored(stored), Storage::Scratch, left_over)
         }
-        _ => {
+        None => {
             let (mut voxels, left_over) = match members(&header, &source, room, watch)? {
                 Some(found) => found,
                 None => in_memory(&header, &mut source, watch)?,

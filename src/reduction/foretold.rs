@@ -6,20 +6,18 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use fearless_simd::{Level, dispatch};
 use rayon::prelude::*;
 
-use super::sum_block;
-use crate::prefetch::ask;
+use super::scattered;
+use super::together::{self, sum};
+use crate::error::Result;
 use crate::series::Series;
-use crate::voxels::Voxels;
+use crate::voxels::SampleType;
 
 /// Neighbouring voxels that are looked at for a rough curve: a few lines of memory.
-const STRETCH: usize = 1 << 8;
-/// Of so many such stretches one.
+const FEW: usize = 1 << 8;
+/// Of so many times so many voxels some.
 pub(super) const EVERY: usize = 1 << 6;
-/// So many stretches before its turn one is asked for.
-const AHEAD: usize = 4;
 /// Series of fewer voxels are summed up in less time than it takes to foretell.
 const FEWEST: usize = 1 << 18;
 
@@ -46,48 +44,35 @@ impl FrameSums {
 
 /// Whether it pays to foretell the mean curve of all voxels of a series.
 pub(crate) fn pays(series: &Series) -> bool {
-    series.whole().is_some() && series.sample_type().bytes() <= 2 && series.voxel_count() >= FEWEST
+    together::serves(series) && series.voxel_count() >= FEWEST
 }
 
 /// What each of the engine's working samples is less than the stored one.
 pub(super) fn shift(series: &Series) -> i64 {
-    match series.whole().map(|window| window.voxels) {
-        Some(Voxels::U16(_)) => 1 << 15,
+    match series.sample_type() {
+        SampleType::U16 => 1 << 15,
         _ => 0,
     }
 }
 
-/// About the mean of every frame, in stored units, if samples are of such a type and in memory.
-pub(super) fn rough_means(series: &Series) -> Option<Vec<f64>> {
-    let window = series.whole()?;
-    let count = series.voxel_count();
-    Some(match window.voxels {
-        Voxels::U8(v) => means_of_stretches(v, count),
-        Voxels::I8(v) => means_of_stretches(v, count),
-        Voxels::U16(v) => means_of_stretches(v, count),
-        Voxels::I16(v) => means_of_stretches(v, count),
-        _ => return None,
-    })
-}
-
-fn means_of_stretches<T: Copy + Sync + Into<i32>>(samples: &[T], count: usize) -> Vec<f64> {
-    let level = Level::new();
-    let stretches = count / (STRETCH * EVERY);
-    // Not at the same place of every so many voxels: rows and slices of images often hold a power of two. Their golden
-    // section, again and again, comes everywhere.
-    let golden = (EVERY as f64 * 0.618_034) as usize;
-    let start = |i: usize| (i * EVERY + i * golden % EVERY) * STRETCH;
-    let mean = |frame: &[T]| {
-        let sum = |i| -> i32 {
-            // They lie far apart: one comes from memory while others are added up.
-            if i + AHEAD < stretches {
-                frame[start(i + AHEAD)..][..STRETCH].chunks(64 / size_of::<T>()).for_each(|line| ask(&line[0]));
-            }
-            dispatch!(level, _simd => sum_block(&frame[start(i)..][..STRETCH], None, &T::into))
-        };
-        (0..stretches).map(|i| f64::from(sum(i))).sum::<f64>() / (stretches * STRETCH) as f64
-    };
-    samples.par_chunks_exact(count).map(mean).collect()
+/// About the mean of every frame, in stored units, of samples of 16 bits at most that are at hand.
+pub(super) fn rough_means(series: &Series) -> Result<Vec<f64>> {
+    let frames = series.frames();
+    let stretches = series.voxel_count() / (FEW * EVERY);
+    let sums = FrameSums::new(frames);
+    (0..stretches).into_par_iter().try_for_each_init(
+        || None,
+        |memory, i| {
+            let start = scattered(i, EVERY) * FEW;
+            let voxels = start..start + FEW;
+            series.with_range(voxels.clone(), 0..frames, memory, |window| {
+                for frame in 0..frames {
+                    sums.add(frame, sum(window, frame, None, voxels.clone()));
+                }
+            })
+        },
+    )?;
+    Ok(sums.totals(0, 0).iter().map(|sum| sum / (stretches * FEW) as f64).collect())
 }
 
 /// Fills a curve of which only these frames are known in by a rough one, turned and moved so that both agree in the highest

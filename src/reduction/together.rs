@@ -2,42 +2,32 @@
 //! numbers as one after the other, because all sums of such samples are exact.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use fearless_simd::{Level, Simd, SimdBase as _, SimdMask as _, dispatch, f32x16};
 use rayon::prelude::*;
 
-use super::{BLOCK, DEVIATION_BLOCK, Reductions, add_to_sums, baseline_squares, bracket_of, middle_two, sum_block};
-use crate::series::Mask;
+use super::foretold::FrameSums;
+use super::{BLOCK, DEVIATION_BLOCK, Reductions, baseline_squares, bracket_of, middle_two, scattered, sum_block};
+use crate::engine::wanted;
+use crate::error::Result;
+use crate::series::{Mask, STRETCH, Series, Stretch};
 use crate::stored::Window;
 use crate::voxels::Voxels;
 
-/// Voxels that stand for all in the first guess at a median: each of their samples has to be fetched from afar.
-const SAMPLE: usize = 1 << 11;
+/// Places, and neighbouring voxels at each, that stand for all in the first guess at a median: the samples of a place have to
+/// be fetched from afar.
+pub(super) const PLACES: usize = 1 << 9;
+pub(super) const NEIGHBOURS: usize = 1 << 2;
+const _: () = assert!(STRETCH <= BLOCK, "the sum of a stretch of 16-bit samples fits into 32 bits");
 
 /// What is found in the baseline frames of some of the voxels.
+#[derive(Default)]
 struct Found {
-    /// The sum of each baseline frame.
-    sums: Vec<f64>,
     /// How many sums of squares there are, how many of them lie below the bracket of their median, those that lie in it.
     total: usize,
     below: usize,
     within: Vec<f32>,
-    /// Those of a block.
-    squares: Vec<f32>,
-}
-
-impl Found {
-    fn nothing(frames: usize) -> Self {
-        Self { sums: vec![0.0; frames], total: 0, below: 0, within: Vec::new(), squares: vec![0.0; BLOCK] }
-    }
-
-    fn join(mut self, mut other: Self) -> Self {
-        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, more)| *sum += more);
-        self.total += other.total;
-        self.below += other.below;
-        self.within.append(&mut other.within);
-        self
-    }
 }
 
 /// What both reductions give.
@@ -50,74 +40,109 @@ pub(super) struct Both {
     pub(super) middle: Option<(f32, f32)>,
 }
 
-/// The reductions of a series in memory whose samples have 16 bits at most; sums of these frames and of those of the
-/// baseline, 0 for others. Or `None`: then, and in the rare case that a sample of the voxels was misleading, each for itself
-/// finds what it looks for.
-pub(super) fn reduce(reductions: &Reductions<'_>, baseline: &Range<usize>, frames: &[usize]) -> Option<Both> {
-    let (series, mask) = (reductions.series, reductions.mask.map(Mask::flat));
-    let window = &series.whole()?;
-    let found = match window.voxels {
-        Voxels::U8(v) => baseline_pass(window, mask, v, baseline),
-        Voxels::I8(v) => baseline_pass(window, mask, v, baseline),
-        Voxels::U16(v) => baseline_pass(window, mask, v, baseline),
-        Voxels::I16(v) => baseline_pass(window, mask, v, baseline),
-        _ => return None,
-    };
-    let Found { sums, total, below, within, .. } = found;
-    let mut all = vec![0.0; series.frames()];
-    all[baseline.clone()].copy_from_slice(&sums);
-    let others = all.par_iter_mut().enumerate();
-    others.filter(|(frame, _)| !baseline.contains(frame) && frames.contains(frame)).for_each(|(frame, sum)| {
-        add_to_sums(window, mask, frame..frame + 1, std::slice::from_mut(sum));
-    });
+/// Whether a series is one for this: at hand, with samples of 16 bits at most.
+pub(super) fn serves(series: &Series) -> bool {
+    series.is_at_hand() && series.sample_type().bytes() <= 2
+}
+
+/// Both reductions of a series that this [`serves`]; sums of these frames and of those of the baseline, 0 for others. Or
+/// `None`, in the rare case that a sample of the voxels was misleading: then each for itself finds what it looks for.
+pub(super) fn reduce(reductions: &Reductions<'_>, baseline: &Range<usize>, frames: &[usize]) -> Result<Option<Both>> {
+    let (series, mask) = (reductions.series, reductions.mask);
+    let sums = FrameSums::new(series.frames());
+    let Found { total, below, within } = baseline_pass(series, mask, baseline, &sums)?;
+    for frame in frames.iter().filter(|frame| !baseline.contains(*frame)) {
+        sum_frame(series, mask, *frame, &sums)?;
+    }
     let (first, last) = (total.saturating_sub(1) / 2, total / 2);
     let middle = if total == 0 {
         None
     } else if first >= below && last < below + within.len() {
         Some(middle_two(within, first - below, last - below))
     } else {
-        return None;
+        return Ok(None);
     };
-    Some(Both { sums: all, voxels: total, middle })
+    Ok(Some(Both { sums: sums.totals(total, 0), voxels: total, middle }))
 }
 
-fn baseline_pass<T: Copy + Sync + Into<i32>>(
-    window: &Window<'_>,
-    mask: Option<&[u32]>,
-    samples: &[T],
-    baseline: &Range<usize>,
-) -> Found {
-    let (count, level) = (window.range.len(), Level::new());
-    let (low, high) = bracket(window, mask, samples, baseline);
-    (0..count.div_ceil(BLOCK))
-        .into_par_iter()
-        .fold(
-            || Found::nothing(baseline.len()),
-            |mut found, block| {
-                let here = block * BLOCK..count.min((block + 1) * BLOCK);
-                let inside = mask.map(|mask| &mask[here.clone()]);
-                for (sum, t) in found.sums.iter_mut().zip(baseline.clone()) {
-                    let row = &samples[t * count..][here.clone()];
-                    let more: i32 = dispatch!(level, _simd => sum_block(row, inside, &T::into));
-                    *sum += f64::from(more);
-                }
-                // The frames are in the cache when deviations are looked at.
-                let squares = &mut found.squares[..here.len()];
-                for (part, out) in squares.chunks_mut(DEVIATION_BLOCK).enumerate() {
-                    let start = here.start + part * DEVIATION_BLOCK;
-                    dispatch!(level, _simd => baseline_squares(window, baseline.clone(), start, out));
-                }
-                let Found { squares, within, below, total, .. } = &mut found;
-                let squares = match inside {
-                    None => &squares[..here.len()],
-                    Some(inside) => kept(squares, inside),
-                };
-                *total += squares.len();
-                *below += dispatch!(level, simd => collect(simd, squares, low, high, within));
-                found
-            },
-        )
-        .reduce(|| Found::nothing(baseline.len()), Found::join)
+/// As many parts as there are stretches.
+fn stretches(series: &Series) -> Vec<()> {
+    vec![(); series.voxel_count().div_ceil(STRETCH)]
+}
+
+/// Adds up a frame.
+fn sum_frame(series: &Series, mask: Option<&Mask>, frame: usize, sums: &FrameSums) -> Result<()> {
+    let labels = mask.map(Mask::flat);
+    series.for_each_stretch(
+        frame..frame + 1,
+        wanted(mask),
+        stretches(series),
+        || (),
+        |(), (), Stretch { range, window }| {
+            if let Some(window) = window {
+                sums.add(frame, sum(window, frame, labels, range));
+            }
+            Ok(())
+        },
+    )?;
+    Ok(())
+}
+
+/// The sum of a frame over these voxels, a stretch at most.
+pub(super) fn sum(window: &Window<'_>, frame: usize, labels: Option<&[u32]>, range: Range<usize>) -> i64 {
+    let level = Level::new();
+    let here = window.at(range.start, frame)..window.at(range.end, frame);
+    let inside = labels.map(|labels| &labels[range]);
+    macro_rules! sum {
+        ($samples:expr) => {
+            i64::from(dispatch!(level, _simd => sum_block(&$samples[here], inside, &i32::from)))
+        };
+    }
+    match window.voxels {
+        Voxels::U8(v) => sum!(v),
+        Voxels::I8(v) => sum!(v),
+        Voxels::U16(v) => sum!(v),
+        Voxels::I16(v) => sum!(v),
+        _ => unreachable!("samples of 16 bits at most"),
+    }
+}
+
+/// Adds up the baseline frames, and looks at their deviations meanwhile.
+fn baseline_pass(series: &Series, mask: Option<&Mask>, baseline: &Range<usize>, sums: &FrameSums) -> Result<Found> {
+    let level = Level::new();
+    let labels = mask.map(Mask::flat);
+    let (low, high) = bracket(series, labels, baseline)?;
+    let all = Mutex::new(Found::default());
+    series.for_each_stretch(
+        baseline.clone(),
+        wanted(mask),
+        stretches(series),
+        || (vec![0.0; STRETCH], Vec::new()),
+        |(squares, within), (), Stretch { range, window }| {
+            let Some(window) = window else { return Ok(()) };
+            for frame in baseline.clone() {
+                sums.add(frame, sum(window, frame, labels, range.clone()));
+            }
+            // The frames are in the cache when deviations are looked at.
+            let squares = &mut squares[..range.len()];
+            for (part, out) in squares.chunks_mut(DEVIATION_BLOCK).enumerate() {
+                let start = range.start - window.range.start + part * DEVIATION_BLOCK;
+                dispatch!(level, _simd => baseline_squares(window, baseline.clone(), start, out));
+            }
+            let squares = match labels {
+                None => squares,
+                Some(labels) => kept(squares, &labels[range]),
+            };
+            within.clear();
+            let below = dispatch!(level, simd => collect(simd, squares, low, high, within));
+            let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+            all.total += squares.len();
+            all.below += below;
+            all.within.extend_from_slice(within);
+            Ok(())
+        },
+    )?;
+    Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Appends those of the values that lie in a bracket; returns how many lie below it.
@@ -141,7 +166,7 @@ fn collect<S: Simd>(simd: S, values: &[f32], low: f32, high: f32, within: &mut V
 }
 
 /// Moves the values of voxels inside to the front.
-fn kept<'a>(values: &'a mut [f32], inside: &[u32]) -> &'a [f32] {
+fn kept<'a>(values: &'a mut [f32], inside: &[u32]) -> &'a mut [f32] {
     let mut kept = 0;
     for (i, label) in inside.iter().enumerate() {
         if *label != 0 {
@@ -149,30 +174,35 @@ fn kept<'a>(values: &'a mut [f32], inside: &[u32]) -> &'a [f32] {
             kept += 1;
         }
     }
-    &values[..kept]
+    &mut values[..kept]
 }
 
 /// Between which sums of squares the median lies, as a sample of the voxels says.
-fn bracket<T: Copy + Sync + Into<i32>>(
-    window: &Window<'_>,
-    mask: Option<&[u32]>,
-    samples: &[T],
-    baseline: &Range<usize>,
-) -> (f32, f32) {
-    let count = window.range.len();
-    let inside = |voxel: &usize| mask.is_none_or(|mask| mask[*voxel] != 0);
-    let squares = |voxel: usize| {
+fn bracket(series: &Series, labels: Option<&[u32]>, baseline: &Range<usize>) -> Result<(f32, f32)> {
+    let count = series.voxel_count();
+    let squares = |window: &Window<'_>, voxel: usize| {
         let (mut sum, mut squares) = (0.0, 0.0);
-        let first: i32 = samples[baseline.start * count + voxel].into();
-        for t in baseline.clone() {
-            let sample: i32 = samples[t * count + voxel].into();
-            let difference = f64::from(sample - first);
+        let first = window.get_f64(voxel, baseline.start);
+        for frame in baseline.clone() {
+            let difference = window.get_f64(voxel, frame) - first;
             sum += difference;
             squares += difference * difference;
         }
         (squares - sum * sum / baseline.len() as f64).max(0.0) as f32
     };
-    let voxels = (0..count).into_par_iter().step_by(count.div_ceil(SAMPLE).max(1));
-    let mut sample: Vec<f32> = voxels.filter(inside).map(squares).collect();
-    bracket_of(&mut sample)
+    let every = count.div_ceil(PLACES);
+    let places = (0..count / every).into_par_iter();
+    let found = places.map_init(
+        || None,
+        |memory, i| {
+            let start = scattered(i, every);
+            let here = start..count.min(start + NEIGHBOURS);
+            let inside = here.clone().filter(|voxel| labels.is_none_or(|labels| labels[*voxel] != 0));
+            series.with_range(here, baseline.clone(), memory, |window| {
+                inside.map(|voxel| squares(window, voxel)).collect()
+            })
+        },
+    );
+    let found: Vec<Vec<f32>> = found.collect::<Result<_>>()?;
+    Ok(bracket_of(&mut found.concat()))
 }

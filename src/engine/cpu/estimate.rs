@@ -36,7 +36,7 @@ pub(in crate::engine) fn estimate(kernel: &dyn Runnable, series: &Series, option
     let outside_words = outside_words(kernel.outputs());
     let (level, row_count) = (Level::new(), kernel.rows() + 1);
     let end = start + length;
-    let seconds = series.with_range(start..end, |window| {
+    let seconds = series.with_range(start..end, 0..series.frames(), &mut None, |window| {
         let begin = Instant::now();
         (0..length.div_ceil(TIMED)).into_par_iter().for_each(|part| {
             let start = start + part * TIMED;

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 pub use context::{DeviceBackend, DeviceChoice, DeviceInfo, DeviceKind, DeviceLimits, devices};
 
 use super::RunOptions;
-use super::raw_rows::{NAN_BITS, RawRows, outside_words, overwrite_outside, read_stage, wanted};
+use super::raw_rows::{NAN_BITS, RawRows, fit_rows, outside_words, overwrite_outside, read_stage, wanted};
 use crate::error::{Error, Result};
 use crate::kernel::{Output, Program, Runnable};
 use crate::maps::StageTime;
@@ -134,10 +134,7 @@ impl Gpu {
         let program = prepared.program();
         self.check(&program)?;
         // What memory held before doesn't matter: every voxel is written, by the kernel or as outside the mask.
-        memory.resize_with(prepared.rows() + 1, Vec::new);
-        for row in &mut memory {
-            row.resize(series.voxel_count(), 0);
-        }
+        fit_rows(&mut memory, prepared.rows() + 1, series.voxel_count());
         let inside = options.mask.map(Mask::flat);
         let all = voxels_of(&pieces(series.voxel_count(), inside));
         options.tell(0, all);
