@@ -60,6 +60,22 @@ const SOMETHING: f32 = 1e-4;
 const NEAR_UPPER: f32 = 0.99;
 const NO_BOUND: f32 = 1e37;
 const PERFECT: f32 = 1e-11;
+const CONTINUATIONS: u32 = 6u;
+const CONTINUATIONS_WITH_DELAY: u32 = 24u;
+const RESTARTS: u32 = 4u;
+const RESTARTS_WITH_DELAY: u32 = 24u;
+const SHIFT_COUNT: u32 = 8u;
+const SPLIT_COUNT: u32 = 4u;
+const SPLIT_SHIFT_COUNT: u32 = 3u;
+const SHIFTS: array<f32, 8> = array<f32, 8>(-1.0, -2.0, -3.0, -4.0, 1.0, 2.0, 4.0, 6.0);
+const SPLITS: array<f32, 8> = array<f32, 8>(3.0, 0.1, 0.1, 0.9, 7.0, 0.05, 2.0, 0.95);
+const SPLIT_SHIFTS: array<f32, 3> = array<f32, 3>(0.0, 1.0, -1.0);
+const EXCHANGED_SHIFTS: array<f32, 4> = array<f32, 4>(0.0, 1.0, 2.0, 3.0);
+const EXCHANGED: array<f32, 2> = array<f32, 2>(0.75, 0.02);
+const FLOWS: array<f32, 2> = array<f32, 2>(0.01, 20.0);
+const VOLUMES: array<f32, 2> = array<f32, 2>(1e-3, 0.99);
+const SMALLEST_SPACE: f32 = 0.01;
+const SEPARATE: f32 = 0.02;
 const NEAR: f32 = 1e-2;
 const NO_LOWER: f32 = 1e-6;
 const SAME: f32 = 1e-2;
@@ -1043,40 +1059,55 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     let squares = kept(STATE_SQUARES, voxel);
     let delay = given_delay(voxel);
     let held = Flags(false, false, false, false, delay.y == 0.0);
-    if round >= STARTS + PARTNERS + select(0u, DELAYS, uniforms.settings.own != 0u) {
+    let own = uniforms.settings.own != 0u;
+    let starts = STARTS + PARTNERS + select(0u, DELAYS, own);
+    let continuations = select(CONTINUATIONS, CONTINUATIONS_WITH_DELAY, own);
+    let restarts = select(RESTARTS, RESTARTS_WITH_DELAY, own);
+    var best: Vector;
+    for (var i = 0u; i < PARAMETERS; i++) {
+        best[i] = kept(STATE_PARAMETERS + i, voxel);
+    }
+    let after = round - min(round, starts);
+    if round >= starts && (after < continuations || after >= continuations + restarts) {
         // On from the best place so far.
         if read_state(STATE_CONVERGED, voxel) == 1u {
             return;
         }
-        var start: Vector;
-        for (var i = 0u; i < PARAMETERS; i++) {
-            start[i] = kept(STATE_PARAMETERS + i, voxel);
-        }
         chosen_sse = -1.0;
-        let turns = refine_from(voxel, first, start, held, squares, kept(STATE_DAMPING, voxel), TURNS);
+        let turns = refine_from(voxel, first, best, held, squares, kept(STATE_DAMPING, voxel), TURNS);
         keep_refined(voxel);
         write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
         write_state(STATE_TURNS, voxel, read_state(STATE_TURNS, voxel) + u32(abs(turns)));
         return;
     }
-    let at = STATE_STARTS + 6u * round;
     let before = kept(STATE_SSE, voxel);
-    if round > 0u && !(kept(at, voxel) > 0.0 && before > squares * PERFECT) {
+    if round > 0u && !(before > squares * PERFECT) {
         return;
     }
-    let flow = kept(at + 1u, voxel);
-    let fast = select(1.0, kept(at + 2u, voxel), flow > 0.0);
-    let slow = select(1.0, kept(at + 3u, voxel), flow > 0.0);
-    let per_flow = per_flow_of(fast, slow, kept(at + 4u, voxel));
-    let raw = vec4<f32>(flow, flow * per_flow.x, flow * per_flow.y, flow * per_flow.z);
-    let start_delay = select(delay.x, kept(at + 5u, voxel), delay.y != 0.0);
-    let inside = min(max(raw, uniforms.settings.low), uniforms.settings.high);
-    let start = Vector(inside.x, inside.y, inside.z, inside.w, start_delay);
+    var start: Vector;
+    if round < starts {
+        let at = STATE_STARTS + 6u * round;
+        if round > 0u && !(kept(at, voxel) > 0.0) {
+            return;
+        }
+        let flow = kept(at + 1u, voxel);
+        let fast = select(1.0, kept(at + 2u, voxel), flow > 0.0);
+        let slow = select(1.0, kept(at + 3u, voxel), flow > 0.0);
+        let per_flow = per_flow_of(fast, slow, kept(at + 4u, voxel));
+        let raw = vec4<f32>(flow, flow * per_flow.x, flow * per_flow.y, flow * per_flow.z);
+        let start_delay = select(delay.x, kept(at + 5u, voxel), delay.y != 0.0);
+        let inside = min(max(raw, uniforms.settings.low), uniforms.settings.high);
+        start = Vector(inside.x, inside.y, inside.z, inside.w, start_delay);
+    } else {
+        let number = after - continuations;
+        if !is_restart(number, best, delay.y != 0.0) {
+            return;
+        }
+        start = restart(number, best, delay.y != 0.0);
+    }
     chosen_sse = select(before, -1.0, round == 0u);
     chosen_of = squares;
-    for (var i = 0u; i < PARAMETERS; i++) {
-        chosen_parameters[i] = kept(STATE_PARAMETERS + i, voxel);
-    }
+    chosen_parameters = best;
     let turns = refine_from(voxel, first, start, held, squares, DAMPING, TURNS);
     if round == 0u || best_sse < before {
         keep_refined(voxel);
@@ -1084,6 +1115,55 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let counted = select(read_state(STATE_TURNS, voxel), 0u, round == 0u);
     write_state(STATE_TURNS, voxel, counted + u32(abs(turns)));
+}
+
+// As in restarts.rs: the first of the shifts where delays are the voxels' own, splits, exchanged places.
+fn first_split() -> u32 {
+    return select(0u, SHIFT_COUNT, uniforms.settings.own != 0u);
+}
+
+fn first_exchanged() -> u32 {
+    return select(RESTARTS, SHIFT_COUNT + SPLIT_COUNT * SPLIT_SHIFT_COUNT, uniforms.settings.own != 0u);
+}
+
+// Whether a restart beside a place is worth a descent.
+fn is_restart(number: u32, place: Vector, delay_free: bool) -> bool {
+    if number < first_split() || number >= first_exchanged() {
+        return delay_free;
+    }
+    var flows = FLOWS;
+    var volumes = VOLUMES;
+    let about_one_exponential = place[1] < flows[0] * place[0] || place[1] > flows[1] * place[0]
+        || place[3] > volumes[1] || place[3] < volumes[0] || place[2] < volumes[0]
+        || place[3] < SMALLEST_SPACE * place[2];
+    return about_one_exponential && (delay_free || number - first_split() < SPLIT_COUNT);
+}
+
+// A restart beside a place.
+fn restart(number: u32, place: Vector, delay_free: bool) -> Vector {
+    var start = vec4<f32>(place[0], place[1], place[2], place[3]);
+    let volume = select(place[2] + place[3], place[2], place[1] < SEPARATE * place[0]);
+    var shift = 0.0;
+    if number < first_split() {
+        var shifts = SHIFTS;
+        shift = shifts[number];
+    } else if number < first_exchanged() {
+        var splits = SPLITS;
+        var shifts = SPLIT_SHIFTS;
+        let split = number - first_split();
+        let share = splits[2u * (split % SPLIT_COUNT) + 1u];
+        start = vec4<f32>(place[0], place[0] * splits[2u * (split % SPLIT_COUNT)], volume * share, volume * (1.0 - share));
+        shift = shifts[split / SPLIT_COUNT];
+    } else {
+        var exchanged = EXCHANGED;
+        var shifts = EXCHANGED_SHIFTS;
+        start = vec4<f32>(exchanged[0] * uniforms.settings.high.x, place[0], volume * exchanged[1], volume);
+        shift = shifts[number - first_exchanged()];
+    }
+    let inside = min(max(start, uniforms.settings.low), uniforms.settings.high);
+    let later = place[4] + shift * uniforms.settings.reach;
+    let delay = select(place[4], min(max(later, uniforms.settings.delay_low), uniforms.settings.delay_high), delay_free);
+    return Vector(inside.x, inside.y, inside.z, inside.w, delay);
 }
 
 // As in reference.rs: descents that need not go on, those far above the best place so far, and those whose next step leads to

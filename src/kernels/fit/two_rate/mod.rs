@@ -5,6 +5,7 @@ mod memory;
 mod pass;
 mod program;
 mod reference;
+mod restarts;
 mod results;
 mod search;
 mod tables;

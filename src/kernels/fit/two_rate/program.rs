@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::reference::{TURNS, continuations};
+use super::reference::{TURNS, descents};
 use super::search::{DELAYS, PARTNERS, STARTS};
 use super::tables::{ALL_RATES, Tables};
 use crate::kernel::Program;
@@ -83,7 +83,7 @@ pub(super) fn program(t: &Tables) -> Program {
     let nodes: &[f64] = if d.own { &d.nodes } else { &[0.0] };
     let nodes_at = append(&mut nodes.iter().copied());
     let around = if d.own { DELAYS } else { 0 };
-    let refinements = STARTS + PARTNERS + around + continuations(t);
+    let refinements = descents(t);
     let per_delay = t.rates.len() * (t.n / 4 + 5) + pairs.count() + 1 + 7 * around;
     let begin = 3 * t.n + STATE_WORDS;
     let delays_per_search = (LOOP_TURNS.saturating_sub(begin) / per_delay).max(1);
@@ -139,6 +139,8 @@ mod tests {
     use crate::kernels::fit::Parameter;
     use crate::kernels::fit::outputs::slot;
     use crate::kernels::fit::status_bit::at_lower_bound;
+    use crate::kernels::fit::two_rate::reference::{CONTINUATIONS, CONTINUATIONS_WITH_DELAY};
+    use crate::kernels::fit::two_rate::restarts::*;
     use crate::kernels::fit::two_rate::tables::PARAMETERS;
 
     #[test]
@@ -165,6 +167,24 @@ mod tests {
             let expected = at_lower_bound(*parameter);
             assert!(expected == 0 || expected == 1 << bit, "{parameter:?}");
         }
+        let numbers = |name: &str| -> Vec<f64> {
+            let line = SHADER.lines().find(|line| line.starts_with(&format!("const {name}:"))).expect("the constant");
+            let inside = line.rsplit(['(', '=']).next().expect("a list").trim_end_matches([')', ';']);
+            inside.split(',').map(|number| number.trim().parse().expect("a number")).collect()
+        };
+        for (name, values) in [
+            ("SHIFTS", &SHIFTS[..]),
+            ("SPLITS", SPLITS.as_flattened()),
+            ("SPLIT_SHIFTS", &SPLIT_SHIFTS),
+            ("EXCHANGED_SHIFTS", &EXCHANGED_SHIFTS),
+            ("EXCHANGED", &EXCHANGED),
+            ("FLOWS", &FLOWS),
+            ("VOLUMES", &VOLUMES),
+            ("SMALLEST_SPACE", &[SMALLEST_SPACE]),
+            ("SEPARATE", &[SEPARATE]),
+        ] {
+            assert_eq!(numbers(name), values, "{name}");
+        }
         let constants = text::constants(&text::kernel(SOURCES));
         for (name, value) in [
             ("SLOT_STANDARD_ERROR", slot::STANDARD_ERROR),
@@ -178,6 +198,13 @@ mod tests {
             ("PARTNERS", PARTNERS),
             ("DELAYS", DELAYS),
             ("TURNS", TURNS),
+            ("CONTINUATIONS", CONTINUATIONS),
+            ("CONTINUATIONS_WITH_DELAY", CONTINUATIONS_WITH_DELAY),
+            ("RESTARTS", restarts(false)),
+            ("RESTARTS_WITH_DELAY", restarts(true)),
+            ("SHIFT_COUNT", SHIFTS.len()),
+            ("SPLIT_COUNT", SPLITS.len()),
+            ("SPLIT_SHIFT_COUNT", SPLIT_SHIFTS.len()),
             ("RATES", ALL_RATES),
         ] {
             assert_eq!(constants.get(name), Some(&(value as u32)), "{name}");

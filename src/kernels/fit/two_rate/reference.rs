@@ -8,6 +8,7 @@
 use super::super::refinement::{DAMPING, Descent, Problem, Refined};
 use super::memory::{Samples, Work, read};
 use super::pass::Exchange;
+use super::restarts::{restart, restarts};
 use super::search::{PARTNERS, STARTS, Start, insert, partners, per_flow_of, search, starts, summits};
 use super::tables::Tables;
 use crate::kernel::Block;
@@ -17,12 +18,17 @@ use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
 pub(super) const TURNS: usize = 8;
 /// How often the search goes on from the best place, each time by as many turns: with a delay that all voxels share, and with
 /// one of their own, for which valleys have a kink at every knot.
-const CONTINUATIONS: usize = 6;
-const CONTINUATIONS_WITH_DELAY: usize = 24;
+pub(super) const CONTINUATIONS: usize = 6;
+pub(super) const CONTINUATIONS_WITH_DELAY: usize = 24;
 
 /// How often the search goes on.
 pub(super) fn continuations(t: &Tables) -> usize {
     if t.delay.own { CONTINUATIONS_WITH_DELAY } else { CONTINUATIONS }
+}
+
+/// How many descents a voxel may take.
+pub(super) fn descents(t: &Tables) -> usize {
+    starts(t.delay.own) + restarts(t.delay.own) + 2 * continuations(t)
 }
 
 /// A sum of squares below this share of sum C^2, in 32 bits and in 64, leaves nothing to look for elsewhere.
@@ -154,11 +160,42 @@ fn find_starts<L: Lanes, const P: usize>(
     }
 }
 
-/// Where a lane is: its voxel's block, and the number of its start; numbers beyond all starts are continuations.
+/// Where a lane is: its voxel's block, and the number of its descent.
 #[derive(Clone, Copy, Default)]
 struct Place {
     block: usize,
-    start: usize,
+    descent: usize,
+}
+
+/// What a descent begins from.
+#[derive(Clone, Copy)]
+enum Kind {
+    Start(usize),
+    /// The best place so far, because the descent there has not come to its end.
+    Continuation,
+    /// Beside it.
+    Restart(usize),
+    /// There are no more.
+    End,
+}
+
+/// A voxel's descents in their order.
+#[inline(always)]
+fn kind_of(descent: usize, t: &Tables) -> Kind {
+    let (starts, continuations, restarts) = (starts(t.delay.own), continuations(t), restarts(t.delay.own));
+    let after_starts = descent.wrapping_sub(starts);
+    let after_continuations = after_starts.wrapping_sub(continuations);
+    if descent < starts {
+        Kind::Start(descent)
+    } else if after_starts < continuations {
+        Kind::Continuation
+    } else if after_continuations < restarts {
+        Kind::Restart(after_continuations)
+    } else if after_continuations < restarts + continuations {
+        Kind::Continuation
+    } else {
+        Kind::End
+    }
 }
 
 /// The lanes on their way through the voxels of blocks.
@@ -270,29 +307,36 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
         self.begun = self.begun | ended;
     }
 
-    /// A lane's next start, or its next voxel.
+    /// A lane's next descent, or its next voxel.
     #[inline(always)]
     fn go_on(&mut self, lanes: L, lane: usize, c: &mut [L::F]) {
-        let starts = starts(P == 5);
         let here = lanes.mask_of(1 << lane);
         let perfect = self.squares * lanes.splat(if L::WIDTH == 1 { PERFECT.1 } else { PERFECT.0 });
         let unclear = self.chosen.sse.gt(perfect) & here;
         let fit = &mut self.fits[self.places[lane].block];
+        self.continuing = self.continuing & !here;
         loop {
             let place = &mut self.places[lane];
-            place.start += 1;
-            if place.start < starts {
-                let (gain, start) = fit.start(place.start);
-                if (gain.gt(lanes.splat(0.0)) & unclear).any() {
-                    self.descent.begin(lanes, here, &start, lanes.splat(DAMPING));
-                    return;
+            place.descent += 1;
+            let kind = kind_of(place.descent, self.t);
+            let (start, damping, wanted) = match kind {
+                Kind::Start(number) => {
+                    let (gain, start) = fit.start(number);
+                    (start, lanes.splat(DAMPING), gain.gt(lanes.splat(0.0)) & unclear)
                 }
-            } else if place.start < starts + continuations(self.t) && (!self.chosen.converged & here).any() {
-                self.continuing = self.continuing | here;
-                self.descent.begin(lanes, here, &self.chosen.parameters, self.chosen.damping);
+                Kind::Continuation => (self.chosen.parameters, self.chosen.damping, !self.chosen.converged & here),
+                Kind::Restart(number) => {
+                    let (start, wanted) = restart(lanes, self.t, number, &self.chosen.parameters, fit.delay_free);
+                    (start, lanes.splat(DAMPING), wanted & unclear)
+                }
+                Kind::End => break,
+            };
+            if wanted.any() {
+                if matches!(kind, Kind::Continuation) {
+                    self.continuing = self.continuing | here;
+                }
+                self.descent.begin(lanes, here, &start, damping);
                 return;
-            } else {
-                break;
             }
         }
         fit.fitted = merge(lanes, here, &self.chosen, &fit.fitted);
@@ -305,7 +349,7 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
     fn enter(&mut self, lanes: L, lane: usize, c: &mut [L::F]) {
         let here = lanes.mask_of(1 << lane);
         let place = &mut self.places[lane];
-        place.start = 0;
+        place.descent = 0;
         while place.block < self.fits.len() && !(self.fits[place.block].wanted & here).any() {
             place.block += 1;
         }
