@@ -2,6 +2,7 @@
 //! standard deviations. Computed once, on the host, in fixed blocks, so that every engine works with identical values.
 
 pub(crate) mod foretold;
+pub(crate) mod frame_sums;
 mod together;
 
 use std::ops::Range;
@@ -12,7 +13,7 @@ use std::time::Instant;
 use fearless_simd::{Level, dispatch};
 use rayon::prelude::*;
 
-use self::foretold::FrameSums;
+use self::frame_sums::FrameSums;
 use crate::engine::wanted;
 use crate::error::{Error, Result};
 use crate::kernel::LARGEST_DIFFERENCE;

@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::kernel::{Later, Runnable, Samples, ShortSamples, Tile};
 use crate::maps::StageTime;
 use crate::prefetch::ask;
-use crate::reduction::foretold::FrameSums;
+use crate::reduction::frame_sums::FrameSums;
 use crate::series::{Mask, STRETCH, Series, Stretch};
 use crate::stored::Window;
 

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::kernel::{Input, Runnable, VoxelKernel};
 use crate::maps::StageTime;
 use crate::reduction::Reductions;
-use crate::reduction::foretold::FrameSums;
+use crate::reduction::frame_sums::FrameSums;
 use crate::series::Series;
 
 /// What a kernel makes of a whole series, its samples of 16 bits at most and in memory: the same as if it had been prepared

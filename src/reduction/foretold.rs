@@ -4,10 +4,9 @@
 //! can sum up the frames on its way, and see afterwards that the exact curve decides the same: that spares a pass over the
 //! samples. Which frames decide, a rough curve of some of the voxels tells.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-
 use rayon::prelude::*;
 
+use super::frame_sums::FrameSums;
 use super::scattered;
 use super::together::{self, sum};
 use crate::error::Result;
@@ -20,27 +19,6 @@ const FEW: usize = 1 << 8;
 pub(super) const EVERY: usize = 1 << 6;
 /// Series of fewer voxels are summed up in less time than it takes to foretell.
 const FEWEST: usize = 1 << 18;
-
-/// The sums of frames, of samples of 16 bits at most: exact, whoever adds to them when.
-#[derive(Debug)]
-pub(crate) struct FrameSums(Vec<AtomicI64>);
-
-impl FrameSums {
-    /// Of so many frames, all 0.
-    pub(crate) fn new(frames: usize) -> Self {
-        Self((0..frames).map(|_| AtomicI64::new(0)).collect())
-    }
-
-    /// Adds to the sum of a frame.
-    pub(crate) fn add(&self, frame: usize, more: i64) {
-        self.0[frame].fetch_add(more, Ordering::Relaxed);
-    }
-
-    /// The sums as they are now; each of so many voxels was stored less by `shift`.
-    pub(crate) fn totals(&self, voxels: usize, shift: i64) -> Vec<f64> {
-        self.0.iter().map(|sum| (sum.load(Ordering::Relaxed) + shift * voxels as i64) as f64).collect()
-    }
-}
 
 /// Whether it pays to foretell the mean curve of all voxels of a series.
 pub(crate) fn pays(series: &Series) -> bool {

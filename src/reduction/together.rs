@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use fearless_simd::{Level, Simd, SimdBase as _, SimdMask as _, dispatch, f32x16};
 use rayon::prelude::*;
 
-use super::foretold::FrameSums;
+use super::frame_sums::FrameSums;
 use super::{BLOCK, DEVIATION_BLOCK, Reductions, baseline_squares, bracket_of, middle_two, scattered, sum_block};
 use crate::engine::wanted;
 use crate::error::Result;

@@ -253,21 +253,14 @@ fn descend_within<L: Lanes, const P: usize>(
         held: [lanes.mask(false); P],
     };
     problem.work.c.fill(zero);
-    for lane in 0..L::WIDTH {
-        queue.enter(lanes, lane, problem.work.c);
-    }
+    queue.begin(lanes, lanes.bitmask(lanes.mask(true)), problem.work.c);
     while queue.active.any() {
         let settled = queue.descent.turn(lanes, &mut problem, &queue.held, queue.squares, queue.active);
         let ended =
             settled | (queue.descent.best.turns.ge(lanes.count(TURNS)) & queue.active) | queue.leads_nowhere(lanes);
         if ended.any() {
             queue.compare(lanes, ended);
-            let ended = lanes.bitmask(ended);
-            for lane in 0..L::WIDTH {
-                if ended >> lane & 1 == 1 {
-                    queue.go_on(lanes, lane, problem.work.c);
-                }
-            }
+            queue.begin(lanes, lanes.bitmask(ended), problem.work.c);
         }
     }
 }
@@ -307,9 +300,31 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
         self.begun = self.begun | ended;
     }
 
-    /// A lane's next descent, or its next voxel.
+    /// Takes these lanes to their next descents: all of them begin at once, each from its own place.
     #[inline(always)]
-    fn go_on(&mut self, lanes: L, lane: usize, c: &mut [L::F]) {
+    fn begin(&mut self, lanes: L, which: u32, c: &mut [L::F]) {
+        let mut begun = lanes.mask(false);
+        let mut from = Next { start: self.chosen.parameters, damping: self.chosen.damping };
+        for lane in 0..L::WIDTH {
+            if which >> lane & 1 == 0 {
+                continue;
+            }
+            let here = lanes.mask_of(1 << lane);
+            let next = if (self.active & here).any() { self.go_on(lanes, lane, c) } else { self.enter(lanes, lane, c) };
+            if let Some(next) = next {
+                begun = begun | here;
+                from.damping = lanes.select(here, next.damping, from.damping);
+                for j in 0..P {
+                    from.start[j] = lanes.select(here, next.start[j], from.start[j]);
+                }
+            }
+        }
+        self.descent.begin(lanes, begun, &from.start, from.damping);
+    }
+
+    /// A lane's next descent, or its next voxel's first one.
+    #[inline(always)]
+    fn go_on(&mut self, lanes: L, lane: usize, c: &mut [L::F]) -> Option<Next<L::F, P>> {
         let here = lanes.mask_of(1 << lane);
         let perfect = self.squares * lanes.splat(if L::WIDTH == 1 { PERFECT.1 } else { PERFECT.0 });
         let unclear = self.chosen.sse.gt(perfect) & here;
@@ -335,18 +350,17 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
                 if matches!(kind, Kind::Continuation) {
                     self.continuing = self.continuing | here;
                 }
-                self.descent.begin(lanes, here, &start, damping);
-                return;
+                return Some(Next { start, damping });
             }
         }
         fit.fitted = merge(lanes, here, &self.chosen, &fit.fitted);
         self.places[lane].block += 1;
-        self.enter(lanes, lane, c);
+        self.enter(lanes, lane, c)
     }
 
     /// Takes a lane to its next voxel that is wanted, this one if it is; without one, it is done.
     #[inline(always)]
-    fn enter(&mut self, lanes: L, lane: usize, c: &mut [L::F]) {
+    fn enter(&mut self, lanes: L, lane: usize, c: &mut [L::F]) -> Option<Next<L::F, P>> {
         let here = lanes.mask_of(1 << lane);
         let place = &mut self.places[lane];
         place.descent = 0;
@@ -355,7 +369,7 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
         }
         let Some(fit) = self.fits.get(place.block) else {
             self.active = self.active & !here;
-            return;
+            return None;
         };
         for i in 0..self.t.n {
             c[i] = lanes.select(here, fit.c[i], c[i]);
@@ -368,8 +382,14 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
         self.continuing = self.continuing & !here;
         self.active = self.active | here;
         let (_, start) = fit.start(0);
-        self.descent.begin(lanes, here, &start, lanes.splat(DAMPING));
+        Some(Next { start, damping: lanes.splat(DAMPING) })
     }
+}
+
+/// What a lane's next descent begins from, and its damping.
+struct Next<F, const P: usize> {
+    start: [F; P],
+    damping: F,
 }
 
 #[inline(always)]
