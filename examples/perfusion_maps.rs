@@ -80,7 +80,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let folder = arguments.out.join("pictures");
     support::refuse_existing(&arguments.out.join("run.json"), arguments.force)?;
     let kernel = arguments.analysis.kernel()?;
-    // Samples are gone through once.
+    // Samples are gone through once, and for the mean curve's picture once more.
     let options = arguments.times.options().leave_in_file();
     let (engine, input) = Input::load_beside(&arguments.device, &arguments.source, options, &arguments.region, bars)?;
 

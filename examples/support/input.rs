@@ -68,12 +68,7 @@ pub(crate) fn open_series(path: &Path, options: ReadOptions, bars: Bars) -> Resu
     let bar = bars.bytes("reading");
     let options = options.progress(Arc::new(bar.teller()));
     let (series, report) = Series::open_with_report(path, &options)?;
-    let read = StageTime {
-        stage: if report.compressed { "read and inflate" } else { "read" }.into(),
-        seconds: report.read_inflate_seconds,
-        bytes: report.data_bytes,
-    };
-    Ok((series, read))
+    Ok((series, report.stage()))
 }
 
 /// Says what was doubtful about a series.

@@ -121,9 +121,9 @@ fn run(
     let saved = SaveOptions::new().compression(compression).overwrite(Overwrite::Replace);
     let written = maps.save_with(out, &saved)?;
     let seconds = start.elapsed().as_secs_f64();
-    let name = if read.compressed { "read and inflate" } else { "read" };
-    let mut stages = vec![(name.to_string(), read.read_inflate_seconds, read.data_bytes)];
-    stages.extend(maps.record().stages.iter().map(|stage| (stage.stage.clone(), stage.seconds, stage.bytes)));
+    let of_run = maps.record().stages.iter().cloned();
+    let mut stages: Vec<_> =
+        [read.stage()].into_iter().chain(of_run).map(|stage| (stage.stage, stage.seconds, stage.bytes)).collect();
     stages.push(("write".into(), written.seconds, written.bytes));
     Ok(Outcome {
         seconds,
@@ -151,7 +151,8 @@ impl Measured {
     /// The least seconds that a stage could take: what its files take alone, or its bytes at the copy's rate.
     fn stage_floor(&self, stage: &str, bytes: u64, copy: f64) -> Option<f64> {
         match stage {
-            "read" if self.fastest.stages[0].0 != "read" => None,
+            // From a temporary file, after inflating.
+            "read" if self.job.compressed => None,
             "read" | "read and inflate" => Some(self.floors.read),
             "write" => Some(self.floors.deflate + self.floors.write),
             _ if bytes > 0 => Some(bytes as f64 / copy),

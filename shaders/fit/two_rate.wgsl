@@ -1063,10 +1063,6 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     let starts = STARTS + PARTNERS + select(0u, DELAYS, own);
     let continuations = select(CONTINUATIONS, CONTINUATIONS_WITH_DELAY, own);
     let restarts = select(RESTARTS, RESTARTS_WITH_DELAY, own);
-    var best: Vector;
-    for (var i = 0u; i < PARAMETERS; i++) {
-        best[i] = kept(STATE_PARAMETERS + i, voxel);
-    }
     let after = round - min(round, starts);
     if round >= starts && (after < continuations || after >= continuations + restarts) {
         // On from the best place so far.
@@ -1074,7 +1070,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
             return;
         }
         chosen_sse = -1.0;
-        let turns = refine_from(voxel, first, best, held, squares, kept(STATE_DAMPING, voxel), TURNS);
+        let turns = refine_from(voxel, first, best_place(voxel), held, squares, kept(STATE_DAMPING, voxel), TURNS);
         keep_refined(voxel);
         write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
         write_state(STATE_TURNS, voxel, read_state(STATE_TURNS, voxel) + u32(abs(turns)));
@@ -1084,6 +1080,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     if round > 0u && !(before > squares * PERFECT) {
         return;
     }
+    let best = best_place(voxel);
     var start: Vector;
     if round < starts {
         let at = STATE_STARTS + 6u * round;
@@ -1115,6 +1112,15 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let counted = select(read_state(STATE_TURNS, voxel), 0u, round == 0u);
     write_state(STATE_TURNS, voxel, counted + u32(abs(turns)));
+}
+
+// The parameters of the best place so far.
+fn best_place(voxel: u32) -> Vector {
+    var place: Vector;
+    for (var i = 0u; i < PARAMETERS; i++) {
+        place[i] = kept(STATE_PARAMETERS + i, voxel);
+    }
+    return place;
 }
 
 // As in restarts.rs: the first of the shifts where delays are the voxels' own, splits, exchanged places.
@@ -1234,8 +1240,8 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
     let first = uniforms.settings.slope * first_sample(voxel) + uniforms.settings.intercept;
     let sse = kept(STATE_SSE, voxel);
     let delay_free = given_delay(voxel).y != 0.0;
+    best_parameters = best_place(voxel);
     for (var i = 0u; i < PARAMETERS; i++) {
-        best_parameters[i] = kept(STATE_PARAMETERS + i, voxel);
         for (var j = 0u; j < PARAMETERS; j++) {
             triangle[i][j] = select(0.0, kept(STATE_TRIANGLE + 5u * i + j, voxel), j >= i);
         }

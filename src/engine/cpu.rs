@@ -123,7 +123,7 @@ pub(super) fn level_name() -> &'static str {
     "scalar"
 }
 
-/// Equal tiles that make up a task.
+/// Voxels of the equal tiles that make up a stretch.
 fn tile_voxels(voxel_bytes: usize) -> usize {
     let tiles = STRETCH.div_ceil(WIDTH).min((STRETCH * voxel_bytes).div_ceil(TILE_BYTES));
     STRETCH.div_ceil(tiles).next_multiple_of(WIDTH)

@@ -9,7 +9,7 @@ use crate::reduction::Reductions;
 use crate::reduction::frame_sums::FrameSums;
 use crate::series::Series;
 
-/// What a kernel makes of a whole series, its samples of 16 bits at most and in memory: the same as if it had been prepared
+/// What a kernel makes of a whole series, its samples of 16 bits at most and at hand: the same as if it had been prepared
 /// with the exact mean curve.
 pub(super) fn run<K: VoxelKernel>(
     kernel: &K,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::maps::StageTime;
 use crate::series::Mask;
 use crate::time::TimeAxis;
 
@@ -145,6 +146,18 @@ pub struct ReadReport {
     pub compressed: bool,
     /// Where the samples are now.
     pub storage: Storage,
+}
+
+impl ReadReport {
+    /// The same as a stage of a run's record. Samples that stay in their file are not read yet: that counts no bytes.
+    pub fn stage(&self) -> StageTime {
+        let (stage, bytes) = match (self.storage, self.compressed) {
+            (Storage::File, _) => ("open", 0),
+            (_, true) => ("read and inflate", self.data_bytes),
+            (_, false) => ("read", self.data_bytes),
+        };
+        StageTime { stage: stage.into(), seconds: self.read_inflate_seconds, bytes }
+    }
 }
 
 /// What to do where a result exists already.

@@ -22,9 +22,9 @@ pub(crate) struct Stretch<'a> {
 }
 
 impl Series {
-    /// Hands over all voxels with these frames, stretch by stretch, to all threads, each with a part of the caller's, of which there is
-    /// one for every [`STRETCH`] voxels, and with what `init` gave to the thread. Those that aren't wanted come without
-    /// samples where that spares reading them. Returns the seconds that were waited for a file.
+    /// Hands over all voxels with these frames, stretch by stretch, to all threads: each with a part of the caller's, of
+    /// which there is one for every [`STRETCH`] voxels, and with what `init` gave to the thread. Those that aren't wanted
+    /// come without samples where that spares reading them. Returns the seconds that were waited for a file.
     pub(crate) fn for_each_stretch<P: Send, S>(
         &self,
         frames: Range<usize>,

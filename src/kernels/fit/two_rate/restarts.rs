@@ -24,9 +24,19 @@ pub(super) const SMALLEST_SPACE: f64 = 0.01;
 /// PS per plasma flow below which v_e has no part in the curve's volume.
 pub(super) const SEPARATE: f64 = 0.02;
 
+/// The first ones are shifts, where delays are the voxels' own; then come splits,
+const fn first_split(own_delay: bool) -> usize {
+    if own_delay { SHIFTS.len() } else { 0 }
+}
+
+/// and then, where delays are the voxels' own, exchange in the flow's place.
+const fn first_exchanged(own_delay: bool) -> usize {
+    first_split(own_delay) + SPLITS.len() * if own_delay { SPLIT_SHIFTS.len() } else { 1 }
+}
+
 /// All of them.
 pub(super) const fn restarts(own_delay: bool) -> usize {
-    if own_delay { SHIFTS.len() + SPLIT_SHIFTS.len() * SPLITS.len() + EXCHANGED_SHIFTS.len() } else { SPLITS.len() }
+    first_exchanged(own_delay) + if own_delay { EXCHANGED_SHIFTS.len() } else { 0 }
 }
 
 /// One of them beside a place, and for which voxels it is worth a descent; those whose delay isn't free keep it, and are only
@@ -44,12 +54,11 @@ pub(super) fn restart<L: Lanes, const P: usize>(
     let mut wanted = delay_free;
     let alone = exchange.lt(lanes.splat(SEPARATE) * flow);
     let volume = lanes.select(alone, plasma, plasma + space);
-    let shifts = if P == 5 { SHIFTS.len() } else { 0 };
-    let splits = if P == 5 { SPLITS.len() * SPLIT_SHIFTS.len() } else { SPLITS.len() };
-    let shift = if number < shifts {
+    let (splits, exchanged) = (first_split(P == 5), first_exchanged(P == 5));
+    let shift = if number < splits {
         SHIFTS[number]
-    } else if number < shifts + splits {
-        let number = number - shifts;
+    } else if number < exchanged {
+        let number = number - splits;
         let [per_flow, share] = SPLITS[number % SPLITS.len()];
         start[1] = flow * lanes.splat(per_flow);
         start[2] = volume * lanes.splat(share);
@@ -62,7 +71,7 @@ pub(super) fn restart<L: Lanes, const P: usize>(
         start[1] = flow;
         start[2] = volume * lanes.splat(EXCHANGED[1]);
         start[3] = volume;
-        EXCHANGED_SHIFTS[number - shifts - splits]
+        EXCHANGED_SHIFTS[number - exchanged]
     };
     for (value, (low, high)) in start.iter_mut().zip(t.bounds) {
         *value = value.max(lanes.splat(low)).min(lanes.splat(high));
