@@ -173,9 +173,6 @@ fn models(criterion: &mut Criterion) {
             let series = curves.series(VOXELS, curves.noise());
             let clean = curves.series(CURVES, 0.0);
             for method in [Method::Nonlinear, Method::Linear] {
-                if model == Model::TwoCompartmentExchange && method == Method::Linear {
-                    continue;
-                }
                 let ids: Vec<String> = model.parameters().iter().map(|p| p.quantity().id.to_string()).collect();
                 let first = ids[0].clone();
                 let fit = PharmacokineticFit::new(model, curves.input.clone()).method(method);

@@ -1,5 +1,5 @@
 //! Pharmacokinetic fits against curves of known parameters and against an independent optimiser
-//! (`support/pharmacokinetic_oracle.rs`): models of one rate.
+//! (`support/pharmacokinetic_oracle.rs`): models of one rate, and the linear method of all.
 
 mod support;
 
@@ -15,6 +15,9 @@ use support::pharmacokinetic_oracle::{
 
 const MODELS: [Truth; 5] =
     [Truth::Tofts, Truth::ExtendedTofts, Truth::Patlak, Truth::OneCompartment, Truth::TwoCompartmentUptake];
+
+/// Those that have a linear form.
+const LINEAR: [Truth; 6] = [MODELS[0], MODELS[1], MODELS[2], MODELS[3], MODELS[4], Truth::TwoCompartmentExchange];
 
 /// Curves of one model on the same frames with the same input function.
 struct Group {
@@ -272,23 +275,23 @@ fn hard_curves_with_a_delay_mostly_have_their_global_minimum() {
 /// Every model, noise of several sizes, on every engine here: maps within what `verify` allows, and the same in any order.
 #[test]
 fn engines_agree_with_the_definition() {
-    for (i, model) in MODELS.into_iter().enumerate() {
-        for (delay, method) in
-            [(None, Method::Nonlinear), (Some((-4.0, 8.0)), Method::Nonlinear), (None, Method::Linear)]
-        {
-            let mut random = Random::new(9000 + i as u64);
-            let mut group = hard(model, SAMPLINGS[i % 3], delay, 70, &mut random);
-            group.fit = group.fit.clone().method(method).curves(FitCurves::Both);
-            for engine in support::engines() {
-                let verification = engine.verify(&group.fit, &group.series, &RunOptions::new()).expect("a run");
-                let failed = verification.maps.iter().filter(|map| map.id != "fitted_curve" && map.id != "residual");
-                let failed = failed.map(|map| map.failures).max().unwrap_or(0);
-                println!("{} {method:?} delay {} on {}: {failed} failed", model.name(), delay.is_some(), engine.name());
-                // On noisy curves a free delay has many floors of nearly the same depth, and 32 bits may find another one.
-                let allowed = if delay.is_some() { group.cases.len() / 10 } else { 0 };
-                assert!(failed <= allowed, "{} {method:?} {delay:?}\n{verification}", model.name());
-                assert_eq!(verification.maps.last().map(|map| map.id.as_str()), Some("status"));
-            }
+    let nonlinear = [(None, Method::Nonlinear), (Some((-4.0, 8.0)), Method::Nonlinear)];
+    let runs = MODELS.into_iter().flat_map(|model| nonlinear.map(|(delay, method)| (model, delay, method)));
+    let runs = runs.chain(LINEAR.map(|model| (model, None, Method::Linear)));
+    for (model, delay, method) in runs {
+        let i = LINEAR.iter().position(|other| *other == model).expect("one of them");
+        let mut random = Random::new(9000 + i as u64);
+        let mut group = hard(model, SAMPLINGS[i % 3], delay, 70, &mut random);
+        group.fit = group.fit.clone().method(method).curves(FitCurves::Both);
+        for engine in support::engines() {
+            let verification = engine.verify(&group.fit, &group.series, &RunOptions::new()).expect("a run");
+            let failed = verification.maps.iter().filter(|map| map.id != "fitted_curve" && map.id != "residual");
+            let failed = failed.map(|map| map.failures).max().unwrap_or(0);
+            println!("{} {method:?} delay {} on {}: {failed} failed", model.name(), delay.is_some(), engine.name());
+            // On noisy curves a free delay has many floors of nearly the same depth, and 32 bits may find another one.
+            let allowed = if delay.is_some() { group.cases.len() / 10 } else { 0 };
+            assert!(failed <= allowed, "{} {method:?} {delay:?}\n{verification}", model.name());
+            assert_eq!(verification.maps.last().map(|map| map.id.as_str()), Some("status"));
         }
     }
 }
@@ -318,7 +321,7 @@ fn neighbours_change_nothing() {
 #[test]
 fn the_linear_method_is_close_on_fine_noise_free_curves() {
     let mut random = Random::new(5);
-    for model in MODELS {
+    for model in LINEAR {
         let mut design = Design::random(&mut random, Sampling::Even);
         let last = *design.times_s.last().expect("times");
         design.times_s = (0..=(last / 0.5) as usize).map(|i| 0.5 * i as f64).collect();
@@ -337,6 +340,94 @@ fn the_linear_method_is_close_on_fine_noise_free_curves() {
             );
         }
     }
+}
+
+/// The exchange model's linear form, put together again: integrals by quadrature, least squares by Gram and Schmidt's process on
+/// all four columns.
+#[test]
+fn the_exchange_models_linear_form_is_least_squares_of_its_integrals() {
+    let mut random = Random::new(14);
+    for sampling in SAMPLINGS {
+        let mut group = hard(Truth::TwoCompartmentExchange, sampling, None, 20, &mut random);
+        group.fit = group.fit.method(Method::Linear);
+        let definition = group.definition();
+        let mut compared = 0;
+        for (case, found) in group.cases.iter().zip(&definition) {
+            let t = &case.times_s;
+            let [once, twice] = integrals_of(t, (t, &case.curve));
+            let [input, input_twice] = integrals_of(t, (&case.aif.times_s, &case.aif.values));
+            let [x, y, w, flow] = least_squares([&twice, &once, &input_twice, &input], &case.curve);
+            let (x, y) = (-x, -y);
+            let plasma = flow * flow / (y * flow - w);
+            let space = w / x - plasma;
+            let expected = [6000.0 * flow, 6000.0 * x * plasma * space / flow, plasma, space];
+            for (expected, found) in expected.into_iter().zip(found) {
+                assert!(
+                    (found - expected).abs() < 1e-3 * expected.abs(),
+                    "{expected} {found} of {:?}",
+                    case.parameters
+                );
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, 80);
+    }
+}
+
+/// The value at a time of what is linear between these, and 0 before them.
+fn between(times: &[f64], values: &[f64], time: f64) -> f64 {
+    if time < times[0] {
+        return 0.0;
+    }
+    let i = times.partition_point(|t| *t <= time).clamp(1, times.len() - 1);
+    let share = (time - times[i - 1]) / (times[i] - times[i - 1]);
+    values[i - 1] + share * (values[i] - values[i - 1])
+}
+
+/// The integral of what is linear between knots, and the integral's integral, which is that of (end - time) times it, up to these
+/// times: by Gauss' two points between neighbours among all times, where both are polynomials of the second degree at most.
+fn integrals_of(times: &[f64], knots: (&[f64], &[f64])) -> [Vec<f64>; 2] {
+    let mut all = [times, knots.0].concat();
+    all.sort_by(f64::total_cmp);
+    let up_to = |end: f64, weight: &dyn Fn(f64) -> f64| -> f64 {
+        let pieces = all.windows(2).filter(|pair| pair[1] <= end && pair[0] >= times[0]);
+        pieces
+            .map(|pair| {
+                let (middle, half) = (0.5 * (pair[0] + pair[1]), 0.5 * (pair[1] - pair[0]));
+                let at = |time: f64| weight(time) * between(knots.0, knots.1, time);
+                half * (at(middle - half / 3f64.sqrt()) + at(middle + half / 3f64.sqrt()))
+            })
+            .sum()
+    };
+    [
+        times.iter().map(|end| up_to(*end, &|_| 1.0)).collect(),
+        times.iter().map(|end| up_to(*end, &|time| end - time)).collect(),
+    ]
+}
+
+/// Coefficients of four columns, each made orthogonal to those before it, twice.
+fn least_squares(columns: [&[f64]; 4], values: &[f64]) -> [f64; 4] {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let mut basis: Vec<Vec<f64>> = Vec::new();
+    let mut r = [[0.0; 4]; 4];
+    for (j, column) in columns.into_iter().enumerate() {
+        let mut rest = column.to_vec();
+        for _ in 0..2 {
+            for (i, unit) in basis.iter().enumerate() {
+                let share = dot(&rest, unit);
+                r[i][j] += share;
+                rest.iter_mut().zip(unit).for_each(|(x, u)| *x -= share * u);
+            }
+        }
+        r[j][j] = dot(&rest, &rest).sqrt();
+        basis.push(rest.iter().map(|x| x / r[j][j]).collect());
+    }
+    let mut found = [0.0; 4];
+    for j in (0..4).rev() {
+        let above: f64 = (j + 1..4).map(|k| r[j][k] * found[k]).sum();
+        found[j] = (dot(&basis[j], values) - above) / r[j][j];
+    }
+    found
 }
 
 #[test]
@@ -358,6 +449,16 @@ fn what_cannot_be_fitted_is_refused_in_words() {
     refused(tofts(input(20, Fluid::Plasma)).bounds(Parameter::Ktrans, 2.0, 1.0), "bounds of ktrans");
     refused(tofts(input(20, Fluid::Plasma)).method(Method::Linear).delay(Delay::Free), "linear");
     refused(tofts(input(20, Fluid::Plasma)).delay(Delay::Fixed(200.0)), "after the last frame");
+    let exchange =
+        PharmacokineticFit::new(Model::TwoCompartmentExchange, input(20, Fluid::Plasma)).method(Method::Linear);
+    refused(exchange.clone().delay(Delay::Free), "linear");
+    // Nothing but a flow of 0 is known of a voxel of zeros, and no curve of the model has no volume.
+    let maps = Engine::cpu().run(&exchange, &series).expect("a run");
+    assert_eq!(maps.get("fp").expect("a map")[[0, 0, 0]], 0.0);
+    for id in ["ps", "vp", "ve", "extraction_fraction", "fp_se", "sse", "aic"] {
+        assert!(maps.get(id).expect("a map")[[0, 0, 0]].is_nan(), "{id}");
+    }
+    assert_eq!(maps.status()[[0, 0, 0]], status::NOT_IDENTIFIABLE);
     // A voxel of zeros isn't enhancing, and has no v_e.
     let maps = Engine::cpu().run(&tofts(input(20, Fluid::Plasma)), &series).expect("a run");
     assert_eq!(maps.get("ktrans").expect("a map")[[0, 0, 0]], 0.0);

@@ -257,10 +257,8 @@ fn step_within(held: Flags, damping: f32) -> Vector {
     return step;
 }
 
-// From the start to the floor of its valley; leaves best_parameters, best_sse and triangle. Gives the number of turns, negative
-// if the floor wasn't reached.
-fn refine_from(voxel: u32, first: f32, start: Vector, held: Flags, squares: f32, begin: f32, turns: u32) -> i32 {
-    let negligible = squares * NEGLIGIBLE_OF_ALL;
+// Begins anew at a start: the triangle is that of a curve that changes evenly with all variables.
+fn begin_at(start: Vector, damping: f32) {
     var scale = scales();
     for (var i = 0u; i < PARAMETERS; i++) {
         for (var j = 0u; j < PARAMETERS; j++) {
@@ -269,48 +267,61 @@ fn refine_from(voxel: u32, first: f32, start: Vector, held: Flags, squares: f32,
     }
     best_parameters = start;
     best_sse = FAR;
+    best_damping = damping;
+}
+
+// Takes what a pass over the samples has added up as the best place so far.
+fn take_in(place: Vector) {
+    var scale = scales();
+    // Cholesky's factor of the Gram matrix, transposed, and the right-hand side by its inverse.
+    var u: Triangle;
+    for (var i = 0u; i < PARAMETERS; i++) {
+        var square = pass_gram[i][i];
+        var value = pass_rhs[i];
+        for (var k = 0u; k < i; k++) {
+            square = square - u[k][i] * u[k][i];
+            value = value - u[k][i] * best_rhs[k];
+        }
+        square = max(max(square, pass_gram[i][i] * (16.0 * UNIT)), 1e-30);
+        u[i][i] = sqrt(square);
+        let inverse = 1.0 / u[i][i];
+        for (var j = i + 1u; j < PARAMETERS; j++) {
+            var sum = pass_gram[i][j];
+            for (var k = 0u; k < i; k++) {
+                sum = sum - u[k][i] * u[k][j];
+            }
+            u[i][j] = sum * inverse;
+        }
+        best_rhs[i] = value * inverse;
+    }
+    for (var i = 0u; i < PARAMETERS; i++) {
+        for (var j = i; j < PARAMETERS; j++) {
+            var sum = 0.0;
+            for (var k = i; k <= j; k++) {
+                sum = sum + u[i][k] * triangle[k][j];
+            }
+            triangle[i][j] = select(sum, max(sum, SMALLEST_DIAGONAL / scale[i]), i == j);
+        }
+    }
+    best_bend = pass_bend;
+    best_parameters = place;
+    best_sse = pass_sse;
+}
+
+// From the start to the floor of its valley; leaves best_parameters, best_sse and triangle. Gives the number of turns, negative
+// if the floor wasn't reached.
+fn refine_from(voxel: u32, first: f32, start: Vector, held: Flags, squares: f32, begin: f32, turns: u32) -> i32 {
+    let negligible = squares * NEGLIGIBLE_OF_ALL;
+    begin_at(start, begin);
     // Roundings may raise the sum of squares, but not step after step.
     var lowest = FAR;
     var trial = start;
-    best_damping = begin;
     for (var turn = 0u; turn < turns; turn++) {
         equations(voxel, first, trial, false, false);
         let tolerance = lowest * (1.0 + 4.0 * UNIT) + squares * (0.25 * UNIT * UNIT);
         let better = pass_sse <= tolerance || turn == 0u;
         if better {
-            // Cholesky's factor of the Gram matrix, transposed, and the right-hand side by its inverse.
-            var u: Triangle;
-            for (var i = 0u; i < PARAMETERS; i++) {
-                var square = pass_gram[i][i];
-                var value = pass_rhs[i];
-                for (var k = 0u; k < i; k++) {
-                    square = square - u[k][i] * u[k][i];
-                    value = value - u[k][i] * best_rhs[k];
-                }
-                square = max(max(square, pass_gram[i][i] * (16.0 * UNIT)), 1e-30);
-                u[i][i] = sqrt(square);
-                let inverse = 1.0 / u[i][i];
-                for (var j = i + 1u; j < PARAMETERS; j++) {
-                    var sum = pass_gram[i][j];
-                    for (var k = 0u; k < i; k++) {
-                        sum = sum - u[k][i] * u[k][j];
-                    }
-                    u[i][j] = sum * inverse;
-                }
-                best_rhs[i] = value * inverse;
-            }
-            for (var i = 0u; i < PARAMETERS; i++) {
-                for (var j = i; j < PARAMETERS; j++) {
-                    var sum = 0.0;
-                    for (var k = i; k <= j; k++) {
-                        sum = sum + u[i][k] * triangle[k][j];
-                    }
-                    triangle[i][j] = select(sum, max(sum, SMALLEST_DIAGONAL / scale[i]), i == j);
-                }
-            }
-            best_bend = pass_bend;
-            best_parameters = trial;
-            best_sse = pass_sse;
+            take_in(trial);
             lowest = min(lowest, best_sse);
         }
         if turn > 0u {

@@ -2,7 +2,8 @@
 // order and guards. Times are in seconds after the first frame, flows in 1/s.
 //
 // Entry points, in this order: `search` as often as the delays need it, `choose`, `refine` once per start and then on from the best
-// place so far, `finish`. Arrays have a fifth place for the delay; where all voxels share it, that place is held.
+// place so far, `finish`; with the linear method `linear` (two_rate/linear.wgsl) in the place of the first three. Arrays have a
+// fifth place for the delay; where all voxels share it, that place is held.
 
 struct Settings {
     pairs: u32,
@@ -29,6 +30,10 @@ struct Settings {
     log_step: f32,
     delay_low: f32,
     delay_high: f32,
+    linear: u32,
+    linear_at: u32,
+    needs_curves: u32,
+    reserved: u32,
     low: vec4<f32>,
     high: vec4<f32>,
     slots: array<vec4<i32>, 6>,
@@ -102,8 +107,10 @@ const STATE_SQUARES: u32 = 166u;
 const STATE_FINITE: u32 = 167u;
 const STATE_SEARCHES: u32 = 168u;
 const STATE_REFINEMENTS: u32 = 169u;
-const STATE_SINGLES: u32 = 170u;
-const STATE_PAIRS: u32 = 212u;
+// Of the linear method: bit q, whether value q of `finish` is there; bit 5, whether there is a curve of the model for them.
+const STATE_HAS: u32 = 170u;
+const STATE_SINGLES: u32 = 171u;
+const STATE_PAIRS: u32 = 213u;
 
 // Slots of the maps; src/kernels/fit/outputs.rs has the same.
 const SLOT_STANDARD_ERROR: u32 = 9u;
@@ -1237,6 +1244,9 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let finite = read_state(STATE_FINITE, voxel) == 1u;
+    let linear = uniforms.settings.linear != 0u;
+    let has = select(0x3fu, read_state(STATE_HAS, voxel), linear);
+    let usable = finite && (has & 32u) != 0u;
     let first = uniforms.settings.slope * first_sample(voxel) + uniforms.settings.intercept;
     let sse = kept(STATE_SSE, voxel);
     let delay_free = given_delay(voxel).y != 0.0;
@@ -1250,12 +1260,12 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
     if finite && read_state(STATE_CONVERGED, voxel) != 1u {
         bits = bits | STATUS_NOT_CONVERGED;
     }
-    let goodness = write_goodness(voxel, finite, first, kept(STATE_SQUARES, voxel), sse, select(4.0, 5.0, delay_free));
-    if finite && goodness.y > 0.0 {
+    let goodness = write_goodness(voxel, usable, first, kept(STATE_SQUARES, voxel), sse, select(4.0, 5.0, delay_free));
+    if usable && goodness.y > 0.0 {
         bits = bits | STATUS_NOT_ENHANCING;
     }
     if row_of(SLOT_FITTED_CURVE) >= 0 || row_of(SLOT_RESIDUAL) >= 0 {
-        equations(voxel, first, best_parameters, true, finite);
+        equations(voxel, first, best_parameters, true, usable);
     }
     if row_of(SLOT_ITERATIONS) >= 0 {
         write_number(u32(row_of(SLOT_ITERATIONS)), voxel, f32(read_state(STATE_TURNS, voxel)), finite);
@@ -1276,7 +1286,7 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
     var units = array<f32, 6>(6000.0, 6000.0, 1.0, 1.0, 1.0, 1.0);
     var places = PLACES;
     var bound_bits = BOUND_BITS;
-    var unclear = false;
+    var unclear = !usable;
     for (var q = 0u; q < 6u; q++) {
         var by_first = vec4<f32>();
         if q < 4u {
@@ -1297,9 +1307,9 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
         }
         let error = sqrt(goodness.x * squared);
         let value = values[q];
-        let has_error = finite && regular && (q < 5u || delay_free);
+        let has_error = usable && regular && (q < 5u || delay_free);
         if row_of(places[q]) >= 0 {
-            write_number(u32(row_of(places[q])), voxel, value * units[q], finite);
+            write_number(u32(row_of(places[q])), voxel, value * units[q], finite && (q == 5u || (has >> q & 1u) != 0u));
         }
         let error_row = row_of(SLOT_STANDARD_ERROR + places[q]);
         if error_row >= 0 {
@@ -1307,9 +1317,11 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
         }
         var low = false;
         var high = false;
-        if q < 4u {
+        if q < 4u && !linear {
             low = value <= uniforms.settings.low[q] * (1.0 + AT_BOUND);
             high = value >= uniforms.settings.high[q] * (1.0 - AT_BOUND);
+        }
+        if q < 4u && uniforms.settings.needs_curves != 0u {
             unclear = unclear || !has_error || error > 0.5 * abs(value);
         }
         if q == 5u && delay_free {

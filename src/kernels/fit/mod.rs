@@ -20,6 +20,7 @@ mod one_rate;
 mod outputs;
 mod prepared;
 mod refinement;
+mod shared_columns;
 pub mod status_bit;
 mod two_rate;
 
@@ -42,8 +43,10 @@ pub enum Method {
     /// Nonlinear least squares within the bounds: the global minimum.
     #[default]
     Nonlinear,
-    /// The linear form of the model's differential equation (Tofts: Murase 2004; two-compartment uptake: Flouri, Lesnic and
-    /// Mayrovitch 2016). Fast and without bounds; biased by noise and by coarse sampling of the tissue curve.
+    /// The linear form of the model's differential equation (Tofts: Murase 2004; two compartments: Flouri, Lesnic and
+    /// Mayrovitch 2016). Fast and without bounds; biased by noise and by coarse sampling of the tissue curve. What it finds need
+    /// not be a curve of the model: then there are parameters, as far as they have values, but no goodness of the fit, and
+    /// bit 13 is set. Where only parameters are asked for, it says nothing else: standard errors are not computed.
     Linear,
 }
 

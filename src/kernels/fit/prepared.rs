@@ -180,6 +180,15 @@ impl<T: FitTables> PreparedKernel for PreparedFit<T> {
     }
 }
 
+/// The linear method's columns are shared by all voxels.
+pub(super) fn no_own_delay(settings: &PharmacokineticFit, own: bool) -> Result<()> {
+    if own {
+        let mend = "the linear method takes no delay or the same one for all voxels; fit delays with the nonlinear one";
+        return Err(Error::setting("delay", settings.delay.to_text(), mend));
+    }
+    Ok(())
+}
+
 /// The tables of a family of models with an input function.
 pub(super) trait FamilyTables: FitTables<Settings = PharmacokineticFit> {
     /// The tables for a curve of which the axis' frames are left.

@@ -2,7 +2,7 @@
 
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 
-use super::super::agreement::{Fits, Parameter, agreement};
+use super::super::agreement::{DELAY, Fits, ParameterRows, Rows as FitRows, agreement};
 use super::super::goodness::{goodness, invert, is_not_identifiable};
 use super::super::refinement::Problem as _;
 use super::reference::{Brix, Work, fit, read, scratch};
@@ -121,19 +121,22 @@ pub(super) fn judge(t: &Tables, curve: &Curve<'_, Double>, engine: &[f64], defin
     let peak = work.y.iter().fold(0.0f64, |peak, y| peak.max(y.abs()));
     let best = sum_of(t, definition, &mut work);
     let found = sum_of(t, engine, &mut work);
-    let row = |j: usize| Parameter {
+    let row = |j: usize| ParameterRows {
         value: t.row(slot::PARAMETER + j),
         error: t.row(slot::STANDARD_ERROR + j),
-        absolute: if j == 3 { 1e-3 } else { 0.0 },
+        absolute: if j == 3 { DELAY } else { 0.0 },
     };
     let curves = [slot::FITTED_CURVE, slot::RESIDUAL].into_iter().filter_map(|slot| t.row(slot));
-    let fits = Fits {
+    let rows = FitRows {
         parameters: (0..4).map(row).collect(),
         sse: t.row(slot::SSE),
         r_squared: t.row(slot::R_SQUARED),
         aic: t.row(slot::AIC),
         curves: curves.flat_map(|first| t.row_of_frame.iter().map(move |frame| first + frame)).collect(),
         counts: t.row(slot::ITERATIONS),
+    };
+    let fits = Fits {
+        rows,
         found,
         best,
         squares: samples.squares,
@@ -141,6 +144,7 @@ pub(super) fn judge(t: &Tables, curve: &Curve<'_, Double>, engine: &[f64], defin
         peak,
         samples: t.n,
         valid: samples.positive,
+        linear: false,
     };
     agreement(&fits, engine, definition)
 }

@@ -31,13 +31,13 @@ pub(super) fn fit<L: Lanes>(lanes: L, t: &Tables, work: &Work<'_, L::F>) -> Line
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
     let tiny = lanes.splat(1e-30);
-    let l = &t.linear;
-    let two_columns = l.second_length > 0.0;
+    let shared = &t.linear.shared;
+    let two_columns = shared.second_length > 0.0;
     let n = t.n;
     let samples = &work.c[..n];
-    let half_steps = lanes.entries(&l.half_steps, 0..n - 1);
-    let firsts = lanes.entries(&l.first, 0..n);
-    let seconds = lanes.entries(&l.second, 0..if two_columns { n } else { 0 });
+    let half_steps = lanes.entries(&t.linear.half_steps, 0..n - 1);
+    let firsts = lanes.entries(&shared.first, 0..n);
+    let seconds = lanes.entries(&shared.second, 0..if two_columns { n } else { 0 });
     let (mut first_c, mut second_c, mut first_s, mut second_s) = (zero, zero, zero, zero);
     let (mut integral, mut before) = (zero, samples[0]);
     for i in 0..n {
@@ -82,10 +82,8 @@ pub(super) fn fit<L: Lanes>(lanes: L, t: &Tables, work: &Work<'_, L::F>) -> Line
         has_rate = ss.gt(lanes.splat(1e-12) * whole) & ss.gt(tiny);
         coefficient = lanes.select(has_rate, cs / ss.max(tiny), zero);
     }
-    let inverse = |length: f64| if length > 0.0 { 1.0 / length } else { 0.0 };
-    let second = (second_c - coefficient * second_s) * lanes.splat(inverse(l.second_length));
-    let first = ((first_c - coefficient * first_s) - lanes.splat(l.second_on_first) * second)
-        * lanes.splat(inverse(l.first_length));
+    let products = [first_c - coefficient * first_s, second_c - coefficient * second_s];
+    let [first, second] = shared.coefficients(lanes, products);
     let rate = -coefficient;
     match t.model {
         Model::ExtendedTofts => LinearFit { a: second, b: first - rate * second, rate, has_rate },

@@ -93,8 +93,8 @@ pub(super) fn program(t: &Tables) -> Program {
     let log_steps_at = append(&t.log_steps);
     let nodes_at = append(&d.nodes);
     let half_steps_at = append(&t.linear.half_steps);
-    let first_at = append(&t.linear.first);
-    let second_at = append(&t.linear.second);
+    let first_at = append(&t.linear.shared.first);
+    let second_at = append(&t.linear.shared.second);
     let dictionaries_at = append(&[]);
     for dictionary in &t.dictionaries {
         append(&[dictionary.companion_squares, dictionary.inverse_squares]);
@@ -168,9 +168,9 @@ pub(super) fn program(t: &Tables) -> Program {
         delay_high: single(d.bounds.1),
         reach: single(d.reach),
         aside: single(4.0 * f64::from(f32::EPSILON) * d.span),
-        first_length: single(t.linear.first_length),
-        second_length: single(t.linear.second_length),
-        second_on_first: single(t.linear.second_on_first),
+        first_length: single(t.linear.shared.first_length),
+        second_length: single(t.linear.shared.second_length),
+        second_on_first: single(t.linear.shared.second_on_first),
         frame_times_at,
         knot_times_at,
         knot_values_at,

@@ -4,7 +4,8 @@ use super::super::axis::{Knots, Steps};
 use super::super::convolution::{WEIGHTS, convolve};
 use super::super::delay::{DelayTables, delay_tables};
 use super::super::outputs::{Plan, plan, slot};
-use super::super::prepared::Axis;
+use super::super::prepared::{Axis, no_own_delay};
+use super::super::shared_columns::SharedColumns;
 use super::super::{Method, Model, Parameter, PharmacokineticFit};
 use crate::error::{Error, Result};
 use crate::kernel::lanes::{Double, Table};
@@ -94,26 +95,20 @@ pub(in super::super) struct Tables {
     pub(super) plan: Plan,
 }
 
-/// What the linear method needs: an orthonormal basis of the columns that all voxels share.
+/// What the linear method needs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LinearTables {
     /// Half of each interval between frames: s.
     pub(super) half_steps: Table,
-    /// The first column, the integral of c_p, as a unit vector, and its length.
-    pub(super) first: Table,
-    pub(super) first_length: f64,
-    /// The second column without the first as a unit vector, its length, and its coefficient on the first.
-    pub(super) second: Table,
-    pub(super) second_length: f64,
-    pub(super) second_on_first: f64,
+    /// The integral of c_p, and c_p itself or the integral's integral.
+    pub(super) shared: SharedColumns,
 }
 
 /// The tables for a curve of which these frames are left.
 pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Tables> {
     let model = settings.model;
-    if settings.method == Method::Linear && axis.own {
-        let mend = "the linear method takes no delay or the same one for all voxels; fit delays with the nonlinear one";
-        return Err(Error::setting("delay", settings.delay.to_text(), mend));
+    if settings.method == Method::Linear {
+        no_own_delay(settings, axis.own)?;
     }
     let (t, knots, fixed) = (&axis.t[..], axis.knots(), axis.fixed_delay);
     let companion = match model {
@@ -283,7 +278,6 @@ fn dictionary(
     }
 }
 
-/// The columns that the linear method shares: the integral of c_p, and c_p itself or the integral's integral.
 fn linear_tables(settings: &PharmacokineticFit, t: &[f64], shifted: &[f64], knots: Knots<'_>) -> LinearTables {
     if settings.method != Method::Linear {
         return LinearTables::default();
@@ -294,21 +288,8 @@ fn linear_tables(settings: &PharmacokineticFit, t: &[f64], shifted: &[f64], knot
         Model::ExtendedTofts | Model::Patlak => shifted.iter().map(|t| knots.at(*t)).collect(),
         Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => knots.double_integral(shifted),
     };
-    let length = |column: &[f64]| column.iter().map(|x| x * x).sum::<f64>().sqrt();
-    let unit = |column: Vec<f64>, length: f64| -> Table {
-        column.into_iter().map(|x| if length > 0.0 { x / length } else { 0.0 }).collect()
-    };
-    let first_length = length(&first);
-    let first = unit(first, first_length);
-    let second_on_first: f64 = first.iter().zip(&second).map(|(a, b)| a * b).sum();
-    let rest: Vec<f64> = first.iter().zip(&second).map(|(a, b)| b - second_on_first * a).collect();
-    let second_length = length(&rest);
     LinearTables {
         half_steps: t.windows(2).map(|w| 0.5 * (w[1] - w[0])).collect(),
-        second: unit(rest, second_length),
-        first,
-        first_length,
-        second_length,
-        second_on_first,
+        shared: SharedColumns::new(first, &second),
     }
 }

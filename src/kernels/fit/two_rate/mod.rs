@@ -1,6 +1,7 @@
 //! The two-compartment exchange model: linear given two rate constants.
 
 mod exchange;
+mod linear;
 mod memory;
 mod pass;
 mod program;

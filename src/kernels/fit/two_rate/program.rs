@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::linear::LinearTables;
 use super::reference::{TURNS, descents};
 use super::search::{DELAYS, PARTNERS, STARTS};
 use super::tables::{ALL_RATES, Tables};
@@ -35,17 +36,25 @@ struct ShaderSettings {
     log_step: f32,
     delay_low: f32,
     delay_high: f32,
+    linear: u32,
+    linear_at: u32,
+    needs_curves: u32,
+    reserved: u32,
     low: [f32; 4],
     high: [f32; 4],
     slots: [i32; 24],
 }
 
 const SHADER: &str = include_str!("../../../../shaders/fit/two_rate.wgsl");
-const SOURCES: &[&str] = &[include_str!("../../../../shaders/fit/refinement.wgsl"), SHADER];
+const SOURCES: &[&str] = &[
+    include_str!("../../../../shaders/fit/refinement.wgsl"),
+    SHADER,
+    include_str!("../../../../shaders/fit/two_rate/linear.wgsl"),
+];
 
-/// Words that the shader keeps per voxel.
-const STATE_WORDS: usize =
-    6 * (STARTS + PARTNERS + DELAYS) + 38 + 2 * ALL_RATES + 4 * (ALL_RATES * (ALL_RATES - 1) / 2);
+/// Words that the shader keeps per voxel; the linear method has no use for those of the search.
+const LINEAR_STATE_WORDS: usize = 6 * (STARTS + PARTNERS + DELAYS) + 39;
+const STATE_WORDS: usize = LINEAR_STATE_WORDS + 2 * ALL_RATES + 4 * (ALL_RATES * (ALL_RATES - 1) / 2);
 /// Turns of loops that one search may take: software Vulkan of Mesa 22.3.6 stops all loops after 65,535.
 const LOOP_TURNS: usize = 40_000;
 /// Turns of the loops over parameters in one turn of a refinement.
@@ -82,6 +91,7 @@ pub(super) fn program(t: &Tables) -> Program {
         append(&mut (0..d.knot_times.len()).flat_map(|k| [d.knot_times[k], d.knot_values[k], d.knot_slopes[k]]));
     let nodes: &[f64] = if d.own { &d.nodes } else { &[0.0] };
     let nodes_at = append(&mut nodes.iter().copied());
+    let linear_at = append(&mut t.linear.iter().flat_map(|linear| linear_numbers(linear, t.n)));
     let around = if d.own { DELAYS } else { 0 };
     let refinements = descents(t);
     let per_delay = t.rates.len() * (t.n / 4 + 5) + pairs.count() + 1 + 7 * around;
@@ -92,8 +102,11 @@ pub(super) fn program(t: &Tables) -> Program {
     let choose_turns = 10 * t.pairs.count() + 3 * walk + t.n * ALL_RATES + 10 * ALL_RATES;
     let refine_turns = TURNS * (walk + ALGEBRA);
     let searches = t.dictionaries.len().div_ceil(delays_per_search);
-    let names = [vec!["search"; searches], vec!["choose"], vec!["refine"; refinements], vec!["finish"]];
-    let entry_points = names.concat();
+    let entry_points = if t.linear.is_some() {
+        vec!["linear", "finish"]
+    } else {
+        [vec!["search"; searches], vec!["choose"], vec!["refine"; refinements], vec!["finish"]].concat()
+    };
     let settings = ShaderSettings {
         pairs: pairs.count() as u32,
         delays: t.dictionaries.len() as u32,
@@ -119,6 +132,10 @@ pub(super) fn program(t: &Tables) -> Program {
         log_step: t.log_step as f32,
         delay_low: d.bounds.0 as f32,
         delay_high: d.bounds.1 as f32,
+        linear: u32::from(t.linear.is_some()),
+        linear_at,
+        needs_curves: u32::from(t.needs_curves),
+        reserved: 0,
         low: t.bounds.map(|bounds| bounds.0 as f32),
         high: t.bounds.map(|bounds| bounds.1 as f32),
         slots: t.plan.slots,
@@ -126,10 +143,24 @@ pub(super) fn program(t: &Tables) -> Program {
     Program {
         entry_points: entry_points.into(),
         tables: values.into(),
-        state_words: STATE_WORDS,
+        state_words: if t.linear.is_some() { LINEAR_STATE_WORDS } else { STATE_WORDS },
         loop_turns: search_turns.max(choose_turns).max(refine_turns),
         ..Program::new("two_rate_fit", SOURCES, &settings)
     }
+}
+
+/// The linear method's tables as `shaders/fit/two_rate/linear.wgsl` reads them.
+fn linear_numbers(linear: &LinearTables, n: usize) -> Vec<f64> {
+    let shared = &linear.shared;
+    let mut numbers = vec![shared.first_length, shared.second_length, shared.second_on_first];
+    numbers.extend(linear.along.as_flattened());
+    numbers.push(0.0);
+    for i in 0..n {
+        let interval = if i > 0 { linear.intervals[i - 1] } else { 0.0 };
+        numbers.extend([interval, shared.first[i], shared.second[i]]);
+        numbers.extend((0..4).map(|k| linear.beside[k * n + i]));
+    }
+    numbers
 }
 
 #[cfg(all(test, feature = "gpu"))]
@@ -149,7 +180,7 @@ mod tests {
             &text::kernel(SOURCES), "Settings", ShaderSettings:
             pairs delays delays_per_search own layer before steps knots curves_at products_at pairs_at curve_squares_at rates_at
             steps_at frame_times_at knots_at nodes_at slope intercept fixed_delay reach log_step delay_low delay_high
-            low high slots
+            linear linear_at needs_curves reserved low high slots
         );
     }
 
@@ -186,6 +217,7 @@ mod tests {
             assert_eq!(numbers(name), values, "{name}");
         }
         let constants = text::constants(&text::kernel(SOURCES));
+        assert_eq!(constants["STATE_HAS"] as usize + 1, LINEAR_STATE_WORDS);
         for (name, value) in [
             ("SLOT_STANDARD_ERROR", slot::STANDARD_ERROR),
             ("SLOT_SSE", slot::SSE),

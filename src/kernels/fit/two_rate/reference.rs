@@ -60,10 +60,13 @@ pub(super) struct Fit<'a, L: Lanes, const P: usize> {
     wanted: L::M,
     /// What it comes to.
     pub(super) fitted: Refined<L::F, L::M, P>,
+    /// Whether F_p, PS, v_p, v_e and E have values, and whether there is a curve of the model for them.
+    pub(super) has: [L::M; 5],
+    pub(super) has_curve: L::M,
 }
 
 impl<'a, L: Lanes, const P: usize> Fit<'a, L, P> {
-    /// Reads a block and looks for starts; `memory` is its own.
+    /// Reads a block and, unless the method is linear, looks for starts; `memory` is its own.
     #[inline(always)]
     pub(super) fn begin(
         lanes: L,
@@ -86,10 +89,14 @@ impl<'a, L: Lanes, const P: usize> Fit<'a, L, P> {
                 delay_free = !known;
             }
         }
-        find_starts::<L, P>(lanes, t, given, delay_free, work, starts);
+        if t.linear.is_none() {
+            find_starts::<L, P>(lanes, t, given, delay_free, work, starts);
+        }
         let damping = lanes.splat(DAMPING);
         let fitted = Descent::new(lanes, [zero; P], damping, [1.0; P]).best;
-        Self { c, starts, samples, delay_free, wanted: block.wanted & block.curve.finite, fitted }
+        let always = lanes.mask(true);
+        let wanted = block.wanted & block.curve.finite;
+        Self { c, starts, samples, delay_free, wanted, fitted, has: [always; 5], has_curve: always }
     }
 }
 

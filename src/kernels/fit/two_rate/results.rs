@@ -2,11 +2,12 @@
 
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 
-use super::super::agreement::{Fits, Parameter as Row, agreement};
+use super::super::agreement::{Fits, Rows as FitRows, agreement};
 use super::super::goodness::{goodness, invert, is_not_identifiable};
 use super::super::outputs::slot;
 use super::super::refinement::Problem as _;
 use super::super::{Parameter, status_bit};
+use super::linear::{self, LinearTables};
 use super::memory::{Work, of_block, read, scratch};
 use super::pass::{Exchange, first_four};
 use super::reference::{Fit, descend};
@@ -28,7 +29,9 @@ pub(super) fn evaluate<L: Lanes>(
     memory: &mut [L::F],
     rows: &mut Rows<'_, L>,
 ) {
-    if t.delay.own {
+    if let Some(tables) = &t.linear {
+        evaluate_linear(lanes, t, tables, blocks, memory, rows);
+    } else if t.delay.own {
         evaluate_with::<L, 5>(lanes, t, blocks, memory, rows);
     } else {
         evaluate_with::<L, 4>(lanes, t, blocks, memory, rows);
@@ -69,6 +72,29 @@ fn evaluate_within<L: Lanes, const P: usize>(
     }
 }
 
+#[inline(never)]
+fn evaluate_linear<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    tables: &LinearTables,
+    blocks: &[Block<'_, L>],
+    memory: &mut [L::F],
+    rows: &mut Rows<'_, L>,
+) {
+    lanes.within(
+        #[inline(always)]
+        || {
+            let (memory, of_blocks) = memory.split_at_mut(scratch(t));
+            let mut work = Work::new(t, memory);
+            for block in blocks {
+                let mut fit = Fit::<L, 4>::begin(lanes, t, block, &mut work, &mut of_blocks[..of_block(t)]);
+                linear::fit(lanes, t, tables, &mut fit, &mut work);
+                write(lanes, t, &fit, block.curve.finite, &mut work, &mut rows.of(block));
+            }
+        },
+    );
+}
+
 /// Writes the rows of one block.
 #[inline(always)]
 fn write<L: Lanes, const P: usize>(
@@ -83,6 +109,7 @@ fn write<L: Lanes, const P: usize>(
     let one = lanes.splat(1.0);
     let Fit { fitted: f, samples, delay_free, .. } = fit;
     let delay_free = *delay_free;
+    let usable = finite & fit.has_curve;
     let mut bits =
         lanes.bits(!finite, status::NON_FINITE_SAMPLE) | lanes.bits(finite & !f.converged, status::NOT_CONVERGED);
 
@@ -90,10 +117,10 @@ fn write<L: Lanes, const P: usize>(
     let count = lanes.count(PARAMETERS.len());
     let free = lanes.select(delay_free, count + one, count);
     let g = goodness(lanes, t.n, free, f.sse, samples.squares, samples.squares_about_mean);
-    bits = bits | lanes.bits(finite & g.not_enhancing, status::NOT_ENHANCING);
+    bits = bits | lanes.bits(usable & g.not_enhancing, status::NOT_ENHANCING);
     let (sse, r_squared, aic) = (t.plan.row(slot::SSE), t.plan.row(slot::R_SQUARED), t.plan.row(slot::AIC));
     for (row, value, valid) in
-        [(sse, g.sse, finite), (r_squared, g.r_squared, finite & g.varies), (aic, g.aic, finite & g.has_aic)]
+        [(sse, g.sse, usable), (r_squared, g.r_squared, usable & g.varies), (aic, g.aic, usable & g.has_aic)]
     {
         if let Some(row) = row {
             rows.set(row, value, valid);
@@ -106,10 +133,10 @@ fn write<L: Lanes, const P: usize>(
         for i in 0..t.n {
             let fitted = work.fitted[i];
             if let Some(row) = fitted_row {
-                rows.set(row + t.row_of_frame[i], fitted, finite);
+                rows.set(row + t.row_of_frame[i], fitted, usable);
             }
             if let Some(row) = residual_row {
-                rows.set(row + t.row_of_frame[i], work.c[i] - fitted, finite);
+                rows.set(row + t.row_of_frame[i], work.c[i] - fitted, usable);
             }
         }
     }
@@ -131,7 +158,7 @@ fn write<L: Lanes, const P: usize>(
     let (flow, exchange) = (parameters[0], parameters[1]);
     let sum = one / (flow + exchange);
     let extraction = exchange * sum;
-    let mut unclear = lanes.mask(false);
+    let mut unclear = !fit.has_curve;
     for (j, parameter) in PARAMETERS.iter().chain(&[Parameter::ExtractionFraction]).enumerate() {
         let mut gradient = [zero; P];
         // E = PS / (F_p + PS).
@@ -142,20 +169,22 @@ fn write<L: Lanes, const P: usize>(
         let value = if j < 4 { parameters[j] } else { extraction };
         let unit = lanes.splat(1.0 / parameter.internal_per_unit());
         if let Some(row) = t.plan.row(slot::PARAMETER + parameter.index()) {
-            rows.set(row, value * unit, finite);
+            rows.set(row, value * unit, finite & fit.has[j]);
         }
         let error = inverse.standard_error(lanes, gradient, g.variance);
-        let has_error = finite & inverse.regular;
+        let has_error = usable & inverse.regular;
         if let Some(row) = t.plan.row(slot::STANDARD_ERROR + parameter.index()) {
             rows.set(row, error * unit, has_error);
         }
-        if j < PARAMETERS.len() {
+        if j < PARAMETERS.len() && t.linear.is_none() {
             let (lower, upper) = t.bounds[j];
             let low = value.le(lanes.splat(lower * (1.0 + AT_BOUND)));
             let high = value.ge(lanes.splat(upper * (1.0 - AT_BOUND)));
             bits = bits
                 | lanes.bits(finite & low, status::AT_LOWER_BOUND | status_bit::at_lower_bound(*parameter))
                 | lanes.bits(finite & high, status::AT_UPPER_BOUND | status_bit::at_upper_bound(*parameter));
+        }
+        if j < PARAMETERS.len() && t.needs_curves {
             unclear = unclear | !has_error | is_not_identifiable(lanes, value, error);
         }
     }
@@ -189,20 +218,8 @@ pub(super) fn judge(t: &Tables, curve: &Curve<'_, Double>, engine: &[f64], defin
     let peak = work.c.iter().fold(0.0f64, |peak, c| peak.max(c.abs()));
     let best = sum_of(t, definition, &mut work);
     let found = sum_of(t, engine, &mut work);
-    let row = |parameter: Parameter, absolute: f64| Row {
-        value: t.plan.row(slot::PARAMETER + parameter.index()),
-        error: t.plan.row(slot::STANDARD_ERROR + parameter.index()),
-        absolute,
-    };
-    let others = [row(Parameter::ExtractionFraction, 0.0), row(Parameter::Delay, 1e-3)];
-    let curves = [slot::FITTED_CURVE, slot::RESIDUAL].into_iter().filter_map(|slot| t.plan.row(slot));
     let fits = Fits {
-        parameters: PARAMETERS.into_iter().map(|parameter| row(parameter, 0.0)).chain(others).collect(),
-        sse: t.plan.row(slot::SSE),
-        r_squared: t.plan.row(slot::R_SQUARED),
-        aic: t.plan.row(slot::AIC),
-        curves: curves.flat_map(|first| t.row_of_frame.iter().map(move |frame| first + frame)).collect(),
-        counts: t.plan.row(slot::ITERATIONS),
+        rows: FitRows::of(&t.plan, &t.row_of_frame),
         found,
         best,
         squares: samples.squares,
@@ -210,6 +227,7 @@ pub(super) fn judge(t: &Tables, curve: &Curve<'_, Double>, engine: &[f64], defin
         peak,
         samples: t.n,
         valid: curve.finite,
+        linear: t.linear.is_some(),
     };
     agreement(&fits, engine, definition)
 }
@@ -225,7 +243,7 @@ fn sum_of(t: &Tables, rows: &[f64], work: &mut Work<'_, f64>) -> Option<f64> {
     }
     // A flow that was rounded to 0 divides.
     parameters[0] = parameters[0].max(t.bounds[0].0);
-    if parameters.iter().any(|value| !value.is_finite()) {
+    if parameters.iter().any(|value| !value.is_finite() || t.linear.is_some() && *value < 0.0) {
         return None;
     }
     let [flow, exchange, plasma, space, _] = parameters;

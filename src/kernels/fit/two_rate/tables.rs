@@ -3,10 +3,11 @@
 use super::super::axis::{Knots, Steps};
 use super::super::convolution::{WEIGHTS, convolve};
 use super::super::delay::{DelayTables, delay_tables};
-use super::super::outputs::{Plan, plan};
-use super::super::prepared::Axis;
+use super::super::outputs::{Plan, plan, slot};
+use super::super::prepared::{Axis, no_own_delay};
 use super::super::{Method, Parameter, PharmacokineticFit};
-use crate::error::{Error, Result};
+use super::linear::LinearTables;
+use crate::error::Result;
 use crate::kernel::lanes::{Double, Table};
 
 /// Rates of the dictionary, evenly in their logarithm, and one that no frame can tell from infinity (1/s).
@@ -77,6 +78,8 @@ pub(in super::super) struct Tables {
     /// Bounds of [`PARAMETERS`] in the fit's units.
     pub(super) bounds: [(f64, f64); 4],
     pub(super) fixed_delay: f64,
+    /// What the linear method needs, if it is asked for.
+    pub(super) linear: Option<LinearTables>,
     /// The dictionary's rates, ascending, and the logarithm of the ratio of neighbours.
     pub(super) rates: Table,
     pub(super) log_step: f64,
@@ -90,22 +93,29 @@ pub(in super::super) struct Tables {
     pub(super) steps: Steps,
     pub(super) frame_times: Table,
     pub(super) delay: DelayTables,
+    /// Whether the model's curves are needed: not by the linear method's parameters alone.
+    pub(super) needs_curves: bool,
     pub(super) plan: Plan,
 }
 
 /// The tables for a curve of which these frames are left.
 pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Tables> {
-    if settings.method == Method::Linear {
-        let mend = "this model is fitted by the nonlinear method only";
-        return Err(Error::setting("method", settings.method.as_str(), mend));
-    }
     let (t, knots) = (&axis.t[..], axis.knots());
+    let linear = match settings.method {
+        Method::Nonlinear => None,
+        Method::Linear => {
+            no_own_delay(settings, axis.own)?;
+            let shifted: Vec<f64> = t.iter().map(|t| t - axis.fixed_delay).collect();
+            Some(LinearTables::new(t, knots.integral(&shifted), &knots.double_integral(&shifted)))
+        }
+    };
     let mut bounds = PARAMETERS.map(|parameter| settings.internal_bounds(parameter));
     bounds[0].0 = bounds[0].0.max(SMALLEST_FLOW);
     let rates = rates(t);
     let delay = delay_tables(settings, t, knots, axis.own);
     let (dictionaries, curves): (Vec<_>, Vec<_>) =
         axis.dictionaries(&delay, |delay| dictionary(t, knots, delay, &rates)).into_iter().unzip();
+    let plan = plan(settings, axis.frames)?;
     Ok(Tables {
         n: t.len(),
         row_of_frame: axis.row_of_frame.to_vec(),
@@ -113,6 +123,7 @@ pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Ta
         intercept: axis.intercept,
         bounds,
         fixed_delay: axis.fixed_delay,
+        linear,
         log_step: (rates[1] / rates[0]).ln(),
         curve_squares: dictionaries.iter().flat_map(|d| d.squares.iter().copied()).collect(),
         dictionaries,
@@ -122,7 +133,8 @@ pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Ta
         steps: axis.steps(),
         frame_times: t.iter().copied().collect(),
         delay,
-        plan: plan(settings, axis.frames)?,
+        needs_curves: settings.method == Method::Nonlinear || plan.asks(slot::STANDARD_ERROR..slot::COUNT),
+        plan,
     })
 }
 
