@@ -52,7 +52,10 @@ struct Settings {
     second_at: u32,
     knot_rest_at: u32,
     frame_rest_at: u32,
-    reserved: u32,
+    slowest_shaping: f32,
+    fastest_shaping: f32,
+    restarts_at: u32,
+    reserved: vec2<u32>,
     // By the parameters' places.
     lower: array<vec4<f32>, 3>,
     upper: array<vec4<f32>, 3>,
@@ -107,8 +110,10 @@ const COARSE_HALVINGS: u32 = 16u;
 const ITERATIONS: u32 = 40u;
 const DELAYED_ITERATIONS: u32 = 160u;
 const NODE_TURNS: u32 = 4u;
-const LAST_ROUND: u32 = 6u;
-const STATE_WORDS: u32 = 51u;
+const FIRST_RESTART: u32 = 8u;
+const LAST_ROUND: u32 = 14u;
+const NOTHING_LEFT: f32 = 1e-5;
+const STATE_WORDS: u32 = 60u;
 
 const EPSILON: f32 = 1.1920929e-7;
 const RATIO_LOGARITHM: f32 = 0.38;
@@ -209,14 +214,20 @@ fn knot_rest(i: u32) -> f32 {
     return tables[uniforms.settings.knot_rest_at + i];
 }
 
-// X, B and their derivatives at a frame; frames may only grow.
-fn walk_to(frame: u32, delay: f32, side: f32) -> Basis {
-    let looked_up = frame_time(frame) - delay + side;
-    if knot_time(0u) > looked_up {
+// The time from a knot to a frame, less a delay. The difference of two times that lie close is exact; that of a time and a delay
+// isn't.
+fn since_knot(frame: u32, knot: u32, delay: f32) -> f32 {
+    return ((frame_time(frame) - knot_time(knot)) - delay)
+        + (tables[uniforms.settings.frame_rest_at + frame] - knot_rest(knot));
+}
+
+// X, B and their derivatives at a frame; frames may only grow. Knots have come that would so much later.
+fn walk_to(frame: u32, delay: f32, later: f32) -> Basis {
+    if since_knot(frame, 0u, delay) + later < 0.0 {
         return Basis(0.0, 0.0, 0.0, 0.0, 0.0);
     }
     let patlak = uniforms.settings.model == PATLAK;
-    while walk_knot + 1u < uniforms.settings.knots && knot_time(walk_knot + 1u) <= looked_up {
+    while walk_knot + 1u < uniforms.settings.knots && since_knot(frame, walk_knot + 1u, delay) + later >= 0.0 {
         if !patlak {
             let length = (knot_time(walk_knot + 1u) - knot_time(walk_knot))
                 + (knot_rest(walk_knot + 1u) - knot_rest(walk_knot));
@@ -233,9 +244,7 @@ fn walk_to(frame: u32, delay: f32, side: f32) -> Basis {
         }
         walk_knot += 1u;
     }
-    // The difference of two times that lie close is exact; that of a time and a delay isn't.
-    let since = ((frame_time(frame) - knot_time(walk_knot)) - delay)
-        + (tables[uniforms.settings.frame_rest_at + frame] - knot_rest(walk_knot));
+    let since = since_knot(frame, walk_knot, delay);
     let length = max(since, 0.0);
     let begin = entry(uniforms.settings.knot_values_at + walk_knot);
     let slope = entry(uniforms.settings.knot_slopes_at + walk_knot);
@@ -768,6 +777,16 @@ const LENGTH_BEFORE: u32 = 47u;
 const SEARCH_RATE: u32 = 48u;
 const SEARCH_LENGTH: u32 = 49u;
 const SEARCH_LENGTH_BEFORE: u32 = 50u;
+// At the delays of both valleys and of the one before: the rate of another valley, 0 if there is none.
+const OTHER: u32 = 51u;
+const NEXT_OTHER: u32 = 52u;
+const OTHER_BEFORE: u32 = 53u;
+const OTHER_RATE: u32 = 54u;
+const DEGENERATE: u32 = 55u;
+const LOWEST: u32 = 56u;
+const LOWEST_RATE: u32 = 57u;
+const LOWEST_DELAY: u32 = 58u;
+const LOWEST_DEGENERATE: u32 = 59u;
 
 fn keep_valley(at: u32, valley: Valley) {
     kept[at] = valley.value;
@@ -840,9 +859,11 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
     let free = kept[DELAY_FREE] != 0.0;
     for (var j = begins; j < ends; j++) {
         var here = Valley(2.0 * FAR, 0.0, rate_of(0u), 0.0);
+        var other = 0.0;
         if j < s.delays {
             valleys(voxel, j);
             here = best_valley;
+            other = select(0.0, second_valley.rate, second_valley.value < FAR);
             // Delays may differ by less than neighbouring rates do: some steps of the rate tell.
             start_rate();
             var rate = here.rate;
@@ -863,11 +884,15 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
         if valley && before.value < kept[DEEPEST] {
             keep_valley(NEXT_DEEPEST, kept_valley(DEEPEST));
             keep_valley(DEEPEST, before);
+            kept[NEXT_OTHER] = kept[OTHER];
+            kept[OTHER] = kept[OTHER_BEFORE];
         } else if valley && before.value < kept[NEXT_DEEPEST] {
             keep_valley(NEXT_DEEPEST, before);
+            kept[NEXT_OTHER] = kept[OTHER_BEFORE];
         }
         kept[BEFORE_THAT] = before.value;
         keep_valley(BEFORE, here);
+        kept[OTHER_BEFORE] = other;
     }
     kept[NEXT_DELAY] = f32(ends);
     save_state(voxel);
@@ -876,12 +901,17 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
 fn round_is_needed(round: u32) -> bool {
     let free = kept[DELAY_FREE] != 0.0;
     let rival = kept[RIVAL] != 0.0;
+    let own = uniforms.settings.own != 0u;
+    let left = own && kept[LEAST] > NOTHING_LEFT * kept[SQUARES];
+    if round >= FIRST_RESTART && round < LAST_ROUND { return left && free && kept[DEGENERATE] != 0.0; }
     switch round {
         case 0u: { return true; }
         case 1u, 2u, 3u: { return free; }
         case 4u: { return rival; }
         case 5u: { return rival && free; }
-        default: { return uniforms.settings.own != 0u || rival; }
+        case 6u: { return left && kept[OTHER_RATE] > 0.0; }
+        case 7u: { return left && kept[OTHER_RATE] > 0.0 && free; }
+        default: { return own || rival; }
     }
 }
 
@@ -895,6 +925,17 @@ fn start_round(round: u32) {
     var start = valley.delay;
     if round == 2u { start = max(start - s.reach, s.delay_low); }
     if round == 3u { start = min(start + s.reach, s.delay_high); }
+    let elsewhere = round >= 6u && round < LAST_ROUND;
+    if elsewhere {
+        start = kept[CHOSEN_DELAY];
+        kept[RATE] = kept[OTHER_RATE];
+    }
+    if round >= FIRST_RESTART && round < LAST_ROUND {
+        // From both sides of the best delay.
+        let aside = select(s.reach, -s.reach, round % 2u == 0u);
+        start = min(max(start + aside, s.delay_low), s.delay_high);
+        kept[RATE] = entry(s.restarts_at + (round - FIRST_RESTART) / 2u);
+    }
     kept[THE_DELAY] = select(kept[GIVEN_DELAY], start, kept[DELAY_FREE] != 0.0);
     if round == LAST_ROUND {
         kept[RATE] = kept[CHOSEN_RATE];
@@ -905,7 +946,8 @@ fn start_round(round: u32) {
     start_rate();
     kept[SETTLED] = 0.0;
     kept[COUNT] = 0.0;
-    let left = round == 0u || round == 3u || round == 4u;
+    kept[LOWEST] = FAR;
+    let left = round == 0u || round == 3u || round == 4u || round == 6u || (elsewhere && round > 7u && round % 2u == 1u);
     let delay = kept[THE_DELAY];
     kept[SEARCH_FIRST] = select(delay, max(delay - 2.0 * s.reach, s.delay_low), left);
     kept[SEARCH_LAST] = select(min(delay + 2.0 * s.reach, s.delay_high), delay, left);
@@ -1096,6 +1138,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
         let rival = kept[NEXT_DEEPEST] < FAR && close;
         kept[RIVAL] = select(0.0, 1.0, rival);
         kept[LEAST] = 4.0 * FAR;
+        kept[OTHER_RATE] = kept[OTHER];
         start_round(0u);
         kept[CHOSEN_RATE] = kept[RATE];
         kept[CHOSEN_DELAY] = kept[THE_DELAY];
@@ -1109,16 +1152,26 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
         let side = select(0.0, kept[SEARCH_SIDE], s.own != 0u);
         let p = evaluate_point(voxel, kept[RATE], kept[THE_DELAY], side, false, 0.0, 0.0);
         if kept[SETTLED] == 0.0 { kept[COUNT] += 1.0; }
+        // Where the sum of squares has a kink at its floor, the last step may lead away from it.
+        if s.own == 0u || p.sse < kept[LOWEST] {
+            kept[LOWEST] = p.sse;
+            kept[LOWEST_RATE] = kept[RATE];
+            kept[LOWEST_DELAY] = kept[THE_DELAY];
+            let shapes = kept[RATE] > s.slowest_shaping && kept[RATE] < s.fastest_shaping;
+            kept[LOWEST_DEGENERATE] = select(1.0, 0.0, p.solution.a_free && p.solution.b_free && shapes);
+        }
         if kept[SETTLED] == 0.0 && u32(kept[TURN]) + 1u < turns {
             advance(p);
             kept[TURN] += 1.0;
             continue;
         }
         if !again {
-            if p.sse < kept[LEAST] {
-                kept[LEAST] = p.sse;
-                kept[CHOSEN_RATE] = kept[RATE];
-                kept[CHOSEN_DELAY] = kept[THE_DELAY];
+            if kept[LOWEST] < kept[LEAST] {
+                kept[LEAST] = kept[LOWEST];
+                kept[CHOSEN_RATE] = kept[LOWEST_RATE];
+                kept[CHOSEN_DELAY] = kept[LOWEST_DELAY];
+                kept[DEGENERATE] = kept[LOWEST_DEGENERATE];
+                if round == 4u || round == 5u { kept[OTHER_RATE] = kept[NEXT_OTHER]; }
             }
             kept[SUM_COUNT] += kept[COUNT];
             var next = round + 1u;

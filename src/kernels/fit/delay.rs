@@ -33,8 +33,10 @@ pub(super) struct DelayTables {
     pub(super) knot_integrals: Table,
     /// Halvings that find a knot.
     pub(super) halvings: usize,
-    /// The longest time there is: its rounding is what a knot's time may be off by.
+    /// The longest time there is: its rounding is what a time less a delay may be off by.
     pub(super) span: f64,
+    /// The longest time between two knots, and the largest delay: their rounding is what the time since a knot may be off by.
+    pub(super) near: f64,
 }
 
 impl DelayTables {
@@ -51,6 +53,28 @@ impl DelayTables {
             low = lanes.select(reached, middle, low);
         }
         low
+    }
+
+    /// The last knot that has come at a frame and so much later, the time since, and whether there is one. Its place comes from
+    /// rounded times, and whether the next one has come, too, from the time since that one.
+    #[inline(always)]
+    pub(super) fn last_knot<L: Lanes>(
+        &self,
+        lanes: L,
+        frame_times: &Table,
+        frame: usize,
+        delay: L::F,
+        later: L::F,
+    ) -> (L::F, L::F, L::M) {
+        let zero = lanes.splat(0.0);
+        let surely = frame_times.at(lanes, frame) - delay - lanes.splat(4.0 * L::EPSILON * self.span);
+        let knot = self.knot_at(lanes, surely);
+        let next = (knot + lanes.splat(1.0)).min(lanes.count(self.knot_times.len() - 1));
+        let since = self.since(lanes, frame_times, frame, knot, delay);
+        let since_next = self.since(lanes, frame_times, frame, next, delay);
+        let come = (since_next + later).ge(zero);
+        let (knot, since) = (lanes.select(come, next, knot), lanes.select(come, since_next, since));
+        (knot, since, (since + later).ge(zero))
     }
 
     /// The time from a knot to a frame, less a delay: s.
@@ -96,6 +120,7 @@ pub(super) fn delay_tables(settings: &PharmacokineticFit, t: &[f64], knots: Knot
         nodes.push(last);
     }
     let count = knots.times.len();
+    let longest = knots.times.windows(2).map(|w| w[1] - w[0]).fold(0.0, f64::max);
     let slopes = (0..count).map(|i| {
         if i + 1 < count {
             (knots.values[i + 1] - knots.values[i]) / (knots.times[i + 1] - knots.times[i])
@@ -115,6 +140,7 @@ pub(super) fn delay_tables(settings: &PharmacokineticFit, t: &[f64], knots: Knot
         knot_values: knots.values.iter().copied().collect(),
         halvings: count.next_power_of_two().trailing_zeros() as usize + 1,
         span: knots.times[count - 1].abs().max(knots.times[0].abs()).max(t[t.len() - 1]) + lower.abs().max(upper.abs()),
+        near: longest + [first, last, lower, upper].map(f64::abs).into_iter().fold(0.0, f64::max),
         knot_times: knots.times.iter().copied().collect(),
         knot_rest: rest(knots.times),
         frame_rest: rest(t),

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::outputs::{Slots, slot};
 use super::super::{Method, Model, Parameter};
-use super::reference::NODE_TURNS;
+use super::reference::{DELAYED_ITERATIONS, ITERATIONS, LAST_ROUND, NODE_TURNS};
 use super::tables::{Companion, Tables};
 use crate::kernel::Program;
 
@@ -15,11 +15,11 @@ const SOURCE: &str = include_str!("../../../../shaders/fit/one_rate.wgsl");
 /// Turns of loops per invocation that are planned with: software Vulkan stops after 65,535.
 const TURNS: usize = 50_000;
 /// Words of state per voxel; the shader has the same number.
-const STATE_WORDS: usize = 51;
+const STATE_WORDS: usize = 60;
 /// Turns of a bounded solution, fine and coarse; and of keeping the state.
 const SOLUTION_TURNS: (usize, usize) = (44, 16);
 /// Most evaluations of a voxel without and with a delay of its own.
-const EVALUATIONS: (usize, usize) = (2 * 40 + 1, 6 * 160 + 1);
+const EVALUATIONS: (usize, usize) = (2 * ITERATIONS + 1, LAST_ROUND * DELAYED_ITERATIONS + 1);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -67,7 +67,10 @@ struct ShaderSettings {
     second_at: u32,
     knot_rest_at: u32,
     frame_rest_at: u32,
-    reserved: u32,
+    slowest_shaping: f32,
+    fastest_shaping: f32,
+    restarts_at: u32,
+    reserved: [u32; 2],
     lower: [f32; 12],
     upper: [f32; 12],
     slots: Slots,
@@ -92,6 +95,7 @@ pub(super) fn program(t: &Tables) -> Program {
     let rates_at = append(&t.rates);
     let log_steps_at = append(&t.log_steps);
     let nodes_at = append(&d.nodes);
+    let restarts_at = append(&t.restarts);
     let half_steps_at = append(&t.linear.half_steps);
     let first_at = append(&t.linear.shared.first);
     let second_at = append(&t.linear.shared.second);
@@ -167,7 +171,7 @@ pub(super) fn program(t: &Tables) -> Program {
         delay_low: single(d.bounds.0),
         delay_high: single(d.bounds.1),
         reach: single(d.reach),
-        aside: single(4.0 * f64::from(f32::EPSILON) * d.span),
+        aside: single(4.0 * f64::from(f32::EPSILON) * d.near),
         first_length: single(t.linear.shared.first_length),
         second_length: single(t.linear.shared.second_length),
         second_on_first: single(t.linear.shared.second_on_first),
@@ -185,7 +189,10 @@ pub(super) fn program(t: &Tables) -> Program {
         second_at,
         knot_rest_at,
         frame_rest_at,
-        reserved: 0,
+        slowest_shaping: single(t.shaping.0),
+        fastest_shaping: single(t.shaping.1),
+        restarts_at,
+        reserved: [0; 2],
         lower,
         upper,
         slots: t.plan.slots,
@@ -225,6 +232,7 @@ fn walk_turns(t: &Tables) -> usize {
 
 #[cfg(all(test, feature = "gpu"))]
 mod tests {
+    use super::super::reference::FIRST_RESTART;
     use super::*;
     use crate::engine::gpu::text;
 
@@ -237,7 +245,7 @@ mod tests {
             intercept fixed_delay corner companion_low companion_high flow_low flow_high volume_low volume_high delay_low
             delay_high reach aside first_length second_length second_on_first frame_times_at knot_times_at
             knot_values_at knot_slopes_at knot_integrals_at rates_at log_steps_at nodes_at dictionaries_at half_steps_at
-            first_at second_at knot_rest_at frame_rest_at reserved lower upper slots
+            first_at second_at knot_rest_at frame_rest_at slowest_shaping fastest_shaping restarts_at reserved lower upper slots
         );
         assert_eq!(size_of::<ShaderSettings>() % 16, 0);
         let constants = text::constants(&module);
@@ -245,6 +253,10 @@ mod tests {
         assert_eq!(constants["SLOT_SSE"] as usize, slot::SSE);
         assert_eq!(constants["SLOT_RESIDUAL"] as usize, slot::RESIDUAL);
         assert_eq!(constants["NODE_TURNS"] as usize, NODE_TURNS);
+        assert_eq!(constants["LAST_ROUND"] as usize, LAST_ROUND);
+        assert_eq!(constants["FIRST_RESTART"] as usize, FIRST_RESTART);
+        assert_eq!(constants["ITERATIONS"] as usize, ITERATIONS);
+        assert_eq!(constants["DELAYED_ITERATIONS"] as usize, DELAYED_ITERATIONS);
         assert_eq!(constants["HALVINGS"] as usize, SOLUTION_TURNS.0);
         assert_eq!(constants["DELAY"] as usize, Parameter::Delay.index());
         assert_eq!(constants["EXTRACTION"] as usize, Parameter::ExtractionFraction.index());

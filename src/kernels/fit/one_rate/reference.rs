@@ -18,15 +18,24 @@ use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
 use crate::kernels::fit::Model;
 
 /// Most exact evaluations in each valley.
-const ITERATIONS: usize = 40;
+pub(super) const ITERATIONS: usize = 40;
 /// The same where the delay is a voxel's own.
-const DELAYED_ITERATIONS: usize = 160;
+pub(super) const DELAYED_ITERATIONS: usize = 160;
 /// The rate has followed the delay when its step would gain less than this share of what the delay's would.
 const FOLLOWED: f64 = 0.01;
 /// Evaluations per delay of the dictionary.
 pub(super) const NODE_TURNS: usize = 4;
-/// The deepest valley to both sides, towards it from both sides, another valley to both sides, and the best again.
-const LAST_ROUND: usize = 6;
+/// The deepest valley to both sides, towards it from both sides, another valley to both sides, another rate at the best delay to
+/// both sides, restarts, and the best again.
+pub(super) const LAST_ROUND: usize = FIRST_RESTART + 2 * RESTARTS.len();
+pub(super) const FIRST_RESTART: usize = 8;
+/// Where less than this share of sum C^2 is left, another rate has nothing to win.
+const NOTHING_LEFT: f64 = 1e-5;
+/// Where the best place is at a bound, or its rate shapes no curve, companion and delay may have taken the convolution's place:
+/// the rates, per duration, to begin anew with, from both sides of the best delay.
+pub(super) const RESTARTS: [f64; 3] = [0.01, 5.0, 20.0];
+/// The slowest rate that shapes a curve, per duration, and the fastest one, per shortest interval.
+pub(super) const SHAPING: (f64, f64) = (0.1, 2.0);
 /// A step that lowers the sum of squares by less than this share of it, or than this many roundings squared of sum C^2, is
 /// the last one …
 pub(super) const NEGLIGIBLE: (f64, f64) = (1e-8, 4.0);
@@ -192,11 +201,7 @@ fn basis<L: Lanes, const OWN: bool>(
     }
     let half = lanes.splat(0.5);
     for i in 0..t.n {
-        let time = t.frame_times.at(lanes, i) - delay;
-        let looked_up = time + side;
-        let low = d.knot_at(lanes, looked_up);
-        let since = d.since(lanes, &t.frame_times, i, low, delay);
-        let arrived = lanes.lookup(&d.knot_times, zero).le(looked_up);
+        let (low, since, arrived) = d.last_knot(lanes, &t.frame_times, i, delay, side);
         let length = since.max(zero);
         let begin = lanes.lookup(&d.knot_values, low);
         let slope = lanes.lookup(&d.knot_slopes, low);
@@ -422,6 +427,8 @@ pub(super) fn fit<L: Lanes>(
     let far = lanes.splat(f64::from(f32::MAX) / 4.0);
     let blank = Valley { value: far, depth: zero, rate: t.rates.at(lanes, 0), delay: zero, place: zero };
     let mut best = [blank; 2];
+    // At the delays of both: the rate of another valley, 0 if there is none.
+    let mut others = [zero; 2];
     let mut alone = zero;
     if !own {
         if t.companion != Companion::None {
@@ -442,9 +449,9 @@ pub(super) fn fit<L: Lanes>(
     } else {
         // Between delays, the deepest valley of each is what counts; neighbours in delay are one valley.
         let mut deepest = [blank; 2];
-        let (mut before, mut before_that) = (blank, blank);
+        let (mut before, mut before_that, mut other_before) = (blank, blank, zero);
         for j in 0..=t.dictionaries.len() {
-            let mut here = blank;
+            let (mut here, mut other) = (blank, zero);
             if j < t.dictionaries.len() {
                 let dictionary = &t.dictionaries[j];
                 let mut xc = zero;
@@ -457,6 +464,7 @@ pub(super) fn fit<L: Lanes>(
                 let alone = xc * lanes.splat(dictionary.inverse_squares);
                 valleys(lanes, t, j, alone, work.c, work.values, &mut at_delay);
                 here = at_delay[0];
+                other = lanes.select(at_delay[1].value.lt(far), at_delay[1].rate, zero);
                 // Delays may differ by less than neighbouring rates do: some steps of the rate tell.
                 let mut rates = RateSearch::new(lanes, t);
                 let mut rate = here.rate;
@@ -477,7 +485,9 @@ pub(super) fn fit<L: Lanes>(
             let second = valley & !first & before.value.lt(deepest[1].value);
             deepest[1] = choose(lanes, first, &deepest[0], &choose(lanes, second, &before, &deepest[1]));
             deepest[0] = choose(lanes, first, &before, &deepest[0]);
-            (before_that, before) = (before, here);
+            others[1] = lanes.select(first, others[0], lanes.select(second, other_before, others[1]));
+            others[0] = lanes.select(first, other_before, others[0]);
+            (before_that, before, other_before) = (before, here, other);
         }
         best = deepest;
         for valley in &mut best {
@@ -486,6 +496,7 @@ pub(super) fn fit<L: Lanes>(
     }
     let swapped = best[1].value.lt(best[0].value);
     best = [choose(lanes, swapped, &best[1], &best[0]), choose(lanes, swapped, &best[0], &best[1])];
+    others = [lanes.select(swapped, others[1], others[0]), lanes.select(swapped, others[0], others[1])];
     // Whether the second valley may be the deeper one.
     let noise = lanes.splat(1e-6) * best[0].value.abs();
     let close = (best[1].value - best[1].depth - noise).lt(best[0].value) | lanes.mask(own);
@@ -495,6 +506,8 @@ pub(super) fn fit<L: Lanes>(
     let (lowest, highest) = (t.rates.at(lanes, 0), t.rates.at(lanes, t.rates.len() - 1));
     let negligible = lanes.splat(NEGLIGIBLE.1 * L::EPSILON * L::EPSILON) * samples.squares;
     let mut chosen = starts[0];
+    let mut other_rate = others[0];
+    let mut degenerate = lanes.mask(false);
     let mut iterations = zero;
     let mut least = lanes.splat(f64::from(f32::MAX));
     let mut outcome = Point::blank(lanes);
@@ -506,14 +519,26 @@ pub(super) fn fit<L: Lanes>(
             0 | 1 => (0, round == 0, 0.0),
             2 => (0, false, -t.delay.reach),
             3 => (0, true, t.delay.reach),
-            _ => (1, round == 4, 0.0),
+            4 | 5 => (1, round == 4, 0.0),
+            6 | 7 => (0, round == 6, 0.0),
+            LAST_ROUND => (0, false, 0.0),
+            _ if round % 2 == 0 => (0, false, -t.delay.reach),
+            _ => (0, true, t.delay.reach),
         };
         let again = round == LAST_ROUND;
+        let elsewhere = (6..LAST_ROUND).contains(&round);
+        if (FIRST_RESTART..LAST_ROUND).contains(&round) {
+            let rate = lanes.splat(t.restarts[(round - FIRST_RESTART) / 2]);
+            other_rate = lanes.select(degenerate & delay_free, rate, zero);
+        }
+        let has_other = other_rate.gt(zero) & least.gt(lanes.splat(NOTHING_LEFT) * samples.squares);
         let needed = match round {
             0 => true,
             1..=3 => own && delay_free.any(),
             4 => rival.any(),
             5 => own && delay_free.any() && rival.any(),
+            6 => own && has_other.any(),
+            7..LAST_ROUND => own && (delay_free & has_other).any(),
             _ => own || rival.any(),
         };
         if !needed {
@@ -525,16 +550,22 @@ pub(super) fn fit<L: Lanes>(
             Model::Patlak => 1,
             _ => ITERATIONS,
         };
-        let start = if again { chosen } else { starts[valley] };
+        let start = if again || elsewhere { chosen } else { starts[valley] };
         let (mut rate, mut delay) = (start.rate, start.delay);
+        if elsewhere {
+            rate = lanes.select(has_other, other_rate, rate);
+        }
         if own && aside != 0.0 {
             let moved = delay + lanes.splat(aside);
             let moved = moved.max(lanes.splat(t.delay.bounds.0)).min(lanes.splat(t.delay.bounds.1));
             delay = lanes.select(delay_free, moved, delay);
         }
         let mut rates = RateSearch::new(lanes, t);
-        let mut settled = lanes.mask(false);
+        let mut settled = lanes.mask(elsewhere) & !has_other;
         let mut count = zero;
+        // Where the sum of squares has a kink at its floor, the last step may lead away from it.
+        let mut lowest_place = Valley { value: far, depth: zero, rate, delay, place: zero };
+        let mut degenerate_there = lanes.mask(false);
         let mut search = DelaySearch::<L>::new(lanes, t, delay, left);
         for turn in 0..turns {
             let side = if own { search.side } else { zero };
@@ -544,6 +575,14 @@ pub(super) fn fit<L: Lanes>(
                 evaluate_point::<L, false>(lanes, t, rate, delay, side, alone, None, work)
             };
             outcome = p;
+            if own {
+                let lower = p.sse.lt(lowest_place.value);
+                let here = Valley { value: p.sse, rate, delay, ..lowest_place };
+                lowest_place = choose(lanes, lower, &here, &lowest_place);
+                let free = p.solution.a_free & p.solution.b_free;
+                let shapes = rate.gt(lanes.splat(t.shaping.0)) & rate.lt(lanes.splat(t.shaping.1));
+                degenerate_there = (lower & !(free & shapes)) | (!lower & degenerate_there);
+            }
             drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
             count = lanes.select(settled, count, count + one);
             // Voxels that have settled stay where they are, however long their neighbours take.
@@ -577,17 +616,24 @@ pub(super) fn fit<L: Lanes>(
             }
             rate = lanes.select(settled, rate, next_rate);
         }
-        let here = Valley { value: zero, depth: zero, rate, delay, place: zero };
-        let better = outcome.sse.lt(least);
+        let last = Valley { value: outcome.sse, depth: zero, rate, delay, place: zero };
+        let here = if own { lowest_place } else { last };
+        let better = here.value.lt(least);
         if !again {
             chosen = choose(lanes, better, &here, &chosen);
-            least = lanes.select(better, outcome.sse, least);
+            least = lanes.select(better, here.value, least);
+            if valley == 1 {
+                other_rate = lanes.select(better, others[1], other_rate);
+            }
+            degenerate = (better & degenerate_there) | (!better & degenerate);
             // Only the voxel's own rounds count.
             let counts = match round {
                 0 => lanes.mask(true),
                 1..=3 => delay_free,
                 4 => rival,
-                _ => rival & delay_free,
+                5 => rival & delay_free,
+                6 => has_other,
+                _ => has_other & delay_free,
             };
             iterations = iterations + lanes.select(counts, count, zero);
         }

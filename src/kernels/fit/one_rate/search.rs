@@ -169,7 +169,7 @@ impl<L: Lanes> DelaySearch<L> {
         let reach = lanes.splat(2.0 * t.delay.reach);
         let first = if left { (delay - reach).max(lower) } else { delay };
         let last = if left { delay } else { (delay + reach).min(upper) };
-        let aside = lanes.splat(4.0 * L::EPSILON * t.delay.span);
+        let aside = lanes.splat(4.0 * L::EPSILON * t.delay.near);
         Self {
             first,
             last,

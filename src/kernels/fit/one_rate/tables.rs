@@ -7,6 +7,7 @@ use super::super::outputs::{Plan, plan, slot};
 use super::super::prepared::{Axis, no_own_delay};
 use super::super::shared_columns::SharedColumns;
 use super::super::{Method, Model, Parameter, PharmacokineticFit};
+use super::reference::{RESTARTS, SHAPING};
 use crate::error::{Error, Result};
 use crate::kernel::lanes::{Double, Table};
 
@@ -90,6 +91,9 @@ pub(in super::super) struct Tables {
     pub(super) frame_times: Table,
     pub(super) linear: LinearTables,
     pub(super) delay: DelayTables,
+    /// The rates of restarts, and those between which a rate shapes a curve.
+    pub(super) restarts: [f64; RESTARTS.len()],
+    pub(super) shaping: (f64, f64),
     /// Whether sums over the samples are needed: not by the linear method's parameters alone.
     pub(super) needs_sums: bool,
     pub(super) plan: Plan,
@@ -145,6 +149,8 @@ pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Ta
         steps: axis.steps(),
         integral: knots.integral(&shifted).into_iter().collect(),
         frame_times: t.iter().copied().collect(),
+        restarts: RESTARTS.map(|rate| rate / duration(t)),
+        shaping: (SHAPING.0 / duration(t), SHAPING.1 / shortest(t)),
         delay,
         needs_sums: settings.method == Method::Nonlinear || plan.asks(slot::STANDARD_ERROR..slot::COUNT),
         plan,
@@ -188,14 +194,21 @@ fn bounds(settings: &PharmacokineticFit) -> Result<Bounds> {
     Ok(bounds)
 }
 
+fn duration(t: &[f64]) -> f64 {
+    t[t.len() - 1] - t[0]
+}
+
+/// The shortest interval between frames.
+fn shortest(t: &[f64]) -> f64 {
+    t.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min)
+}
+
 /// The rates of the dictionary: dense where they shape curves, wider apart outside; within what the bounds allow.
 fn rates(model: Model, t: &[f64], bounds: &Bounds) -> Vec<f64> {
     if model == Model::Patlak {
         return vec![0.0];
     }
-    let duration = t[t.len() - 1] - t[0];
-    let shortest = t.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
-    let (slow, fast) = (SLOWEST_SHARE / duration, FASTEST_SHARE / shortest);
+    let (slow, fast) = (SLOWEST_SHARE / duration(t), FASTEST_SHARE / shortest(t));
     let lowest = LOWEST_RATE.max(bounds.flow.0 / bounds.volume.1);
     let highest = if bounds.volume.0 > 0.0 { HIGHEST_RATE.min(bounds.flow.1 / bounds.volume.0) } else { HIGHEST_RATE };
     let corner = bounds.flow.1 / bounds.volume.1;
