@@ -43,25 +43,32 @@ alias Vector = array<f32, 4>;
 alias Triangle = array<Vector, 4>;
 alias Flags = array<bool, 4>;
 const RATES: u32 = 16u;
-const STARTS: u32 = 3u;
+const CELLS: u32 = 4u;
+const STARTS: u32 = 6u;
+const CONTINUATIONS: u32 = 8u;
+const RESTARTS: u32 = 4u;
+const FAR_APART: f32 = 30.0;
+const HARDLY_BENT: f32 = 3.0;
+const LEAST_RATIO: f32 = 0.1;
+const NOTHING_LEFT: f32 = 1e-5;
 const TURNS: u32 = 8u;
 const NUMBERS_PER_CELL: u32 = 6u;
 const AT_BOUND: f32 = 2e-6;
 
 // Words of state.
 const STATE_BEST: u32 = 0u;
-const STATE_REFINED: u32 = 4u;
-const STATE_SSE: u32 = 24u;
-const STATE_DAMPING: u32 = 25u;
-const STATE_TURNS: u32 = 26u;
-const STATE_CONVERGED: u32 = 27u;
-const STATE_SQUARES: u32 = 28u;
-const STATE_FINITE: u32 = 29u;
-const STATE_SEARCHES: u32 = 30u;
-const STATE_ROUND: u32 = 31u;
-const STATE_MEAN: u32 = 32u;
-const STATE_SCALE: u32 = 33u;
-const STATE_BASELINE: u32 = 34u;
+const STATE_REFINED: u32 = 16u;
+const STATE_SSE: u32 = 36u;
+const STATE_DAMPING: u32 = 37u;
+const STATE_TURNS: u32 = 38u;
+const STATE_CONVERGED: u32 = 39u;
+const STATE_SQUARES: u32 = 40u;
+const STATE_FINITE: u32 = 41u;
+const STATE_SEARCHES: u32 = 42u;
+const STATE_ROUND: u32 = 43u;
+const STATE_MEAN: u32 = 44u;
+const STATE_SCALE: u32 = 45u;
+const STATE_BASELINE: u32 = 46u;
 
 const SLOT_STANDARD_ERROR: u32 = 4u;
 const SLOT_BASELINE: u32 = 8u;
@@ -255,17 +262,12 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
             squares = squares + y * y;
         }
         keep(STATE_SQUARES, voxel, squares);
-        for (var k = 0u; k < 3u; k++) {
-            keep(STATE_BEST + k, voxel, 0.0);
+        for (var k = 0u; k < 4u * CELLS; k++) {
+            keep(STATE_BEST + k, voxel, select(0.0, given.x, k % 4u == 3u));
         }
-        keep(STATE_BEST + 3u, voxel, given.x);
         write_state(STATE_SEARCHES, voxel, 0x5eedu);
     }
     recall(voxel);
-    var best_gain = kept(STATE_BEST, voxel);
-    var best_cell = u32(kept(STATE_BEST + 1u, voxel));
-    var best_scale = kept(STATE_BEST + 2u, voxel);
-    var best_onset = kept(STATE_BEST + 3u, voxel);
     let end = min(done + uniforms.settings.onsets_per_search, uniforms.settings.onsets);
     for (var which = done; which < end; which++) {
         let node = tables[uniforms.settings.nodes_at + which];
@@ -291,6 +293,8 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
             }
             projections[k] = sum;
         }
+        // The onset's best: gain, cell, scale, onset.
+        var best = vec4<f32>(0.0, 0.0, 0.0, node);
         let squares_at = uniforms.settings.squares_at + 2u * which * uniforms.settings.cells;
         for (var cell = 0u; cell < uniforms.settings.cells; cell++) {
             let at = uniforms.settings.cells_at + NUMBERS_PER_CELL * cell;
@@ -298,18 +302,24 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
             let square = tables[squares_at + 2u * cell];
             let scale = min(projection * tables[squares_at + 2u * cell + 1u], tables[at + 2u]);
             let gain = scale * (projection + projection - scale * square);
-            if gain > best_gain && scale > 0.0 {
-                best_gain = gain;
-                best_cell = cell;
-                best_scale = scale;
-                best_onset = node;
+            if gain > best.x && scale > 0.0 {
+                best = vec4<f32>(gain, f32(cell), scale, node);
+            }
+        }
+        // The list is in the order of gains.
+        for (var k = 0u; k < CELLS; k++) {
+            let at = STATE_BEST + 4u * k;
+            if best.x > kept(at, voxel) {
+                let displaced =
+                    vec4<f32>(kept(at, voxel), kept(at + 1u, voxel), kept(at + 2u, voxel), kept(at + 3u, voxel));
+                keep(at, voxel, best.x);
+                keep(at + 1u, voxel, best.y);
+                keep(at + 2u, voxel, best.z);
+                keep(at + 3u, voxel, best.w);
+                best = displaced;
             }
         }
     }
-    keep(STATE_BEST, voxel, best_gain);
-    keep(STATE_BEST + 1u, voxel, f32(best_cell));
-    keep(STATE_BEST + 2u, voxel, best_scale);
-    keep(STATE_BEST + 3u, voxel, best_onset);
     if end == uniforms.settings.onsets {
         // What follows counts refinements here, and a later slab begins anew.
         write_state(STATE_SEARCHES, voxel, 0u);
@@ -317,6 +327,66 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
     } else {
         write_state(STATE_ROUND, voxel, end);
     }
+}
+
+// The parameters of a cell of the list.
+fn start_of(voxel: u32, number: u32, given: vec2<f32>) -> Vector {
+    let best = STATE_BEST + 4u * number;
+    let at = uniforms.settings.cells_at + NUMBERS_PER_CELL * u32(kept(best + 1u, voxel));
+    var scale = scales();
+    return Vector(
+        max(kept(best + 2u, voxel) * tables[at + 3u], 1e-6 * scale[0]),
+        min(tables[at + 4u], uniforms.settings.high.y),
+        min(tables[at + 5u], uniforms.settings.high.z),
+        select(given.x, kept(best + 3u, voxel), given.y != 0.0),
+    );
+}
+
+fn best_place(voxel: u32) -> Vector {
+    var place: Vector;
+    for (var i = 0u; i < PARAMETERS; i++) {
+        place[i] = kept(STATE_REFINED + i, voxel);
+    }
+    return place;
+}
+
+// Whether a restart beside a place is worth a descent.
+fn is_restart(number: u32, place: Vector, free: bool) -> bool {
+    let fast = max(place[1], place[2]);
+    let hardly_bent = fast * tables[uniforms.settings.times_at + uniforms.slab.frames - 1u] < HARDLY_BENT;
+    switch number {
+        case 0u: { return fast < FAR_APART * min(place[1], place[2]) || hardly_bent; }
+        case 1u: { return hardly_bent; }
+        default: { return free; }
+    }
+}
+
+// A restart beside a place.
+fn restart(number: u32, place: Vector) -> Vector {
+    let fast = max(place[1], place[2]);
+    let scale = place[0] * place[1];
+    let low = uniforms.settings.low;
+    let high = uniforms.settings.high;
+    var next = place;
+    if number == 0u {
+        let rate = min(sqrt(fast * max(min(place[1], place[2]), LEAST_RATIO * fast)), high.z);
+        next = Vector(scale / max(rate, 1e-12), rate, rate, place[3]);
+    }
+    if number == 1u {
+        next[0] = high.x;
+        next[1] = scale / high.x;
+    }
+    if number == 3u {
+        var nearest = tables[uniforms.settings.times_at];
+        for (var i = 1u; i < uniforms.slab.frames; i++) {
+            let time = tables[uniforms.settings.times_at + i];
+            nearest = select(nearest, time, abs(time - place[3]) < abs(nearest - place[3]));
+        }
+        next[3] = nearest;
+    }
+    return Vector(
+        min(max(next[0], low.x), high.x), min(max(next[1], low.y), high.y), min(max(next[2], low.z), high.z), next[3],
+    );
 }
 
 @compute @workgroup_size(64)
@@ -332,47 +402,49 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     let given = given_onset(voxel);
     let free = given.y != 0.0;
     let held = Flags(false, false, false, !free);
-    if round >= STARTS {
+    let number = round - min(round, STARTS + CONTINUATIONS);
+    if round >= STARTS && (round < STARTS + CONTINUATIONS || number >= RESTARTS) {
         // On from the best place so far.
         if read_state(STATE_CONVERGED, voxel) == 1u {
             return;
         }
-        var start: Vector;
-        for (var i = 0u; i < PARAMETERS; i++) {
-            start[i] = kept(STATE_REFINED + i, voxel);
-        }
-        let turns = refine_from(voxel, 0.0, start, held, squares, kept(STATE_DAMPING, voxel), TURNS);
+        let turns =
+            refine_from(voxel, 0.0, best_place(voxel), held, squares, kept(STATE_DAMPING, voxel), TURNS);
         keep_refined(voxel);
         write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
         write_state(STATE_TURNS, voxel, read_state(STATE_TURNS, voxel) + u32(abs(turns)));
         return;
     }
     if round == 0u {
-        let at = uniforms.settings.cells_at + NUMBERS_PER_CELL * u32(kept(STATE_BEST + 1u, voxel));
-        var scale = scales();
-        let start = Vector(
-            max(kept(STATE_BEST + 2u, voxel) * tables[at + 3u], 1e-6 * scale[0]),
-            min(tables[at + 4u], uniforms.settings.high.y),
-            min(tables[at + 5u], uniforms.settings.high.z),
-            select(given.x, kept(STATE_BEST + 3u, voxel), free),
-        );
-        let turns = refine_from(voxel, 0.0, start, held, squares, DAMPING, TURNS);
+        let turns = refine_from(voxel, 0.0, start_of(voxel, 0u, given), held, squares, DAMPING, TURNS);
         keep_refined(voxel);
         write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
         write_state(STATE_TURNS, voxel, u32(abs(turns)));
         return;
     }
-    // From the intervals beside it.
-    if !free {
-        return;
+    var start = best_place(voxel);
+    var holds = held;
+    let something_left = kept(STATE_SSE, voxel) > NOTHING_LEFT * squares;
+    if round < 3u {
+        // From the intervals beside it.
+        if !free {
+            return;
+        }
+        let to = select(uniforms.settings.spacing, -uniforms.settings.spacing, round == 1u);
+        start[3] = min(max(start[3] + to, uniforms.settings.low.w), uniforms.settings.high.w);
+    } else if round < STARTS {
+        if !(free && something_left && kept(STATE_BEST + 4u * (round - 2u), voxel) > 0.0) {
+            return;
+        }
+        start = start_of(voxel, round - 2u, given);
+    } else {
+        if !(something_left && is_restart(number, start, free)) {
+            return;
+        }
+        start = restart(number, start);
+        holds[3] = !free || number >= 2u;
     }
-    var start: Vector;
-    for (var i = 0u; i < PARAMETERS; i++) {
-        start[i] = kept(STATE_REFINED + i, voxel);
-    }
-    let to = select(uniforms.settings.spacing, -uniforms.settings.spacing, round == 1u);
-    start[3] = min(max(start[3] + to, uniforms.settings.low.w), uniforms.settings.high.w);
-    let turns = refine_from(voxel, 0.0, start, held, squares, DAMPING, TURNS);
+    let turns = refine_from(voxel, 0.0, start, holds, squares, DAMPING, TURNS);
     if best_sse < kept(STATE_SSE, voxel) {
         keep_refined(voxel);
         write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));
@@ -394,10 +466,7 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
     let free = given.y != 0.0;
     let squares = kept(STATE_SQUARES, voxel);
     var converged = read_state(STATE_CONVERGED, voxel) == 1u;
-    var parameters: Vector;
-    for (var i = 0u; i < PARAMETERS; i++) {
-        parameters[i] = kept(STATE_REFINED + i, voxel);
-    }
+    var parameters = best_place(voxel);
     var turn_count = read_state(STATE_TURNS, voxel);
     // The larger rate is k_ep: the curve is the same.
     if parameters[1] < parameters[2] {

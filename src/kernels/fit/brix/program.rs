@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::reference::{CONTINUATIONS, STARTS};
+use super::reference::{CONTINUATIONS, RESTARTS, STARTS};
 use super::tables::{RATES, Tables, slot};
 use crate::kernel::Program;
 
@@ -39,10 +39,10 @@ const SOURCES: &[&str] =
     &[include_str!("../../../../shaders/fit/refinement.wgsl"), include_str!("../../../../shaders/fit/brix.wgsl")];
 
 /// Words that the shader keeps per voxel.
-const STATE_WORDS: usize = 35;
+const STATE_WORDS: usize = 47;
 /// Turns of loops that one search may take: software Vulkan of Mesa 22.3.6 stops all loops after 65,535.
 const LOOP_TURNS: usize = 40_000;
-const REFINEMENTS: usize = STARTS + CONTINUATIONS;
+const REFINEMENTS: usize = STARTS + CONTINUATIONS[0] + RESTARTS + CONTINUATIONS[1];
 
 pub(super) fn program(t: &Tables) -> Program {
     let mut values: Vec<f32> = Vec::new();
@@ -101,6 +101,7 @@ pub(super) fn program(t: &Tables) -> Program {
 
 #[cfg(all(test, feature = "gpu"))]
 mod tests {
+    use super::super::reference::CELLS;
     use super::*;
     use crate::engine::gpu::text;
 
@@ -123,7 +124,10 @@ mod tests {
             ("SLOT_FITTED_CURVE", slot::FITTED_CURVE),
             ("SLOT_RESIDUAL", slot::RESIDUAL),
             ("RATES", RATES),
+            ("CELLS", CELLS),
             ("STARTS", STARTS),
+            ("CONTINUATIONS", CONTINUATIONS[0]),
+            ("RESTARTS", RESTARTS),
         ] {
             assert_eq!(constants.get(name), Some(&(value as u32)), "{name}");
         }

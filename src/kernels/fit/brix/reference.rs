@@ -9,10 +9,22 @@ use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
 
 /// Turns from each start.
 const TURNS: usize = 8;
-/// The best cell, then the same curve with its onset in the interval before and in the one after.
-pub(super) const STARTS: usize = 3;
-/// How often the search goes on from the best place, each time by as many turns.
-pub(super) const CONTINUATIONS: usize = 5;
+/// The best cells of so many onsets, and the curve that the first one leads to with its onset in the interval before and in the
+/// one after.
+pub(super) const CELLS: usize = 4;
+pub(super) const STARTS: usize = CELLS + 2;
+/// How often the search goes on from the best place, each time by as many turns: after the starts, and after the restarts.
+pub(super) const CONTINUATIONS: [usize; 2] = [8, 24];
+/// Restarts beside the best place: equal rates, the largest amplitude, and the onset held where it is, then at the nearest frame.
+pub(super) const RESTARTS: usize = 4;
+/// Where k_ep is more than so many times k_el, equal rates are far away; less than so often per duration, the curve is a line
+/// that tells the product A k_ep only.
+const FAR_APART: f64 = 30.0;
+const HARDLY_BENT: f64 = 3.0;
+/// The least ratio of rates that count as equal when their mean is taken.
+const LEAST_RATIO: f64 = 0.1;
+/// Where less than this share of sum y^2 is left, restarts have nothing to win.
+const NOTHING_LEFT: f64 = 1e-5;
 /// Scales of A, k_ep, k_el (1/s) and onset (s).
 const SCALES: [f64; 4] = [0.5, 0.05, 0.002, 1.0];
 
@@ -202,7 +214,7 @@ impl<L: Lanes> Problem<L, 4> for Brix<'_, '_, L::F> {
     }
 }
 
-/// The best cell.
+/// The best cell of an onset.
 #[derive(Clone, Copy)]
 struct Start<F> {
     gain: F,
@@ -212,10 +224,17 @@ struct Start<F> {
 }
 
 #[inline(never)]
-fn search<L: Lanes>(lanes: L, t: &Tables, which: usize, open: L::M, work: &mut Work<'_, L::F>, best: &mut Start<L::F>) {
+fn search<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    which: usize,
+    open: L::M,
+    work: &mut Work<'_, L::F>,
+    list: &mut [Start<L::F>; CELLS],
+) {
     lanes.within(
         #[inline(always)]
-        || search_within(lanes, t, which, open, work, best),
+        || search_within(lanes, t, which, open, work, list),
     );
 }
 
@@ -226,11 +245,11 @@ fn search_within<L: Lanes>(
     which: usize,
     open: L::M,
     work: &mut Work<'_, L::F>,
-    best: &mut Start<L::F>,
+    list: &mut [Start<L::F>; CELLS],
 ) {
     let zero = lanes.splat(0.0);
     let dictionary = &t.dictionaries[which];
-    let onset = t.nodes.at(lanes, which);
+    let mut best = Start { gain: zero, cell: zero, scale: zero, onset: t.nodes.at(lanes, which) };
     for k in 0..RATES {
         let mut sum = zero;
         for i in 0..t.n {
@@ -246,7 +265,23 @@ fn search_within<L: Lanes>(
         best.gain = lanes.select(more, gain, best.gain);
         best.cell = lanes.select(more, lanes.count(cell), best.cell);
         best.scale = lanes.select(more, scale, best.scale);
-        best.onset = lanes.select(more, onset, best.onset);
+    }
+    // The list is in the order of gains.
+    for place in list {
+        let more = best.gain.gt(place.gain);
+        let displaced = choose(lanes, more, place, &best);
+        *place = choose(lanes, more, &best, place);
+        best = displaced;
+    }
+}
+
+#[inline(always)]
+fn choose<L: Lanes>(lanes: L, mask: L::M, a: &Start<L::F>, b: &Start<L::F>) -> Start<L::F> {
+    Start {
+        gain: lanes.select(mask, a.gain, b.gain),
+        cell: lanes.select(mask, a.cell, b.cell),
+        scale: lanes.select(mask, a.scale, b.scale),
+        onset: lanes.select(mask, a.onset, b.onset),
     }
 }
 
@@ -261,46 +296,53 @@ pub(super) fn fit<L: Lanes>(
     work: &mut Work<'_, L::F>,
 ) -> Refined<L::F, L::M, 4> {
     let zero = lanes.splat(0.0);
-    let mut best = Start { gain: zero, cell: zero, scale: zero, onset: given };
+    let mut list = [Start { gain: zero, cell: zero, scale: zero, onset: given }; CELLS];
     for which in 0..t.dictionaries.len() {
         let node = t.nodes.at(lanes, which);
         let open = free | (node - given).abs().le(lanes.splat(t.reach));
-        search(lanes, t, which, open, work, &mut best);
+        search(lanes, t, which, open, work, &mut list);
     }
     let held = [lanes.mask(false), lanes.mask(false), lanes.mask(false), !free];
-    let mut start = [
-        best.scale * lanes.lookup(&t.cells.amplitude, best.cell),
-        lanes.lookup(&t.cells.kep, best.cell).min(lanes.splat(t.bounds[1].1)),
-        lanes.lookup(&t.cells.kel, best.cell).min(lanes.splat(t.bounds[2].1)),
-        lanes.select(free, best.onset, given),
-    ];
-    start[0] = start[0].max(lanes.splat(1e-6 * SCALES[0]));
     let damping = lanes.splat(DAMPING);
     let mut problem = Brix { t, work, keep: false };
-    let mut chosen = refine(lanes, &mut problem, start, &held, squares, damping, lanes.mask(true), TURNS);
+    let first = start_of(lanes, t, &list[0], given, free);
+    let mut chosen = refine(lanes, &mut problem, first, &held, squares, damping, lanes.mask(true), TURNS);
     for round in 1..STARTS {
-        if !free.any() {
-            break;
-        }
-        let to = if round == 1 { -t.spacing } else { t.spacing };
-        let mut next = chosen.parameters;
-        let (low, high) = (lanes.splat(t.bounds[3].0), lanes.splat(t.bounds[3].1));
-        next[3] = lanes.select(free, (next[3] + lanes.splat(to)).max(low).min(high), given);
-        let refined = refine(lanes, &mut problem, next, &held, squares, damping, free, TURNS);
-        let turns = chosen.turns + lanes.select(free, refined.turns, zero);
-        chosen = merge(lanes, free & refined.sse.lt(chosen.sse), &refined, &chosen);
-        chosen.turns = turns;
-    }
-    for _ in 0..CONTINUATIONS {
-        let wanted = !chosen.converged;
+        let mut wanted = free;
+        let next = if round < 3 {
+            let to = if round == 1 { -t.spacing } else { t.spacing };
+            let mut next = chosen.parameters;
+            let (low, high) = (lanes.splat(t.bounds[3].0), lanes.splat(t.bounds[3].1));
+            next[3] = lanes.select(free, (next[3] + lanes.splat(to)).max(low).min(high), given);
+            next
+        } else {
+            let start = &list[round - 2];
+            wanted = free & start.gain.gt(zero) & chosen.sse.gt(lanes.splat(NOTHING_LEFT) * squares);
+            start_of(lanes, t, start, given, free)
+        };
         if !wanted.any() {
-            break;
+            continue;
         }
-        let refined = refine(lanes, &mut problem, chosen.parameters, &held, squares, chosen.damping, wanted, TURNS);
+        let refined = refine(lanes, &mut problem, next, &held, squares, damping, wanted, TURNS);
         let turns = chosen.turns + lanes.select(wanted, refined.turns, zero);
-        chosen = merge(lanes, wanted, &refined, &chosen);
+        chosen = merge(lanes, wanted & refined.sse.lt(chosen.sse), &refined, &chosen);
         chosen.turns = turns;
     }
+    chosen = go_on(lanes, &mut problem, chosen, &held, squares, CONTINUATIONS[0]);
+    for number in 0..RESTARTS {
+        let left = chosen.sse.gt(lanes.splat(NOTHING_LEFT) * squares);
+        let (next, wanted, hold) = restart(lanes, t, number, &chosen.parameters, free);
+        let wanted = wanted & left;
+        if !wanted.any() {
+            continue;
+        }
+        let held = if hold { [held[0], held[1], held[2], lanes.mask(true)] } else { held };
+        let refined = refine(lanes, &mut problem, next, &held, squares, damping, wanted, TURNS);
+        let turns = chosen.turns + lanes.select(wanted, refined.turns, zero);
+        chosen = merge(lanes, wanted & refined.sse.lt(chosen.sse), &refined, &chosen);
+        chosen.turns = turns;
+    }
+    chosen = go_on(lanes, &mut problem, chosen, &held, squares, CONTINUATIONS[1]);
     // The larger rate is k_ep: the curve is the same.
     let [amplitude, kep, kel, _] = chosen.parameters;
     let swap = kep.lt(kel);
@@ -310,6 +352,79 @@ pub(super) fn fit<L: Lanes>(
     chosen.parameters[2] = kep.min(kel);
     let swapped = refine(lanes, &mut problem, chosen.parameters, &held, squares, damping, swap, 2);
     merge(lanes, swap, &swapped, &chosen)
+}
+
+/// The parameters of a cell.
+#[inline(always)]
+fn start_of<L: Lanes>(lanes: L, t: &Tables, start: &Start<L::F>, given: L::F, free: L::M) -> [L::F; 4] {
+    let amplitude = start.scale * lanes.lookup(&t.cells.amplitude, start.cell);
+    [
+        amplitude.max(lanes.splat(1e-6 * SCALES[0])),
+        lanes.lookup(&t.cells.kep, start.cell).min(lanes.splat(t.bounds[1].1)),
+        lanes.lookup(&t.cells.kel, start.cell).min(lanes.splat(t.bounds[2].1)),
+        lanes.select(free, start.onset, given),
+    ]
+}
+
+/// On from the best place, where the descent there has not come to its end.
+#[inline(always)]
+fn go_on<L: Lanes>(
+    lanes: L,
+    problem: &mut Brix<'_, '_, L::F>,
+    mut chosen: Refined<L::F, L::M, 4>,
+    held: &[L::M; 4],
+    squares: L::F,
+    times: usize,
+) -> Refined<L::F, L::M, 4> {
+    for _ in 0..times {
+        let wanted = !chosen.converged;
+        if !wanted.any() {
+            break;
+        }
+        let refined = refine(lanes, problem, chosen.parameters, held, squares, chosen.damping, wanted, TURNS);
+        let turns = chosen.turns + lanes.select(wanted, refined.turns, lanes.splat(0.0));
+        chosen = merge(lanes, wanted, &refined, &chosen);
+        chosen.turns = turns;
+    }
+    chosen
+}
+
+/// A restart beside a place, for which voxels it is worth a descent, and whether that holds the onset. Where the rates are equal
+/// the curve doesn't change with their difference at first, so that steps of Gauss and Newton creep towards it; where the onset is
+/// a frame, the sum of squares has a kink, across which no step leads down.
+#[inline(always)]
+fn restart<L: Lanes>(lanes: L, t: &Tables, number: usize, place: &[L::F; 4], free: L::M) -> ([L::F; 4], L::M, bool) {
+    let tiny = lanes.splat(1e-12);
+    let [amplitude, kep, kel, onset] = *place;
+    let (fast, slow) = (kep.max(kel), kep.min(kel));
+    let scale = amplitude * kep;
+    let mut next = *place;
+    let wanted = match number {
+        0 => {
+            let rate = (fast * slow.max(lanes.splat(LEAST_RATIO) * fast)).sqrt().min(lanes.splat(t.bounds[2].1));
+            (next[0], next[1], next[2]) = (scale / rate.max(tiny), rate, rate);
+            fast.lt(lanes.splat(FAR_APART) * slow) | (fast * lanes.splat(t.times[t.n - 1])).lt(lanes.splat(HARDLY_BENT))
+        }
+        1 => {
+            next[0] = lanes.splat(t.bounds[0].1);
+            next[1] = scale / next[0];
+            (fast * lanes.splat(t.times[t.n - 1])).lt(lanes.splat(HARDLY_BENT))
+        }
+        2 => free,
+        _ => {
+            let mut nearest = t.times.at(lanes, 0);
+            for i in 1..t.n {
+                let time = t.times.at(lanes, i);
+                nearest = lanes.select((time - onset).abs().lt((nearest - onset).abs()), time, nearest);
+            }
+            next[3] = lanes.select(free, nearest, onset);
+            free
+        }
+    };
+    for j in 0..3 {
+        next[j] = next[j].max(lanes.splat(t.bounds[j].0)).min(lanes.splat(t.bounds[j].1));
+    }
+    (next, wanted, number >= 2)
 }
 
 #[inline(always)]
