@@ -66,7 +66,10 @@ fn sum_of(t: &Tables, rows: &[f64], work: &mut Work<'_, f64>) -> Option<f64> {
     }
     if t.delay.own {
         let delay = of(Parameter::Delay)?;
-        return Some(evaluate_point::<Double, true>(Double, t, rate, delay, 0.0, 0.0, Some((a, b)), work).sse);
+        return Some(
+            evaluate_point::<Double, true>(Double, t, &t.dictionaries[0], rate, delay, 0.0, 0.0, Some((a, b)), work)
+                .sse,
+        );
     }
     let dictionary = &t.dictionaries[0];
     let mut alone = 0.0;
@@ -77,5 +80,5 @@ fn sum_of(t: &Tables, rows: &[f64], work: &mut Work<'_, f64>) -> Option<f64> {
     for (i, x) in dictionary.companion.iter().enumerate() {
         work.rest[i] = work.c[i] - alone * x;
     }
-    Some(evaluate_point::<Double, false>(Double, t, rate, 0.0, 0.0, alone, Some((a, b)), work).sse)
+    Some(evaluate_point::<Double, false>(Double, t, dictionary, rate, 0.0, 0.0, alone, Some((a, b)), work).sse)
 }

@@ -11,7 +11,7 @@ use super::super::convolution::{WEIGHTS, convolve, step_weights};
 use super::super::outputs::slot;
 use super::bounded_linear::{Normal, Solution, solve};
 use super::search::{DelaySearch, RateSearch, RateStep};
-use super::tables::{Companion, Tables};
+use super::tables::{Companion, Dictionary, Tables};
 use super::valleys::{Valley, choose, floor, valleys};
 use crate::kernel::Curve;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
@@ -65,7 +65,7 @@ pub(super) struct Work<'a, F> {
 /// Numbers of working memory.
 pub(super) fn scratch(t: &Tables) -> usize {
     let knots = if t.delay.own { t.delay.knot_times.len() } else { 0 };
-    6 * t.n + t.rates.len() + 2 * knots + WEIGHTS * t.steps.lengths.len()
+    6 * t.n + t.rates.len() + 2 * knots + WEIGHTS * t.most_lengths
 }
 
 impl<'a, F> Work<'a, F> {
@@ -169,8 +169,13 @@ impl<F: Numbers<Mask = M>, M> Point<F, M> {
 
 /// X at a frame.
 #[inline(always)]
-pub(super) fn companion<L: Lanes, const OWN: bool>(lanes: L, t: &Tables, work: &Work<'_, L::F>, i: usize) -> L::F {
-    if OWN { work.x[i] } else { t.dictionaries[0].companion.at(lanes, i) }
+pub(super) fn companion<L: Lanes, const OWN: bool>(
+    lanes: L,
+    dictionary: &Dictionary,
+    work: &Work<'_, L::F>,
+    i: usize,
+) -> L::F {
+    if OWN { work.x[i] } else { dictionary.companion.at(lanes, i) }
 }
 
 /// X, B and their derivatives at the frames.
@@ -178,6 +183,7 @@ pub(super) fn companion<L: Lanes, const OWN: bool>(lanes: L, t: &Tables, work: &
 fn basis<L: Lanes, const OWN: bool>(
     lanes: L,
     t: &Tables,
+    dictionary: &Dictionary,
     rate: L::F,
     delay: L::F,
     side: L::F,
@@ -187,11 +193,11 @@ fn basis<L: Lanes, const OWN: bool>(
     if !OWN {
         if t.model == Model::Patlak {
             for i in 0..t.n {
-                work.b[i] = t.integral.at(lanes, i);
+                work.b[i] = dictionary.integral.at(lanes, i);
                 work.by_rate[i] = zero;
             }
         } else {
-            convolve(lanes, &t.steps, rate, work.weights, work.b, work.by_rate);
+            convolve(lanes, &dictionary.steps, rate, work.weights, work.b, work.by_rate);
         }
         return;
     }
@@ -232,12 +238,14 @@ fn basis<L: Lanes, const OWN: bool>(
     }
 }
 
-/// The fit at one rate and delay: solution (or given coefficients), residual's sum of squares, slopes.
+/// The fit at one rate and delay: solution (or given coefficients), residual's sum of squares, slopes. The delay is a voxel's own, or
+/// the dictionary's: then nothing is said of its slope.
 #[expect(clippy::too_many_arguments, reason = "a point, what is known of it, and memory")]
 #[inline(never)]
 pub(super) fn evaluate_point<L: Lanes, const OWN: bool>(
     lanes: L,
     t: &Tables,
+    dictionary: &Dictionary,
     rate: L::F,
     delay: L::F,
     side: L::F,
@@ -247,7 +255,7 @@ pub(super) fn evaluate_point<L: Lanes, const OWN: bool>(
 ) -> Point<L::F, L::M> {
     lanes.within(
         #[inline(always)]
-        || point_at::<L, OWN>(lanes, t, rate, delay, side, alone, given, work),
+        || point_at::<L, OWN>(lanes, t, dictionary, rate, delay, side, alone, given, work),
     )
 }
 
@@ -256,6 +264,7 @@ pub(super) fn evaluate_point<L: Lanes, const OWN: bool>(
 fn point_at<L: Lanes, const OWN: bool>(
     lanes: L,
     t: &Tables,
+    dictionary: &Dictionary,
     rate: L::F,
     delay: L::F,
     side: L::F,
@@ -266,16 +275,15 @@ fn point_at<L: Lanes, const OWN: bool>(
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
     let tiny = lanes.splat(1e-30);
-    basis::<L, OWN>(lanes, t, rate, delay, side, work);
+    basis::<L, OWN>(lanes, t, dictionary, rate, delay, side, work);
     let beside = t.companion != Companion::None;
-    let dictionary = &t.dictionaries[0];
     // X out of everything.
     let (mut alone, mut overlap, mut overlap_by_rate) = (alone, zero, zero);
     let (mut xx, mut inverse_xx) = (lanes.splat(dictionary.companion_squares), lanes.splat(dictionary.inverse_squares));
     if beside {
         let (mut xb, mut xd, mut xc, mut squares) = (zero, zero, zero, zero);
         for i in 0..t.n {
-            let x = companion::<L, OWN>(lanes, t, work, i);
+            let x = companion::<L, OWN>(lanes, dictionary, work, i);
             xb = x.mul_add(work.b[i], xb);
             xd = x.mul_add(work.by_rate[i], xd);
             if OWN {
@@ -293,7 +301,7 @@ fn point_at<L: Lanes, const OWN: bool>(
     }
     let (mut cb, mut bb, mut bd) = (zero, zero, zero);
     for i in 0..t.n {
-        let x = companion::<L, OWN>(lanes, t, work, i);
+        let x = companion::<L, OWN>(lanes, dictionary, work, i);
         let rest = if OWN { work.c[i] - alone * x } else { work.rest[i] };
         let b = work.b[i] - overlap * x;
         let by_rate = work.by_rate[i] - overlap_by_rate * x;
@@ -325,7 +333,7 @@ fn point_at<L: Lanes, const OWN: bool>(
     let (mut sse, mut rd, mut rb, mut rx, mut dd, mut free_dd) = (zero, zero, zero, zero, zero, zero);
     let (mut xe, mut be, mut de, mut ee, mut re) = (zero, zero, zero, zero, zero);
     for i in 0..t.n {
-        let x = companion::<L, OWN>(lanes, t, work, i);
+        let x = companion::<L, OWN>(lanes, dictionary, work, i);
         let (b_i, d_i) = (work.b[i], work.by_rate[i]);
         let rest = if OWN { work.c[i] - alone * x } else { work.rest[i] };
         let residual = rest - b * b_i - surplus * x;
@@ -465,12 +473,15 @@ pub(super) fn fit<L: Lanes>(
                 valleys(lanes, t, j, alone, work.c, work.values, &mut at_delay);
                 here = at_delay[0];
                 other = lanes.select(at_delay[1].value.lt(far), at_delay[1].rate, zero);
+                for i in 0..t.n {
+                    work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
+                }
                 // Delays may differ by less than neighbouring rates do: some steps of the rate tell.
                 let mut rates = RateSearch::new(lanes, t);
                 let mut rate = here.rate;
                 here.value = far;
                 for turn in 0..NODE_TURNS {
-                    let p = evaluate_point::<L, true>(lanes, t, rate, here.delay, zero, alone, None, work);
+                    let p = evaluate_point::<L, false>(lanes, t, dictionary, rate, zero, zero, alone, None, work);
                     let better = p.sse.lt(here.value);
                     here.value = lanes.select(better, p.sse, here.value);
                     here.rate = lanes.select(better, rate, here.rate);
@@ -570,9 +581,9 @@ pub(super) fn fit<L: Lanes>(
         for turn in 0..turns {
             let side = if own { search.side } else { zero };
             let p = if own {
-                evaluate_point::<L, true>(lanes, t, rate, delay, side, alone, None, work)
+                evaluate_point::<L, true>(lanes, t, &t.dictionaries[0], rate, delay, side, alone, None, work)
             } else {
-                evaluate_point::<L, false>(lanes, t, rate, delay, side, alone, None, work)
+                evaluate_point::<L, false>(lanes, t, &t.dictionaries[0], rate, delay, side, alone, None, work)
             };
             outcome = p;
             if own {

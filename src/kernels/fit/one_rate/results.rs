@@ -73,7 +73,7 @@ pub(super) fn evaluate<L: Lanes>(
                 }
             }
             let given = Some((l.a, l.b));
-            point = Some(evaluate_point::<L, false>(lanes, t, rate, zero, zero, alone, given, &mut work));
+            point = Some(evaluate_point::<L, false>(lanes, t, dictionary, rate, zero, zero, alone, given, &mut work));
         }
         let lost = lanes.bits(curve.finite & !(l.has_rate & l.rate.ge(zero)), status::NOT_IDENTIFIABLE);
         bits = bits | lost;
@@ -247,8 +247,12 @@ fn write_within<L: Lanes>(
                 break;
             }
             let own = t.delay.own;
-            let x =
-                if own { companion::<L, true>(lanes, t, work, i) } else { companion::<L, false>(lanes, t, work, i) };
+            let dictionary = &t.dictionaries[0];
+            let x = if own {
+                companion::<L, true>(lanes, dictionary, work, i)
+            } else {
+                companion::<L, false>(lanes, dictionary, work, i)
+            };
             let rest = if own { work.c[i] - p.alone * x } else { work.rest[i] };
             let residual = rest - f.b * work.b[i] - p.surplus * x;
             if let Some(row) = fitted_row {

@@ -56,6 +56,10 @@ pub(super) struct Dictionary {
     pub(super) companion: Table,
     pub(super) companion_squares: f64,
     pub(super) inverse_squares: f64,
+    /// From the first knot to the last frame.
+    pub(super) steps: Steps,
+    /// For Patlak: the integral of c_p at the frames.
+    pub(super) integral: Table,
 }
 
 /// The tables of the one-rate kernel. Times are in seconds after the first frame.
@@ -84,10 +88,10 @@ pub(in super::super) struct Tables {
     pub(super) even_steps: Table,
     /// One per delay that is searched; the first is that of a delay that isn't.
     pub(super) dictionaries: Vec<Dictionary>,
-    /// From the first knot to the last frame; from knot to knot where the delay is a voxel's own.
+    /// From knot to knot where the delay is a voxel's own.
     pub(super) steps: Steps,
-    /// For the linear method and Patlak: the integral of c_p at the frames.
-    pub(super) integral: Table,
+    /// The most lengths that any steps have.
+    pub(super) most_lengths: usize,
     pub(super) frame_times: Table,
     pub(super) linear: LinearTables,
     pub(super) delay: DelayTables,
@@ -128,6 +132,7 @@ pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Ta
     let shifted: Vec<f64> = t.iter().map(|t| t - fixed).collect();
     let plan = plan(settings, axis.frames)?;
     let linear = linear_tables(settings, t, &shifted, knots);
+    let steps = axis.steps();
     Ok(Tables {
         linear,
         parameter_bounds: Parameter::ALL.map(|parameter| settings.internal_bounds(parameter)),
@@ -145,9 +150,9 @@ pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Ta
         even_steps: even_steps(&log_steps),
         log_steps,
         rates: rates.into_iter().collect(),
+        most_lengths: dictionaries.iter().map(|d| &d.steps).chain([&steps]).map(|s| s.lengths.len()).max().unwrap_or(0),
         dictionaries,
-        steps: axis.steps(),
-        integral: knots.integral(&shifted).into_iter().collect(),
+        steps,
         frame_times: t.iter().copied().collect(),
         restarts: RESTARTS.map(|rate| rate / duration(t)),
         shaping: (SHAPING.0 / duration(t), SHAPING.1 / shortest(t)),
@@ -258,7 +263,8 @@ fn dictionary(
     let inverse_squares = if squares > 0.0 { 1.0 / squares } else { 0.0 };
     let (mut vectors, mut lengths, mut overlaps) = (Vec::new(), Vec::new(), Vec::new());
     let arrives = knots.times[0] + delay < t[t.len() - 1];
-    let steps = if arrives { Steps::new(t, knots, delay) } else { Steps { before: t.len(), ..Steps::default() } };
+    let nothing = || Steps { before: t.len(), input: [0.0].into_iter().collect(), ..Steps::default() };
+    let steps = if arrives { Steps::new(t, knots, delay) } else { nothing() };
     let mut memory = vec![0.0; WEIGHTS * steps.lengths.len()];
     let mut by_rate = vec![0.0; t.len()];
     for rate in rates {
@@ -288,6 +294,8 @@ fn dictionary(
         companion: beside.into_iter().collect(),
         companion_squares: squares,
         inverse_squares,
+        steps,
+        integral: integral.into_iter().collect(),
     }
 }
 
