@@ -133,6 +133,8 @@ const ONSET_THRESHOLD: u32 = 3u;
 const ONSET_SD_THRESHOLD: u32 = 4u;
 const ONSET_DERIVATIVE: u32 = 5u;
 
+// Windows of so many samples are looked at while the peak is.
+const SCANNED_WINDOW: u32 = 3u;
 const NORMAL_975: f32 = 1.95996398;
 // Guards a division whose result doesn't matter.
 const TINY: f32 = 1e-30;
@@ -264,27 +266,66 @@ fn noise(baseline_sd: f32) -> f32 {
     }
 }
 
-fn find_peak(sigma: f32) -> Peak {
+// What one pass over the frames after the baseline finds.
+struct Scan {
+    frame: u32,
+    highest: f32,
+    // The largest lower one of two consecutive heights: both exceed a level if it does.
+    pair: f32,
+    // Of windows of three samples that end no later than the highest one: the steepest, in weighted heights, and its place.
+    slope: f32,
+    window: u32,
+}
+
+fn window_weights(window: u32) -> vec3<f32> {
+    let at = uniforms.settings.slope_weights_at + 3u * window;
+    return vec3<f32>(tables[at], tables[at + 1u], tables[at + 2u]);
+}
+
+// Looks at every sample once; with `rises` for windows of three, too.
+fn scan(rises: bool) -> Scan {
     let b = uniforms.settings.baseline_end;
-    var frame = b;
-    var highest = height_at(b);
-    var e_max = e_at(b);
-    // The largest lower one of two consecutive samples: both exceed a level if it does.
-    var previous = e_max;
-    var pair = -3.4e38;
-    for (var i = b + 1u; i < uniforms.slab.frames; i++) {
-        let height = height_at(i);
-        let e = e_at(i);
-        let higher = height > highest;
-        highest = pick(higher, height, highest);
-        e_max = pick(higher, e, e_max);
-        frame = select(frame, i, higher);
-        pair = max(pair, min(previous, e));
-        previous = e;
+    let frames = uniforms.slab.frames;
+    // Evenly spaced frames have the same weights everywhere.
+    let even = uniforms.settings.even != 0u;
+    var weights = vec3<f32>();
+    var before = 0.0;
+    if rises {
+        before = height_at(b - 1u);
+        if b + 1u < frames { weights = window_weights(0u); }
     }
-    let twice = pair > sigma * 3.0;
-    let enhancing = e_max >= sigma * uniforms.settings.enhancement_threshold && twice;
-    return Peak(frame, e_max, u_at(frame), enhancing);
+    var current = height_at(b);
+    var found = Scan(b, current, -3.4e38, 0.0, 0u);
+    var steepest = 0.0;
+    var window = 0u;
+    for (var i = b + 1u; i < frames; i++) {
+        let height = height_at(i);
+        let higher = height > found.highest;
+        if rises {
+            let place = i - b - 1u;
+            if !even { weights = window_weights(place); }
+            let slope = before * weights.x + current * weights.y + height * weights.z;
+            let steeper = slope > steepest || place == 0u;
+            steepest = pick(steeper, slope, steepest);
+            window = select(window, place, steeper);
+            found.slope = pick(higher, steepest, found.slope);
+            found.window = select(found.window, window, higher);
+        }
+        found.highest = pick(higher, height, found.highest);
+        found.frame = select(found.frame, i, higher);
+        found.pair = max(found.pair, min(current, height));
+        before = current;
+        current = height;
+    }
+    return found;
+}
+
+fn find_peak(found: Scan, sigma: f32) -> Peak {
+    let level = mean * uniforms.settings.sign;
+    let e = found.highest - level;
+    let twice = found.pair - level > sigma * 3.0;
+    let enhancing = e >= sigma * uniforms.settings.enhancement_threshold && twice;
+    return Peak(found.frame, e, u_at(found.frame), enhancing);
 }
 
 fn vertex(peak: Peak) -> Vertex {
@@ -316,13 +357,21 @@ fn find_half_rise(peak: Peak) -> HalfRise {
     return HalfRise(peak.frame, peak.time);
 }
 
-fn find_steepest_rise(peak: Peak) -> SteepestRise {
+fn find_steepest_rise(scanned: Scan, peak: Peak) -> SteepestRise {
     let s = &uniforms.settings;
     let start = (*s).baseline_end - 1u;
     let w = (*s).slope_window;
     var steepest = SteepestRise(0.0, 0.0, 0.0);
     let samples = peak.frame - start + 1u;
-    if samples >= w {
+    if w == SCANNED_WINDOW && samples >= w {
+        let first = start + scanned.window;
+        steepest.slope = scanned.slope * (*s).slope_unit;
+        steepest.time = tables[(*s).slope_times_at + scanned.window];
+        // Asked for by an onset only.
+        if needs(NEEDS_OWN_ONSET) {
+            steepest.e = (e_at(first) + e_at(first + 1u) + e_at(first + 2u)) * (*s).inv_slope_window;
+        }
+    } else if samples >= w {
         var found = false;
         for (var i = start; i + w <= peak.frame + 1u; i++) {
             var slope = 0.0;
@@ -922,7 +971,7 @@ fn saturating_onset(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let baseline_sd = begin_voxel(voxel);
-    let peak = find_peak(noise(baseline_sd));
+    let peak = find_peak(scan(false), noise(baseline_sd));
     var onset = Found(0.0, false);
     if peak.enhancing {
         onset = saturating(peak);
@@ -955,7 +1004,8 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     }
 
     // Peak.
-    let peak = find_peak(sigma);
+    let scanned = scan(needs(NEEDS_SLOPE) && (*s).slope_window == SCANNED_WINDOW);
+    let peak = find_peak(scanned, sigma);
     let enhancing = peak.enhancing && valid;
     let at_last = peak.frame == last && valid;
     bits |= select(0u, NOT_ENHANCING, valid && !enhancing) | select(0u, PEAK_AT_LAST_FRAME, at_last);
@@ -974,7 +1024,7 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     var steepest = SteepestRise(0.0, 0.0, 0.0);
     if needs(NEEDS_SLOPE) {
-        steepest = find_steepest_rise(peak);
+        steepest = find_steepest_rise(scanned, peak);
     }
     var onset_time = (*s).global_onset;
     var onset_known = (*s).global_onset_known != 0u && valid;

@@ -909,6 +909,8 @@ mod tests {
                 ("NOT_IDENTIFIABLE", status::NOT_IDENTIFIABLE),
                 ("ONSET_NOT_BEFORE_PEAK", status_bit::ONSET_NOT_BEFORE_PEAK),
                 ("NO_DIVISOR", status_bit::NO_DIVISOR),
+                // The shader's own: windows of the default size are looked at on the way to the peak.
+                ("SCANNED_WINDOW", 3),
             ];
             for (name, value) in expected {
                 assert_eq!(constants.get(name), Some(&value), "{name}");
