@@ -342,14 +342,6 @@ fn start_of(voxel: u32, number: u32, given: vec2<f32>) -> Vector {
     );
 }
 
-fn best_place(voxel: u32) -> Vector {
-    var place: Vector;
-    for (var i = 0u; i < PARAMETERS; i++) {
-        place[i] = kept(STATE_REFINED + i, voxel);
-    }
-    return place;
-}
-
 // Whether a restart beside a place is worth a descent.
 fn is_restart(number: u32, place: Vector, free: bool) -> bool {
     let fast = max(place[1], place[2]);

@@ -356,6 +356,15 @@ fn refine_from(voxel: u32, first: f32, start: Vector, held: Flags, squares: f32,
     return -i32(turns);
 }
 
+// The parameters of the best place so far.
+fn best_place(voxel: u32) -> Vector {
+    var place: Vector;
+    for (var i = 0u; i < PARAMETERS; i++) {
+        place[i] = kept(STATE_REFINED + i, voxel);
+    }
+    return place;
+}
+
 fn keep_refined(voxel: u32) {
     for (var i = 0u; i < PARAMETERS; i++) {
         keep(STATE_REFINED + i, voxel, best_parameters[i]);

@@ -97,7 +97,6 @@ const PARAMETER_SCALES: array<f32, 4> = array<f32, 4>(0.01, 0.002, 0.05, 0.2);
 // Words of state: the starts of six numbers, the refinement, the best of every single rate and of every pair.
 const STATE_STARTS: u32 = 0u;
 const STATE_REFINED: u32 = 132u;
-const STATE_PARAMETERS: u32 = 132u;
 const STATE_TRIANGLE: u32 = 137u;
 const STATE_SSE: u32 = 162u;
 const STATE_DAMPING: u32 = 163u;
@@ -1119,15 +1118,6 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let counted = select(read_state(STATE_TURNS, voxel), 0u, round == 0u);
     write_state(STATE_TURNS, voxel, counted + u32(abs(turns)));
-}
-
-// The parameters of the best place so far.
-fn best_place(voxel: u32) -> Vector {
-    var place: Vector;
-    for (var i = 0u; i < PARAMETERS; i++) {
-        place[i] = kept(STATE_PARAMETERS + i, voxel);
-    }
-    return place;
 }
 
 // As in restarts.rs: the first of the shifts where delays are the voxels' own, splits, exchanged places.

@@ -38,20 +38,17 @@ struct Integrals {
     double: f32,
 }
 
-fn advance(walk: Integrals, shared_here: Shared, value: f32) -> Integrals {
+// On to a frame: what its sample has beside the shared columns, and the integrals up to there.
+fn advance(walk: Integrals, here: Shared, voxel: u32, frame: u32, first: f32, of_c: vec2<f32>) -> Integrals {
+    let value = (concentration(voxel, frame, first) - of_c.x * here.unit.x) - of_c.y * here.unit.y;
     // The first frame's interval is 0.
     let both = walk.before + value;
-    let h = shared_here.interval;
+    let h = here.interval;
     return Integrals(
         value,
         h * (0.5 * both) + walk.single,
         h * (walk.single + h * (SIXTH * (walk.before + both))) + walk.double,
     );
-}
-
-// What a sample has beside the shared columns.
-fn beside(voxel: u32, frame: u32, first: f32, of_c: vec2<f32>, unit: vec2<f32>) -> f32 {
-    return (concentration(voxel, frame, first) - of_c.x * unit.x) - of_c.y * unit.y;
 }
 
 // The curve's single and double integral without what lies along the shared columns.
@@ -85,7 +82,7 @@ fn linear(@builtin(global_invocation_id) id: vec3<u32>) {
     var walk: Integrals;
     for (var i = 0u; i < n; i++) {
         let here = shared_at(i);
-        walk = advance(walk, here, beside(voxel, i, first, of_c, here.unit));
+        walk = advance(walk, here, voxel, i, first, of_c);
         of_once = of_once + here.unit * walk.single;
         of_twice = of_twice + here.unit * walk.double;
     }
@@ -96,7 +93,7 @@ fn linear(@builtin(global_invocation_id) id: vec3<u32>) {
     walk = Integrals(0.0, 0.0, 0.0);
     for (var i = 0u; i < n; i++) {
         let here = shared_at(i);
-        walk = advance(walk, here, beside(voxel, i, first, of_c, here.unit));
+        walk = advance(walk, here, voxel, i, first, of_c);
         let both = columns_at(walk, here, of_c, of_once, of_twice);
         squares = squares + both.x * both.x;
         mixed = mixed + both.x * both.y;
@@ -120,7 +117,7 @@ fn linear(@builtin(global_invocation_id) id: vec3<u32>) {
     walk = Integrals(0.0, 0.0, 0.0);
     for (var i = 0u; i < n; i++) {
         let here = shared_at(i);
-        walk = advance(walk, here, beside(voxel, i, first, of_c, here.unit));
+        walk = advance(walk, here, voxel, i, first, of_c);
         let both = columns_at(walk, here, of_c, of_once, of_twice);
         let u = both.y - overlap * both.x;
         twice_own = twice_own + u * u;

@@ -320,27 +320,14 @@ pub(super) fn fit<L: Lanes>(
             wanted = free & start.gain.gt(zero) & chosen.sse.gt(lanes.splat(NOTHING_LEFT) * squares);
             start_of(lanes, t, start, given, free)
         };
-        if !wanted.any() {
-            continue;
-        }
-        let refined = refine(lanes, &mut problem, next, &held, squares, damping, wanted, TURNS);
-        let turns = chosen.turns + lanes.select(wanted, refined.turns, zero);
-        chosen = merge(lanes, wanted & refined.sse.lt(chosen.sse), &refined, &chosen);
-        chosen.turns = turns;
+        chosen = begin_anew(lanes, &mut problem, chosen, next, &held, squares, wanted);
     }
     chosen = go_on(lanes, &mut problem, chosen, &held, squares, CONTINUATIONS[0]);
     for number in 0..RESTARTS {
         let left = chosen.sse.gt(lanes.splat(NOTHING_LEFT) * squares);
         let (next, wanted, hold) = restart(lanes, t, number, &chosen.parameters, free);
-        let wanted = wanted & left;
-        if !wanted.any() {
-            continue;
-        }
         let held = if hold { [held[0], held[1], held[2], lanes.mask(true)] } else { held };
-        let refined = refine(lanes, &mut problem, next, &held, squares, damping, wanted, TURNS);
-        let turns = chosen.turns + lanes.select(wanted, refined.turns, zero);
-        chosen = merge(lanes, wanted & refined.sse.lt(chosen.sse), &refined, &chosen);
-        chosen.turns = turns;
+        chosen = begin_anew(lanes, &mut problem, chosen, next, &held, squares, wanted & left);
     }
     chosen = go_on(lanes, &mut problem, chosen, &held, squares, CONTINUATIONS[1]);
     // The larger rate is k_ep: the curve is the same.
@@ -364,6 +351,25 @@ fn start_of<L: Lanes>(lanes: L, t: &Tables, start: &Start<L::F>, given: L::F, fr
         lanes.lookup(&t.cells.kel, start.cell).min(lanes.splat(t.bounds[2].1)),
         lanes.select(free, start.onset, given),
     ]
+}
+
+/// The lower of the best place and what a descent from elsewhere comes to.
+#[inline(always)]
+fn begin_anew<L: Lanes>(
+    lanes: L,
+    problem: &mut Brix<'_, '_, L::F>,
+    chosen: Refined<L::F, L::M, 4>,
+    start: [L::F; 4],
+    held: &[L::M; 4],
+    squares: L::F,
+    wanted: L::M,
+) -> Refined<L::F, L::M, 4> {
+    if !wanted.any() {
+        return chosen;
+    }
+    let refined = refine(lanes, problem, start, held, squares, lanes.splat(DAMPING), wanted, TURNS);
+    let lower = merge(lanes, wanted & refined.sse.lt(chosen.sse), &refined, &chosen);
+    Refined { turns: chosen.turns + lanes.select(wanted, refined.turns, lanes.splat(0.0)), ..lower }
 }
 
 /// On from the best place, where the descent there has not come to its end.

@@ -88,7 +88,7 @@ pub(in super::super) struct Tables {
     pub(super) even_steps: Table,
     /// One per delay that is searched; the first is that of a delay that isn't.
     pub(super) dictionaries: Vec<Dictionary>,
-    /// From knot to knot where the delay is a voxel's own.
+    /// From knot to knot, where the delay is a voxel's own; dictionaries have those of other delays.
     pub(super) steps: Steps,
     /// The most lengths that any steps have.
     pub(super) most_lengths: usize,
@@ -132,7 +132,7 @@ pub(super) fn build(settings: &PharmacokineticFit, axis: &Axis<'_>) -> Result<Ta
     let shifted: Vec<f64> = t.iter().map(|t| t - fixed).collect();
     let plan = plan(settings, axis.frames)?;
     let linear = linear_tables(settings, t, &shifted, knots);
-    let steps = axis.steps();
+    let steps = if axis.own { axis.steps() } else { Steps::default() };
     Ok(Tables {
         linear,
         parameter_bounds: Parameter::ALL.map(|parameter| settings.internal_bounds(parameter)),
