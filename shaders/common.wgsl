@@ -7,6 +7,7 @@
 // and entry points that begin with
 //     let voxel = voxel_of(id);                        // @builtin(global_invocation_id) id: vec3<u32>
 //     if is_outside(voxel) { return; }
+// or, with two voxels per thread, with `first_voxel_of` and a look whether the second one is outside.
 //
 // Loops: software Vulkan of Mesa 22.3.6 stops every loop without a word after 65,535 turns per invocation, all loops
 // together. `all_finite` takes one turn per frame for floats and none for integers.
@@ -50,6 +51,12 @@ fn voxel_of(id: vec3<u32>) -> u32 {
     return id.y * uniforms.slab.voxels_per_row + id.x;
 }
 
+// The first of the two voxels of a thread, an even one, for kernels whose program says two per thread. The second may be
+// outside; its samples can be read then, too, and mean nothing.
+fn first_voxel_of(id: vec3<u32>) -> u32 {
+    return id.y * uniforms.slab.voxels_per_row + 2u * id.x;
+}
+
 // Whether a thread has no voxel.
 fn is_outside(voxel: u32) -> bool {
     return voxel >= uniforms.slab.voxels;
@@ -71,6 +78,35 @@ fn stored_word(voxel: u32, frame: u32) -> u32 {
         }
         default: {
             return samples[row + voxel];
+        }
+    }
+}
+
+// Samples from the upper bits of words, extended to 32 bits; the other bits may hold anything.
+fn extended(upper: vec2<u32>, shift: u32, is_unsigned: bool) -> vec2<u32> {
+    if is_unsigned {
+        return upper >> vec2<u32>(shift);
+    }
+    return bitcast<vec2<u32>>(bitcast<vec2<i32>>(upper) >> vec2<u32>(shift));
+}
+
+// The words of two neighbours as `stored_word` gives them, the first an even voxel: samples of up to 16 bits are fetched
+// together.
+fn stored_words(first: u32, frame: u32) -> vec2<u32> {
+    let row = frame * uniforms.slab.frame_stride_words;
+    switch SAMPLE_TYPE {
+        case 0u, 1u: {
+            let word = samples[row + (first >> 2u)];
+            let lower = word >> ((first & 2u) << 3u);
+            return extended(vec2<u32>(lower << 24u, lower << 16u), 24u, SAMPLE_TYPE == 0u);
+        }
+        case 2u, 3u: {
+            let word = samples[row + (first >> 1u)];
+            let upper = vec2<u32>(word << 16u, word & 0xffff0000u);
+            return extended(upper, 16u, SAMPLE_TYPE == 2u);
+        }
+        default: {
+            return vec2<u32>(samples[row + first], samples[row + first + 1u]);
         }
     }
 }

@@ -5,21 +5,14 @@
 struct Settings {
     baseline_start: u32,
     baseline_end: u32,
-    slope_window: u32,
     first_segment: u32,
-    noise_from: u32,
     noise_elsewhere: u32,
-    subframe: u32,
-    onset_method: u32,
     global_onset_known: u32,
-    late_from_onset: u32,
     kind_is_signal: u32,
     late_first: u32,
     recovery_start: u32,
     recovery_end: u32,
-    window_count: u32,
     tau_count: u32,
-    needs: u32,
     dt_at: u32,
     inv_dt_at: u32,
     inv_span_at: u32,
@@ -56,7 +49,6 @@ struct Settings {
     inv_slope_window: f32,
     slope_unit: f32,
     area_unit: f32,
-    even: u32,
     moment_weights_at: u32,
     weight_sums_at: u32,
     windows: array<vec4<f32>, 2>,
@@ -69,6 +61,19 @@ struct Uniforms {
 }
 
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
+
+// What a run is, compiled in, since some drivers walk through whatever they can't rule out: `needs` as bits, a bit for every
+// slot that is asked for, and settings that choose between ways.
+override NEEDS: u32;
+override ASKED_LOW: u32;
+override ASKED_HIGH: u32;
+override NOISE_FROM: u32;
+override ONSET_METHOD: u32;
+override SLOPE_WINDOW: u32;
+override WINDOW_COUNT: u32;
+override SUBFRAME: bool;
+override LATE_FROM_ONSET: bool;
+override EVEN: bool;
 
 const SLOT_BASELINE: u32 = 0u;
 const SLOT_BASELINE_SD: u32 = 1u;
@@ -139,13 +144,18 @@ const NORMAL_975: f32 = 1.95996398;
 // Guards a division whose result doesn't matter.
 const TINY: f32 = 1e-30;
 
+// The two voxels of a thread, while both are looked at: the first one's place in the slab, and the words of their first
+// samples.
+var<private> first_voxel: u32;
+var<private> first_words: vec2<u32>;
+
 // The voxel in hand: its place in the slab, the word of its first sample, and its mean over the baseline.
 var<private> here: u32;
 var<private> first_word: u32;
 var<private> mean: f32;
 
 fn needs(what: u32) -> bool {
-    return (uniforms.settings.needs & what) != 0u;
+    return (NEEDS & what) != 0u;
 }
 
 fn row_of(slot: u32) -> i32 {
@@ -153,7 +163,7 @@ fn row_of(slot: u32) -> i32 {
 }
 
 fn asked(slot: u32) -> bool {
-    return row_of(slot) >= 0;
+    return ((select(ASKED_LOW, ASKED_HIGH, slot >= 32u) >> (slot & 31u)) & 1u) != 0u;
 }
 
 fn put(slot: u32, value: f32, valid: bool) {
@@ -180,6 +190,19 @@ fn inv_dt_at(i: u32) -> f32 {
 // The stored difference from the first sample, turned so that contrast agent raises it: exact for integers.
 fn height_at(i: u32) -> f32 {
     return difference_of_words(stored_word(here, i), first_word, i) * uniforms.settings.sign;
+}
+
+// The same of both voxels.
+fn heights_at(i: u32) -> vec2<f32> {
+    return differences_at(i) * uniforms.settings.sign;
+}
+
+fn differences_at(i: u32) -> vec2<f32> {
+    let words = stored_words(first_voxel, i);
+    return vec2<f32>(
+        difference_of_words(words.x, first_words.x, i),
+        difference_of_words(words.y, first_words.y, i),
+    );
 }
 
 // Signed enhancement.
@@ -228,23 +251,35 @@ struct Break {
     found: bool,
 }
 
-// Sets the voxel in hand and returns its baseline standard deviation.
-fn begin_voxel(voxel: u32) -> f32 {
+// The baselines of two voxels: their means, as differences from the first samples, and standard deviations.
+struct Baselines {
+    mean: vec2<f32>,
+    sd: vec2<f32>,
+}
+
+// Sets the two voxels of a thread.
+fn find_baselines(voxel: u32) -> Baselines {
     let s = &uniforms.settings;
-    here = voxel;
-    first_word = stored_word(voxel, 0u);
-    mean = 0.0;
-    var sum = 0.0;
+    first_voxel = voxel;
+    first_words = stored_words(voxel, 0u);
+    var sum = vec2<f32>();
     for (var i = (*s).baseline_start; i < (*s).baseline_end; i++) {
-        sum += difference_of_words(stored_word(here, i), first_word, i);
+        sum += differences_at(i);
     }
-    mean = sum * (*s).inv_baseline;
-    var squares = 0.0;
+    let means = sum * (*s).inv_baseline;
+    var squares = vec2<f32>();
     for (var i = (*s).baseline_start; i < (*s).baseline_end; i++) {
-        let deviation = difference_of_words(stored_word(here, i), first_word, i) - mean;
+        let deviation = differences_at(i) - means;
         squares += deviation * deviation;
     }
-    return sqrt(squares * (*s).inv_baseline_dof);
+    return Baselines(means, sqrt(squares * (*s).inv_baseline_dof));
+}
+
+// Takes one of them in hand.
+fn take(which: u32, baselines: Baselines) {
+    here = first_voxel + which;
+    first_word = first_words[which];
+    mean = baselines.mean[which];
 }
 
 fn baseline_sd_known() -> bool {
@@ -252,7 +287,7 @@ fn baseline_sd_known() -> bool {
 }
 
 fn noise(baseline_sd: f32) -> f32 {
-    switch uniforms.settings.noise_from {
+    switch NOISE_FROM {
         case NOISE_FROM_BASELINE: {
             let floor = uniforms.settings.noise_value;
             return pick(baseline_sd_known(), max(baseline_sd, floor), floor);
@@ -266,15 +301,17 @@ fn noise(baseline_sd: f32) -> f32 {
     }
 }
 
-// What one pass over the frames after the baseline finds.
+// What one pass over the frames after the baseline finds in two voxels.
 struct Scan {
-    frame: u32,
-    highest: f32,
+    frame: vec2<u32>,
+    highest: vec2<f32>,
     // The largest lower one of two consecutive heights: both exceed a level if it does.
-    pair: f32,
+    pair: vec2<f32>,
     // Of windows of three samples that end no later than the highest one: the steepest, in weighted heights, and its place.
-    slope: f32,
-    window: u32,
+    slope: vec2<f32>,
+    window: vec2<u32>,
+    // Over the segments from the last baseline frame on: both heights, weighted for even times by 1.
+    area: vec2<f32>,
 }
 
 fn window_weights(window: u32) -> vec3<f32> {
@@ -282,37 +319,49 @@ fn window_weights(window: u32) -> vec3<f32> {
     return vec3<f32>(tables[at], tables[at + 1u], tables[at + 2u]);
 }
 
-// Looks at every sample once; with `rises` for windows of three, too.
-fn scan(rises: bool) -> Scan {
+// Both heights of a segment, weighted for even times by 1.
+fn segment_areas(segment: u32, left: vec2<f32>, right: vec2<f32>) -> vec2<f32> {
+    if EVEN {
+        return left + right;
+    }
+    return (left + right) * (dt_at(segment) * 0.5);
+}
+
+// Looks at every sample once: with `rises` for windows of three, with `areas` for the area, too.
+fn scan(rises: bool, areas: bool) -> Scan {
     let b = uniforms.settings.baseline_end;
     let frames = uniforms.slab.frames;
     // Evenly spaced frames have the same weights everywhere.
-    let even = uniforms.settings.even != 0u;
     var weights = vec3<f32>();
-    var before = 0.0;
-    if rises {
-        before = height_at(b - 1u);
-        if b + 1u < frames { weights = window_weights(0u); }
+    var before = heights_at(b - 1u);
+    var current = heights_at(b);
+    if rises && b + 1u < frames {
+        weights = window_weights(0u);
     }
-    var current = height_at(b);
-    var found = Scan(b, current, -3.4e38, 0.0, 0u);
-    var steepest = 0.0;
-    var window = 0u;
+    var found = Scan(vec2<u32>(b), current, vec2<f32>(-3.4e38), vec2<f32>(), vec2<u32>(), vec2<f32>());
+    if areas {
+        found.area = segment_areas(b - 1u, before, current);
+    }
+    var steepest = vec2<f32>();
+    var window = vec2<u32>();
     for (var i = b + 1u; i < frames; i++) {
-        let height = height_at(i);
+        let height = heights_at(i);
         let higher = height > found.highest;
         if rises {
             let place = i - b - 1u;
-            if !even { weights = window_weights(place); }
+            if !EVEN { weights = window_weights(place); }
             let slope = before * weights.x + current * weights.y + height * weights.z;
-            let steeper = slope > steepest || place == 0u;
-            steepest = pick(steeper, slope, steepest);
-            window = select(window, place, steeper);
-            found.slope = pick(higher, steepest, found.slope);
+            let steeper = (slope > steepest) | vec2<bool>(place == 0u);
+            steepest = select(steepest, slope, steeper);
+            window = select(window, vec2<u32>(place), steeper);
+            found.slope = select(found.slope, steepest, higher);
             found.window = select(found.window, window, higher);
         }
-        found.highest = pick(higher, height, found.highest);
-        found.frame = select(found.frame, i, higher);
+        if areas {
+            found.area += segment_areas(i - 1u, current, height);
+        }
+        found.highest = select(found.highest, height, higher);
+        found.frame = select(found.frame, vec2<u32>(i), higher);
         found.pair = max(found.pair, min(current, height));
         before = current;
         current = height;
@@ -320,12 +369,13 @@ fn scan(rises: bool) -> Scan {
     return found;
 }
 
-fn find_peak(found: Scan, sigma: f32) -> Peak {
+// The peak of the voxel in hand.
+fn find_peak(highest: f32, frame: u32, pair: f32, sigma: f32) -> Peak {
     let level = mean * uniforms.settings.sign;
-    let e = found.highest - level;
-    let twice = found.pair - level > sigma * 3.0;
+    let e = highest - level;
+    let twice = pair - level > sigma * 3.0;
     let enhancing = e >= sigma * uniforms.settings.enhancement_threshold && twice;
-    return Peak(found.frame, e, u_at(found.frame), enhancing);
+    return Peak(frame, e, u_at(frame), enhancing);
 }
 
 fn vertex(peak: Peak) -> Vertex {
@@ -344,29 +394,38 @@ fn vertex(peak: Peak) -> Vertex {
     return Vertex(peak.e + slope * shift * 0.5, peak.time + shift);
 }
 
-fn find_half_rise(peak: Peak) -> HalfRise {
-    let half = peak.e * 0.5;
-    var e = e_at(uniforms.settings.baseline_end);
+// The first frames from which on two samples reach half of the peak, of both voxels; the peak's where none does.
+fn find_half_rises(baselines: Baselines, found: Scan) -> vec2<u32> {
+    let sign = uniforms.settings.sign;
+    // As e, not as heights: the same numbers as in the definition.
+    let half = (found.highest - baselines.mean * sign) * 0.5;
+    var frames = found.frame;
+    var searching = vec2<bool>(true);
+    var e = (differences_at(uniforms.settings.baseline_end) - baselines.mean) * sign;
     for (var i = uniforms.settings.baseline_end; i + 1u < uniforms.slab.frames; i++) {
-        let next = e_at(i + 1u);
-        if min(e, next) >= half {
-            return HalfRise(i, u_at(i));
+        let next = (differences_at(i + 1u) - baselines.mean) * sign;
+        let reached = searching & (min(e, next) >= half);
+        frames = select(frames, vec2<u32>(i), reached);
+        searching = searching & !reached;
+        if !any(searching) {
+            break;
         }
         e = next;
     }
-    return HalfRise(peak.frame, peak.time);
+    return frames;
 }
 
-fn find_steepest_rise(scanned: Scan, peak: Peak) -> SteepestRise {
+// `slope` and `window` are what a scan has found of windows of three.
+fn find_steepest_rise(slope: f32, window: u32, peak: Peak) -> SteepestRise {
     let s = &uniforms.settings;
     let start = (*s).baseline_end - 1u;
-    let w = (*s).slope_window;
+    let w = SLOPE_WINDOW;
     var steepest = SteepestRise(0.0, 0.0, 0.0);
     let samples = peak.frame - start + 1u;
     if w == SCANNED_WINDOW && samples >= w {
-        let first = start + scanned.window;
-        steepest.slope = scanned.slope * (*s).slope_unit;
-        steepest.time = tables[(*s).slope_times_at + scanned.window];
+        let first = start + window;
+        steepest.slope = slope * (*s).slope_unit;
+        steepest.time = tables[(*s).slope_times_at + window];
         // Asked for by an onset only.
         if needs(NEEDS_OWN_ONSET) {
             steepest.e = (e_at(first) + e_at(first + 1u) + e_at(first + 2u)) * (*s).inv_slope_window;
@@ -399,17 +458,24 @@ fn find_steepest_rise(scanned: Scan, peak: Peak) -> SteepestRise {
     return steepest;
 }
 
-fn last_upward_crossing(peak: Peak, level: f32) -> Found {
-    for (var k = 0u; k < peak.frame; k++) {
-        let i = peak.frame - 1u - k;
-        let below = e_at(i);
+// Where the curve last rises through a level before a frame, which itself is above; `before` is the frame above there.
+struct Rise {
+    time: f32,
+    found: bool,
+    before: u32,
+}
+
+fn last_upward_crossing(before: u32, level: f32) -> Rise {
+    for (var i = before; i > 0u; i--) {
+        let below = e_at(i - 1u);
         if below <= level {
-            let rise = e_at(i + 1u) - below;
+            let rise = e_at(i) - below;
             let upward = rise > 0.0;
-            return Found(u_at(i) + dt_at(i) * (level - below) / pick(upward, rise, 1.0), upward);
+            let time = u_at(i - 1u) + dt_at(i - 1u) * (level - below) / pick(upward, rise, 1.0);
+            return Rise(time, upward, i);
         }
     }
-    return Found(0.0, false);
+    return Rise(0.0, false, 0u);
 }
 
 fn first_downward_crossing(peak: Peak, level: f32) -> Found {
@@ -426,15 +492,10 @@ fn first_downward_crossing(peak: Peak, level: f32) -> Found {
 }
 
 fn value_at(time: f32) -> Found {
-    var value = e_at(0u);
-    let last = uniforms.slab.frames - 1u;
-    for (var i = 0u; i < last; i++) {
-        if time >= u_at(i) {
-            let e = e_at(i);
-            value = e + (e_at(i + 1u) - e) * ((time - u_at(i)) * inv_dt_at(i));
-        }
-    }
-    return Found(value, time <= u_at(last));
+    let i = segment_of(time, 0u);
+    let e = e_at(i);
+    let along = max(time - u_at(i), 0.0) * inv_dt_at(i);
+    return Found(e + (e_at(i + 1u) - e) * along, time <= u_at(uniforms.slab.frames - 1u));
 }
 
 // Where in the curve a time lies: the segment, and how far along it from 0 to 1.
@@ -445,11 +506,22 @@ struct Place {
     along: f32,
 }
 
-fn place(time: f32) -> Place {
-    var segment = uniforms.settings.first_segment;
-    while segment + 2u < uniforms.slab.frames && time >= u_at(segment + 1u) {
-        segment++;
+// The last segment from one on that begins at or before a time, or that one.
+fn segment_of(time: f32, first: u32) -> u32 {
+    // By halving: of the segments that begin later, `above` is the first one that is known.
+    var segment = first;
+    var above = uniforms.slab.frames - 1u;
+    while segment + 1u < above {
+        let middle = (segment + above) >> 1u;
+        let reached = time >= u_at(middle);
+        segment = select(segment, middle, reached);
+        above = select(middle, above, reached);
     }
+    return segment;
+}
+
+fn place(time: f32) -> Place {
+    let segment = segment_of(time, uniforms.settings.first_segment);
     let along = min(max((time - u_at(segment)) * inv_dt_at(segment), 0.0), 1.0);
     return Place(segment, height_at(segment), height_at(segment + 1u), along);
 }
@@ -475,15 +547,32 @@ fn segment_weights(segment: u32, a: f32, b: f32) -> vec2<f32> {
     return vec2<f32>(dt * length - right, right);
 }
 
-// The sum over whole segments of both heights, weighted for even times by 1.
-fn whole_segments(from_segment: u32, to_segment: u32) -> f32 {
-    let even = uniforms.settings.even != 0u;
-    var sum = 0.0;
-    for (var i = from_segment; i < to_segment; i++) {
-        let pair = height_at(i) + height_at(i + 1u);
-        sum += select(pair * (dt_at(i) * 0.5), pair, even);
+// The sum over whole segments of both heights, weighted for even times by 1, up to a segment and its first height.
+struct Whole {
+    segment: u32,
+    left: f32,
+    sum: f32,
+}
+
+fn none_whole(start: Place) -> Whole {
+    return Whole(start.segment, start.left, 0.0);
+}
+
+// On to a later segment.
+fn whole_segments(before: Whole, segment: u32) -> Whole {
+    var whole = before;
+    while whole.segment < segment {
+        let right = height_at(whole.segment + 1u);
+        let pair = whole.left + right;
+        if EVEN {
+            whole.sum += pair;
+        } else {
+            whole.sum += pair * (dt_at(whole.segment) * 0.5);
+        }
+        whole.left = right;
+        whole.segment++;
     }
-    return sum;
+    return whole;
 }
 
 // Half the duration of a segment; 0 outside the series.
@@ -500,13 +589,11 @@ fn weight_sum(sample: u32, which: u32) -> f32 {
     return tables[uniforms.settings.weight_sums_at + 3u * sample + which];
 }
 
-// The exact integral of the piecewise-linear enhancement from the onset to the end of a window.
-fn window_area(start: Place, onset_time: f32, end_time: f32) -> Integral {
-    let end = place(end_time);
-    let unit = uniforms.settings.area_unit;
-    let length = end_time - onset_time;
-    let whole = unit * whole_segments(start.segment, end.segment);
-    let value = whole + (part(end) - part(start)) - mean * uniforms.settings.sign * length;
+// The exact integral of the piecewise-linear enhancement from the onset to the end of a window; `whole` reaches to its last
+// segment.
+fn window_area(start: Place, whole: Whole, end: Place, length: f32) -> Integral {
+    let sum = uniforms.settings.area_unit * whole.sum;
+    let value = sum + (part(end) - part(start)) - mean * uniforms.settings.sign * length;
     if end.segment == start.segment {
         let within = segment_weights(start.segment, start.along, end.along);
         return Integral(value, length, dot(within, within));
@@ -524,33 +611,31 @@ fn window_area(start: Place, onset_time: f32, end_time: f32) -> Integral {
     return Integral(value, length, ends + (second * second + between + last_but_one * last_but_one));
 }
 
-// The integral of the heights from the onset to the last frame.
-fn heights_to_end(start: Place) -> f32 {
-    return uniforms.settings.area_unit * whole_segments(start.segment, uniforms.slab.frames - 1u) - part(start);
-}
-
-// The same of the enhancement.
-fn area_to_end(start: Place, onset_time: f32) -> Integral {
+// The integral of the enhancement from the onset to the last frame, by that of the heights.
+fn area_to_end(start: Place, onset_time: f32, heights: f32) -> Integral {
     let length = u_at(uniforms.slab.frames - 1u) - onset_time;
     let first = segment_weights(start.segment, start.along, 1.0);
     let second = first.y + half_step(start.segment + 1u);
     let squares = first.x * first.x + second * second + weight_sum(start.segment + 2u, 0u);
-    return Integral(heights_to_end(start) - mean * uniforms.settings.sign * length, length, squares);
+    return Integral(heights - mean * uniforms.settings.sign * length, length, squares);
 }
 
 // The exact integral of the time since the onset times the piecewise-linear enhancement, to the last frame.
-fn moment(start: Place, onset_time: f32) -> Integral {
+fn moment(start: Place, onset_time: f32, heights: f32) -> Integral {
     let s = &uniforms.settings;
     let last = uniforms.slab.frames - 1u;
     let length = u_at(last) - onset_time;
     let half_square = length * length * 0.5;
     var sum = 0.0;
+    var before = start.left;
     for (var i = start.segment; i < last; i++) {
         let at = (*s).moment_weights_at + 2u * i;
-        sum += height_at(i) * tables[at] + height_at(i + 1u) * tables[at + 1u];
+        let after = height_at(i + 1u);
+        sum += before * tables[at] + after * tables[at + 1u];
+        before = after;
     }
     let of_time = sum - moment_part(start);
-    let value = (of_time - onset_time * heights_to_end(start)) - mean * (*s).sign * half_square;
+    let value = (of_time - onset_time * heights) - mean * (*s).sign * half_square;
     let a = start.along;
     let rest_length = 1.0 - a;
     let first_moment = (1.0 + a) * rest_length * 0.5;
@@ -585,16 +670,17 @@ fn piecewise_linear(half_rise: HalfRise) -> Found {
     var best_gain = 0.0;
     var best_intercept = 0.0;
     var best_slope = -1.0;
+    var x_break = 0.0;
     for (var step = first; step < half_rise.frame; step++) {
         let k = half_rise.frame - 1u - (step - first);
-        let x = half_rise.time - u_at(k + 1u);
+        let x = x_break;
         let y = e_at(k + 1u);
         count += 1.0;
         sx += x;
         sxx += x * x;
         sy += y;
         sxy += x * y;
-        let x_break = half_rise.time - u_at(k);
+        x_break = half_rise.time - u_at(k);
         let product = x_break * sy - sxy;
         let square = x_break * (x_break * count - sx - sx) + sxx;
         let determinant = count * sxx - sx * sx;
@@ -832,7 +918,7 @@ fn find_onset(peak: Peak, half_rise: HalfRise, steepest: SteepestRise, sigma: f3
     let last_baseline = u_at(uniforms.settings.baseline_end - 1u);
     let parameter = uniforms.settings.onset_parameter;
     var onset = Found(0.0, false);
-    switch uniforms.settings.onset_method {
+    switch ONSET_METHOD {
         // Fits have their break point at or after the last baseline frame; rounding may not move it before.
         case ONSET_PIECEWISE_LINEAR: {
             onset = piecewise_linear(half_rise);
@@ -845,7 +931,8 @@ fn find_onset(peak: Peak, half_rise: HalfRise, steepest: SteepestRise, sigma: f3
             onset = intersection(steepest);
         }
         case ONSET_THRESHOLD: {
-            onset = last_upward_crossing(peak, peak.e * parameter);
+            let rise = last_upward_crossing(peak.frame, peak.e * parameter);
+            onset = Found(rise.time, rise.found);
         }
         case ONSET_SD_THRESHOLD: {
             onset = deviation_threshold(sigma * parameter);
@@ -862,17 +949,22 @@ fn find_onset(peak: Peak, half_rise: HalfRise, steepest: SteepestRise, sigma: f3
 fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid: bool) -> bool {
     let s = &uniforms.settings;
     let last = uniforms.slab.frames - 1u;
-    let from_onset = (*s).late_from_onset != 0u;
+    let from_onset = LATE_FROM_ONSET;
     let start = onset_time + (*s).late_from;
     let e_last = e_at(last);
-    let from_peak = (*s).even != 0u && !from_onset;
+    let from_peak = EVEN && !from_onset;
     var count = 0.0;
     var sx = 0.0;
     var sxx = 0.0;
     var sy = 0.0;
     var sxy = 0.0;
-    for (var i = (*s).baseline_end; i <= last; i++) {
-        let inside = select(peak.frame <= i, start <= u_at(i), from_onset);
+    var first = peak.frame;
+    if from_onset {
+        // Of the frames at or before the start, the last; a test tells whether it counts.
+        first = max(segment_of(start, 0u), (*s).baseline_end);
+    }
+    for (var i = first; i <= last; i++) {
+        let inside = !from_onset || start <= u_at(i);
         if inside {
             let x = tables[(*s).to_end_at + i];
             let y = e_at(i) - e_last;
@@ -906,34 +998,37 @@ fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid:
 }
 
 fn curve_type(target_time: f32, known_target: bool, baseline: f32, sigma: f32) -> u32 {
+    if !known_target {
+        return 0u;
+    }
     let s = &uniforms.settings;
+    let frames = uniforms.slab.frames;
     var count = 0.0;
     var sum = 0.0;
     var shared_samples = 0.0;
-    var nearest = e_at(0u);
-    var distance = abs(target_time - u_at(0u));
-    var nearest_is_late = (*s).late_first == 0u;
-    var late_sum = 0.0;
-    for (var i = 0u; i < uniforms.slab.frames; i++) {
-        let e = e_at(i);
-        let away = abs(target_time - u_at(i));
-        let late = i >= (*s).late_first;
-        if away <= (*s).early_half_width {
+    // Of the frames at or before the earliest early time, the last is the first that can be early by rounding.
+    for (var i = segment_of(target_time - (*s).early_half_width, 0u); i < frames; i++) {
+        let after = u_at(i) - target_time;
+        if abs(after) <= (*s).early_half_width {
             count += 1.0;
-            sum += e;
-            shared_samples += pick(late, 1.0, 0.0);
+            sum += e_at(i);
+            shared_samples += pick(i >= (*s).late_first, 1.0, 0.0);
+        } else if after > 0.0 {
+            break;
         }
-        if away < distance {
-            nearest = e;
-            nearest_is_late = late;
-            distance = away;
-        }
-        late_sum += pick(late, e, 0.0);
     }
     if count < 1.0 {
-        sum = nearest;
-        shared_samples = pick(nearest_is_late, 1.0, 0.0);
+        // None: the nearest sample, of two as near the first.
+        let segment = segment_of(target_time, 0u);
+        let second = abs(target_time - u_at(segment + 1u)) < abs(target_time - u_at(segment));
+        let nearest = select(segment, segment + 1u, second);
+        sum = e_at(nearest);
+        shared_samples = pick(nearest >= (*s).late_first, 1.0, 0.0);
         count = 1.0;
+    }
+    var late_sum = 0.0;
+    for (var i = (*s).late_first; i < frames; i++) {
+        late_sum += e_at(i);
     }
     var early = sum / count * (*s).scale;
     var late_mean = late_sum * (*s).inv_late * (*s).scale;
@@ -942,8 +1037,7 @@ fn curve_type(target_time: f32, known_target: bool, baseline: f32, sigma: f32) -
         early = baseline + early * (*s).direction;
         late_mean = baseline + late_mean * (*s).direction;
     }
-    let known = known_target && early > 0.0;
-    if !known {
+    if !(early > 0.0) {
         return 0u;
     }
     let ratio = late_mean / early;
@@ -966,26 +1060,46 @@ fn curve_type(target_time: f32, known_target: bool, baseline: f32, sigma: f32) -
 // The search for saturating onsets takes many loop turns, so it has a dispatch of its own.
 @compute @workgroup_size(64)
 fn saturating_onset(@builtin(global_invocation_id) id: vec3<u32>) {
-    let voxel = voxel_of(id);
-    if is_outside(voxel) {
+    let first = first_voxel_of(id);
+    if is_outside(first) {
         return;
     }
-    let baseline_sd = begin_voxel(voxel);
-    let peak = find_peak(scan(false), noise(baseline_sd));
-    var onset = Found(0.0, false);
-    if peak.enhancing {
-        onset = saturating(peak);
+    let baselines = find_baselines(first);
+    let scanned = scan(false, false);
+    for (var k = 0u; k < 2u && !is_outside(first + k); k++) {
+        take(k, baselines);
+        let peak = find_peak(scanned.highest[k], scanned.frame[k], scanned.pair[k], noise(baselines.sd[k]));
+        var onset = Found(0.0, false);
+        if peak.enhancing {
+            onset = saturating(peak);
+        }
+        write_state(0u, here, bitcast<u32>(onset.value));
+        write_state(1u, here, select(0u, 1u, onset.found));
     }
-    write_state(0u, voxel, bitcast<u32>(onset.value));
-    write_state(1u, voxel, select(0u, 1u, onset.found));
 }
 
 @compute @workgroup_size(64)
 fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
-    let voxel = voxel_of(id);
-    if is_outside(voxel) {
+    let first = first_voxel_of(id);
+    if is_outside(first) {
         return;
     }
+    let baselines = find_baselines(first);
+    let rises = needs(NEEDS_SLOPE) && SLOPE_WINDOW == SCANNED_WINDOW;
+    let scanned = scan(rises, needs(NEEDS_AREA));
+    var half_rises = scanned.frame;
+    if needs(NEEDS_HALF_RISE) {
+        half_rises = find_half_rises(baselines, scanned);
+    }
+    for (var k = 0u; k < 2u && !is_outside(first + k); k++) {
+        take(k, baselines);
+        describe(k, baselines.sd[k], scanned, half_rises[k]);
+    }
+}
+
+// Everything about the voxel in hand, one of the two that were scanned.
+fn describe(which: u32, baseline_sd: f32, scanned: Scan, half_rise_frame: u32) {
+    let voxel = here;
     let s = &uniforms.settings;
     let scale = (*s).scale;
     let valid = all_finite(voxel);
@@ -994,7 +1108,6 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     var bits = select(NON_FINITE_SAMPLE, 0u, valid);
 
     // Baseline.
-    let baseline_sd = begin_voxel(voxel);
     let baseline = (*s).slope * (number_of_word(first_word) + mean) + (*s).intercept;
 
     // Noise.
@@ -1004,27 +1117,23 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     }
 
     // Peak.
-    let scanned = scan(needs(NEEDS_SLOPE) && (*s).slope_window == SCANNED_WINDOW);
-    let peak = find_peak(scanned, sigma);
+    let peak = find_peak(scanned.highest[which], scanned.frame[which], scanned.pair[which], sigma);
     let enhancing = peak.enhancing && valid;
     let at_last = peak.frame == last && valid;
     bits |= select(0u, NOT_ENHANCING, valid && !enhancing) | select(0u, PEAK_AT_LAST_FRAME, at_last);
     var e_max = peak.e;
     var peak_time = peak.time;
-    if (*s).subframe != 0u {
+    if SUBFRAME {
         let top = vertex(peak);
         e_max = top.e;
         peak_time = top.time;
     }
 
     // Half-rise frame, steepest rise, onset.
-    var half_rise = HalfRise(peak.frame, peak.time);
-    if needs(NEEDS_HALF_RISE) {
-        half_rise = find_half_rise(peak);
-    }
+    let half_rise = HalfRise(half_rise_frame, u_at(half_rise_frame));
     var steepest = SteepestRise(0.0, 0.0, 0.0);
     if needs(NEEDS_SLOPE) {
-        steepest = find_steepest_rise(scanned, peak);
+        steepest = find_steepest_rise(scanned.slope[which], scanned.window[which], peak);
     }
     var onset_time = (*s).global_onset;
     var onset_known = (*s).global_onset_known != 0u && valid;
@@ -1084,11 +1193,17 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     if asked(SLOT_TIME_TO_PEAK) {
         put(SLOT_TIME_TO_PEAK, time_to_peak, rising);
     }
-    let fractions = array<f32, 5>(0.10, 0.25, 0.50, 0.75, 0.90);
-    for (var i = 0u; i < 5u; i++) {
-        if asked(SLOT_TIME_TO_FRACTION + i) {
-            let crossing = last_upward_crossing(peak, peak.e * fractions[i]);
-            put(SLOT_TIME_TO_FRACTION + i, crossing.value - onset_time, timed && crossing.found);
+    // From the highest level down: the curve rises through a lower one no later.
+    let fractions = array<f32, 5>(0.90, 0.75, 0.50, 0.25, 0.10);
+    var before = peak.frame;
+    if (ASKED_LOW & (31u << SLOT_TIME_TO_FRACTION)) != 0u {
+        for (var i = 0u; i < 5u; i++) {
+            let slot = SLOT_TIME_TO_FRACTION + 4u - i;
+            if asked(slot) {
+                let rise = last_upward_crossing(before, peak.e * fractions[i]);
+                put(slot, rise.time - onset_time, timed && rise.found);
+                before = rise.before;
+            }
         }
     }
     if asked(SLOT_WASH_IN_SLOPE) {
@@ -1119,13 +1234,13 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     var past_end = false;
     if asked(SLOT_LATE_SLOPE) || asked(SLOT_LATE_SLOPE_SE) {
         let known = late_slope(peak, onset_time, onset_known, sigma, valid);
-        past_end = (*s).late_from_onset != 0u && onset_known && !known;
+        past_end = LATE_FROM_ONSET && onset_known && !known;
     }
     if asked(SLOT_FWHM) {
         let half = peak.e * 0.5;
-        let rise = last_upward_crossing(peak, half);
+        let rise = last_upward_crossing(peak.frame, half);
         let descent = first_downward_crossing(peak, half);
-        put(SLOT_FWHM, descent.value - rise.value, enhancing && rise.found && descent.found);
+        put(SLOT_FWHM, descent.value - rise.time, enhancing && rise.found && descent.found);
         bits |= select(0u, CENSORED, enhancing && !descent.found);
     }
     if asked(SLOT_PERCENT_SIGNAL_RECOVERY) {
@@ -1141,41 +1256,56 @@ fn descriptors(@builtin(global_invocation_id) id: vec3<u32>) {
     // Areas.
     let started = onset_known && onset_time >= u_at(0u) && onset_time <= u_last;
     past_end = past_end || (onset_known && !started && needs(NEEDS_AREA));
-    var area = Integral(0.0, 0.0, 0.0);
     let start = place(onset_time);
-    if asked(SLOT_AUC) || asked(SLOT_AUC_SE) || asked(SLOT_MEAN_RESIDENCE_TIME) {
-        area = area_to_end(start, onset_time);
-    }
-    if asked(SLOT_AUC) {
-        put(SLOT_AUC, area.value * scale, started);
-    }
-    if asked(SLOT_AUC_SE) {
-        put(SLOT_AUC_SE, standard_error(area, sigma) * scale, started);
-    }
-    if needs(NEEDS_MOMENT) {
-        let moment = moment(start, onset_time);
-        if asked(SLOT_AUMC) {
-            put(SLOT_AUMC, moment.value * scale, started);
-        }
-        if asked(SLOT_AUMC_SE) {
-            put(SLOT_AUMC_SE, standard_error(moment, sigma) * scale, started);
-        }
-        if asked(SLOT_MEAN_RESIDENCE_TIME) {
-            let known = started && enhancing && area.value > 0.0;
-            put(SLOT_MEAN_RESIDENCE_TIME, moment.value / pick(known, area.value, 1.0), known);
-            without_divisor = without_divisor || (started && enhancing && !known);
-        }
-    }
-    for (var i = 0u; i < (*s).window_count; i++) {
-        let end = onset_time + (*s).windows[i >> 2u][i & 3u];
-        let inside = started && end <= u_last;
+    var whole = none_whole(start);
+    for (var i = 0u; i < WINDOW_COUNT; i++) {
+        let end_time = onset_time + (*s).windows[i >> 2u][i & 3u];
+        let inside = started && end_time <= u_last;
         past_end = past_end || (onset_known && !inside);
-        let window = window_area(start, onset_time, end);
+        let end = place(end_time);
+        if end.segment < whole.segment {
+            // Windows come in any order.
+            whole = none_whole(start);
+        }
+        whole = whole_segments(whole, end.segment);
+        let window = window_area(start, whole, end, end_time - onset_time);
         if asked(SLOT_IAUC + i) {
             put(SLOT_IAUC + i, window.value * scale, inside);
         }
         if asked(SLOT_IAUC_SE + i) {
             put(SLOT_IAUC_SE + i, standard_error(window, sigma) * scale, inside);
+        }
+    }
+    if needs(NEEDS_AREA) {
+        var sum: f32;
+        if (*s).first_segment + 1u == (*s).baseline_end {
+            // All that was scanned, without what lies before the onset's segment.
+            let before = Whole((*s).first_segment, height_at((*s).first_segment), 0.0);
+            sum = scanned.area[which] - whole_segments(before, start.segment).sum;
+        } else {
+            sum = whole_segments(whole, last).sum;
+        }
+        let heights = (*s).area_unit * sum - part(start);
+        let area = area_to_end(start, onset_time, heights);
+        if asked(SLOT_AUC) {
+            put(SLOT_AUC, area.value * scale, started);
+        }
+        if asked(SLOT_AUC_SE) {
+            put(SLOT_AUC_SE, standard_error(area, sigma) * scale, started);
+        }
+        if needs(NEEDS_MOMENT) {
+            let moment = moment(start, onset_time, heights);
+            if asked(SLOT_AUMC) {
+                put(SLOT_AUMC, moment.value * scale, started);
+            }
+            if asked(SLOT_AUMC_SE) {
+                put(SLOT_AUMC_SE, standard_error(moment, sigma) * scale, started);
+            }
+            if asked(SLOT_MEAN_RESIDENCE_TIME) {
+                let known = started && enhancing && area.value > 0.0;
+                put(SLOT_MEAN_RESIDENCE_TIME, moment.value / pick(known, area.value, 1.0), known);
+                without_divisor = without_divisor || (started && enhancing && !known);
+            }
         }
     }
 

@@ -29,6 +29,7 @@ struct Sums {
     scaling: Scaling,
     entry_points: &'static [&'static str],
     sources: &'static [&'static str],
+    voxels_per_thread: u32,
     doubled: bool,
     loop_turns: usize,
 }
@@ -49,6 +50,7 @@ impl Sums {
             scaling: series.scaling(),
             entry_points: &["at_once"],
             sources: &[include_str!("gpu_kernel.wgsl")],
+            voxels_per_thread: 1,
             doubled: false,
             loop_turns: 0,
         }
@@ -108,6 +110,7 @@ impl PreparedKernel for Sums {
             sources: self.sources,
             entry_points: self.entry_points.into(),
             workgroup_size: 64,
+            voxels_per_thread: self.voxels_per_thread,
             constants: vec![("DOUBLED", f64::from(u8::from(self.doubled)))],
             settings,
             tables: Cow::Owned(self.weights()),
@@ -285,6 +288,32 @@ fn types_and_sizes() -> Outcome {
         }
     }
     Ok(())
+}
+
+fn two_voxels_per_thread() -> Outcome {
+    let in_pairs = |series: &Series| Sums { entry_points: &["in_pairs"], voxels_per_thread: 2, ..Sums::new(series) };
+    for count in [1, 2, 127, 128, 129, 4999] {
+        for series in every_type(count, 5) {
+            let kernel = in_pairs(&series);
+            for gpu in [shared(), &tuned(Some(256))] {
+                let rows = run(gpu, &kernel, &series, &RunOptions::new())?;
+                compare(&kernel, &series, &rows)?;
+            }
+            let even = mask(count, |v| v % 2 == 0);
+            let rows = run(shared(), &kernel, &series, &RunOptions::new().mask(&even))?;
+            let alone = run(shared(), &Sums::new(&series), &series, &RunOptions::new().mask(&even))?;
+            if rows != alone {
+                return Err(format!("{} differs from one voxel per thread", series.sample_type().name()).into());
+            }
+        }
+    }
+    let series = random_i16(65_535 * 128 + 77, 2);
+    compare(&in_pairs(&series), &series, &run(&tuned(None), &in_pairs(&series), &series, &RunOptions::new())?)?;
+    let kernel = Sums { voxels_per_thread: 3, ..in_pairs(&random_i16(5, 2)) };
+    match shared().run_words(&kernel, &random_i16(5, 2), &RunOptions::new()) {
+        Err(error) if error.to_string().contains("3 voxels per thread") => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    }
 }
 
 fn slabs_do_not_matter() -> Outcome {
@@ -632,6 +661,7 @@ fn stages_are_told() -> Outcome {
 fn main() {
     let tests: &[Test] = &[
         ("types_and_sizes", types_and_sizes),
+        ("two_voxels_per_thread", two_voxels_per_thread),
         ("slabs_do_not_matter", slabs_do_not_matter),
         ("dispatches_fold", dispatches_fold),
         ("chunks_of_large_rows", chunks_of_large_rows),

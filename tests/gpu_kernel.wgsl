@@ -62,6 +62,21 @@ fn at_once(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 
 @compute @workgroup_size(64)
+fn in_pairs(@builtin(global_invocation_id) id: vec3<u32>) {
+    let first = first_voxel_of(id);
+    if is_outside(first) { return; }
+    for (var k = 0u; k < 2u && !is_outside(first + k); k++) {
+        var sums = sums_of(first + k);
+        sums.weighted = 0.0;
+        for (var frame = 0u; frame < uniforms.slab.frames; frame++) {
+            let change = difference_of_words(stored_words(first, frame)[k], stored_words(first, 0u)[k], frame);
+            sums.weighted += tables[frame] * change;
+        }
+        write_sums(first + k, sums);
+    }
+}
+
+@compute @workgroup_size(64)
 fn gather(@builtin(global_invocation_id) id: vec3<u32>) {
     let voxel = voxel_of(id);
     if is_outside(voxel) { return; }

@@ -152,7 +152,9 @@ fn a_map_alone_equals_the_map_among_all() {
     for (series, polarity) in [(&series, Polarity::Rise), (&falling, Polarity::Fall)] {
         for method in [Onset::PiecewiseLinear, Onset::Intersection, Onset::Threshold { fraction: 0.1 }] {
             let kernel = Descriptors::new().onset(method).polarity(polarity).peak_reading(PeakReading::Subframe);
-            for engine in engines() {
+            // A GPU compiles anew for every map: there, half of the combinations.
+            let half = (method == Onset::Intersection) == (polarity == Polarity::Fall);
+            for engine in engines().into_iter().take(if half { usize::MAX } else { 1 }) {
                 let all = words(&engine.run(&kernel, series).unwrap());
                 for (id, expected) in all.iter().filter(|(id, _)| id != "status") {
                     let alone = kernel.clone().maps(MapSelection::Ids(vec![id.clone()]));
@@ -459,30 +461,29 @@ fn verification_passes_for_every_type_and_method() {
             series!(f32, 1.0, 0.0),
             series!(f64, 0.37, 11.0),
         ];
-        for series in &all {
-            for method in METHODS {
-                for reading in [PeakReading::Sample, PeakReading::Subframe] {
-                    let kernel = Descriptors::new().onset(method).polarity(polarity).peak_reading(reading);
-                    for engine in engines() {
-                        let verification = engine.verify_voxels(&kernel, series, &RunOptions::new(), 120).unwrap();
-                        let name = series.sample_type().name();
-                        let onset = verification.maps.iter().find(|map| map.id == "onset").unwrap();
-                        if method == Onset::Saturating {
-                            println!(
-                                "{name} {polarity:?}: saturating onset {:.1e} s off at worst, {} unbounded of {}",
-                                onset.worst_absolute, onset.unbounded, onset.voxels
-                            );
-                        }
-                        if method == Onset::Saturating {
-                            // A search on a grid of time constants: where two are equally good but for rounding, the
-                            // vertex between them is read from different neighbours.
-                            searched += verification.voxels;
-                            let maps = verification.maps.iter();
-                            strayed += maps.map(|map| map.failures).max().unwrap_or_default();
-                            assert!(onset.worst_absolute < 1.0, "{verification}");
-                        } else if !verification.passed() {
-                            failures.push(format!("{name} {polarity:?} {method:?} {reading:?}\n{verification}"));
-                        }
+        for (place, series) in all.iter().enumerate() {
+            for (number, method) in METHODS.into_iter().enumerate() {
+                // Every type and method sees both readings, one with either polarity: a GPU compiles anew for each.
+                let even = (place + number).is_multiple_of(2) == (polarity == Polarity::Rise);
+                let reading = if even { PeakReading::Sample } else { PeakReading::Subframe };
+                let kernel = Descriptors::new().onset(method).polarity(polarity).peak_reading(reading);
+                for engine in engines() {
+                    let verification = engine.verify_voxels(&kernel, series, &RunOptions::new(), 120).unwrap();
+                    let name = series.sample_type().name();
+                    let onset = verification.maps.iter().find(|map| map.id == "onset").unwrap();
+                    if method == Onset::Saturating {
+                        println!(
+                            "{name} {polarity:?}: saturating onset {:.1e} s off at worst, {} unbounded of {}",
+                            onset.worst_absolute, onset.unbounded, onset.voxels
+                        );
+                        // A search on a grid of time constants: where two are equally good but for rounding, the
+                        // vertex between them is read from different neighbours.
+                        searched += verification.voxels;
+                        let maps = verification.maps.iter();
+                        strayed += maps.map(|map| map.failures).max().unwrap_or_default();
+                        assert!(onset.worst_absolute < 1.0, "{verification}");
+                    } else if !verification.passed() {
+                        failures.push(format!("{name} {polarity:?} {method:?} {reading:?}\n{verification}"));
                     }
                 }
             }

@@ -344,8 +344,11 @@ pub struct Program {
     /// Entry points, dispatched in this order over the same slab; one may come several times, to do a part of a long search
     /// each time.
     pub entry_points: Cow<'static, [&'static str]>,
-    /// Voxels per workgroup: one thread each.
+    /// Threads per workgroup.
     pub workgroup_size: u32,
+    /// Neighbouring voxels of a thread, 1 or 2: `voxel_of` of `shaders/common.wgsl` gives the one, `first_voxel_of` the first
+    /// of two.
+    pub voxels_per_thread: u32,
     /// Pipeline-overridable constants.
     pub constants: Vec<(&'static str, f64)>,
     /// The kernel's settings as the shader lays them out; a multiple of 16 bytes.
@@ -368,11 +371,18 @@ impl Program {
             sources,
             entry_points: Cow::Owned(vec![name]),
             workgroup_size: 64,
+            voxels_per_thread: 1,
             constants: Vec::new(),
             settings: bytemuck::bytes_of(settings).to_vec(),
             tables: Cow::Borrowed(&[]),
             state_words: 0,
             loop_turns: 0,
         }
+    }
+
+    /// Voxels per workgroup.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn workgroup_voxels(&self) -> u32 {
+        self.workgroup_size * self.voxels_per_thread
     }
 }

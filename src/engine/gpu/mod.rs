@@ -206,6 +206,8 @@ impl Gpu {
             || size > limits.max_compute_workgroup_size_x
         {
             format!("workgroups of {size} threads, {} are possible", limits.max_compute_invocations_per_workgroup)
+        } else if !matches!(program.voxels_per_thread, 1 | 2) {
+            format!("{} voxels per thread, 1 or 2 are possible", program.voxels_per_thread)
         } else if !program.settings.len().is_multiple_of(16) {
             format!("{} bytes of settings, no multiple of 16", program.settings.len())
         } else if (size_of::<Slab>() + program.settings.len()) as u64 > limits.max_uniform_buffer_binding_size {
@@ -327,7 +329,7 @@ impl Job<'_> {
             layers: self.layers.len(),
             state_words: self.program.state_words,
             fixed_bytes: self.table_bytes() + self.uniform_bytes(),
-            workgroup_size: self.program.workgroup_size,
+            workgroup_voxels: self.program.workgroup_voxels(),
         }
     }
 
@@ -410,7 +412,8 @@ impl Run<'_> {
         let layers = Rows { kind: RowKind::Layers(job.layers), pieces: &here, voxels };
         space.upload(context, &layers, Target::Extra, cancel, &mut upload)?;
 
-        let groups = workgroups(voxels, job.program.workgroup_size, context.info.limits.workgroups_per_dimension);
+        let workgroup = job.program.workgroup_voxels();
+        let groups = workgroups(voxels, workgroup, context.info.limits.workgroups_per_dimension);
         let slab = Slab {
             voxels: voxels as u32,
             frames: job.frames as u32,
@@ -418,7 +421,7 @@ impl Run<'_> {
             output_stride: stride(voxels) as u32,
             extra_stride: layers.row_words() as u32,
             state_stride: stride(voxels) as u32,
-            voxels_per_row: groups.0 * job.program.workgroup_size,
+            voxels_per_row: groups.0 * workgroup,
             nan_bits: NAN_BITS,
             ..Slab::default()
         };

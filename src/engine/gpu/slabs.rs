@@ -49,7 +49,8 @@ pub(crate) struct Needs {
     pub(crate) state_words: usize,
     /// Tables and uniforms.
     pub(crate) fixed_bytes: u64,
-    pub(crate) workgroup_size: u32,
+    /// Voxels of a workgroup.
+    pub(crate) workgroup_voxels: u32,
 }
 
 /// What a device allows.
@@ -108,8 +109,8 @@ impl Sizes {
 }
 
 /// Workgroups along x and y for so many voxels: folded where one side doesn't suffice.
-pub(crate) fn workgroups(voxels: usize, workgroup_size: u32, per_dimension: u32) -> (u32, u32) {
-    let groups = voxels.div_ceil(workgroup_size as usize).max(1);
+pub(crate) fn workgroups(voxels: usize, workgroup_voxels: u32, per_dimension: u32) -> (u32, u32) {
+    let groups = voxels.div_ceil(workgroup_voxels as usize).max(1);
     let y = groups.div_ceil(per_dimension as usize);
     // The planner keeps slabs below the device's reach, so both fit.
     (groups.div_ceil(y) as u32, y as u32)
@@ -120,9 +121,9 @@ pub(crate) fn workgroups(voxels: usize, workgroup_size: u32, per_dimension: u32)
 /// # Errors
 /// [`Error::OutOfMemory`] if not even the smallest slab fits.
 pub(crate) fn plan(place: &str, voxels: usize, needs: &Needs, allowed: &Allowed) -> Result<usize> {
-    let smallest = GRANULE.max((needs.workgroup_size as usize).next_multiple_of(GRANULE));
+    let smallest = GRANULE.max((needs.workgroup_voxels as usize).next_multiple_of(GRANULE));
     let binding = allowed.binding_bytes.min(allowed.buffer_bytes).min(LARGEST_BINDING);
-    let reach = u64::from(allowed.workgroups_per_dimension).pow(2) * u64::from(needs.workgroup_size);
+    let reach = u64::from(allowed.workgroups_per_dimension).pow(2) * u64::from(needs.workgroup_voxels);
     let fits = |voxels: usize| -> bool {
         let sizes = Sizes::of(voxels, needs);
         sizes.largest_binding() <= binding
@@ -232,7 +233,7 @@ mod tests {
         layers: 1,
         state_words: 2,
         fixed_bytes: 4096,
-        workgroup_size: 64,
+        workgroup_voxels: 64,
     };
     const SOFTWARE: Allowed = Allowed {
         binding_bytes: 128 << 20,

@@ -628,21 +628,14 @@ fn record(settings: &Descriptors, tables: &Tables, windows: &[f64]) -> Vec<(Stri
 pub(super) struct ShaderSettings {
     baseline_start: u32,
     baseline_end: u32,
-    slope_window: u32,
     first_segment: u32,
-    noise_from: u32,
     noise_elsewhere: u32,
-    subframe: u32,
-    onset_method: u32,
     global_onset_known: u32,
-    late_from_onset: u32,
     kind_is_signal: u32,
     late_first: u32,
     recovery_start: u32,
     recovery_end: u32,
-    window_count: u32,
     tau_count: u32,
-    needs: u32,
     dt_at: u32,
     inv_dt_at: u32,
     inv_span_at: u32,
@@ -679,14 +672,13 @@ pub(super) struct ShaderSettings {
     inv_slope_window: f32,
     slope_unit: f32,
     area_unit: f32,
-    even: u32,
     moment_weights_at: u32,
     weight_sums_at: u32,
     windows: [f32; MAX_WINDOWS],
     pub(super) slots: Slots,
 }
 
-/// Bits of `ShaderSettings::needs`.
+/// Bits of the shader's constant `NEEDS`.
 mod needs {
     pub(super) const ONSET: u32 = 1;
     pub(super) const OWN_ONSET: u32 = 2;
@@ -747,21 +739,14 @@ pub(super) fn program(t: &Tables) -> Program {
     let settings = ShaderSettings {
         baseline_start: t.a as u32,
         baseline_end: t.b as u32,
-        slope_window: t.slope_window as u32,
         first_segment: t.first_segment as u32,
-        noise_from,
         noise_elsewhere: u32::from(t.noise_elsewhere),
-        subframe: u32::from(t.subframe),
-        onset_method,
         global_onset_known: u32::from(t.global_onset.is_some()),
-        late_from_onset: u32::from(t.late_from.is_some()),
         kind_is_signal: u32::from(t.kind == SignalKind::Signal),
         late_first: t.late_first as u32,
         recovery_start: t.recovery.start as u32,
         recovery_end: t.recovery.end as u32,
-        window_count: t.windows.len() as u32,
         tau_count: t.taus.len() as u32,
-        needs: bits.iter().filter(|(asked, _)| *asked).fold(0, |word, (_, bit)| word | bit),
         dt_at,
         inv_dt_at,
         inv_span_at,
@@ -798,14 +783,28 @@ pub(super) fn program(t: &Tables) -> Program {
         inv_slope_window: (1.0 / t.slope_window as f64) as f32,
         slope_unit: t.slope_unit as f32,
         area_unit: t.area_unit as f32,
-        even: u32::from(t.even),
         moment_weights_at,
         weight_sums_at,
         windows,
         slots: t.slots,
     };
+    let needs = bits.iter().filter(|(asked, _)| *asked).fold(0, |word, (_, bit)| word | bit);
+    let asked = (0..slot::COUNT).filter(|slot| t.slots[*slot] >= 0).fold(0u64, |word, slot| word | 1 << slot);
     let mut program = Program {
         tables: Cow::Owned(values),
+        constants: vec![
+            ("NEEDS", f64::from(needs)),
+            ("ASKED_LOW", f64::from(asked as u32)),
+            ("ASKED_HIGH", f64::from((asked >> 32) as u32)),
+            ("NOISE_FROM", f64::from(noise_from)),
+            ("ONSET_METHOD", f64::from(onset_method)),
+            ("SLOPE_WINDOW", t.slope_window as f64),
+            ("WINDOW_COUNT", t.windows.len() as f64),
+            ("SUBFRAME", f64::from(u8::from(t.subframe))),
+            ("LATE_FROM_ONSET", f64::from(u8::from(t.late_from.is_some()))),
+            ("EVEN", f64::from(u8::from(t.even))),
+        ],
+        voxels_per_thread: 2,
         ..Program::new("descriptors", &[include_str!("../../../shaders/descriptors.wgsl")], &settings)
     };
     if t.needs_own_onset && t.onset == Onset::Saturating {
@@ -843,13 +842,13 @@ mod tests {
         fn settings_are_the_same_in_both_texts() {
             text::assert_same_layout!(
                 &module(), "Settings", ShaderSettings:
-                baseline_start baseline_end slope_window first_segment noise_from noise_elsewhere subframe onset_method
-                global_onset_known late_from_onset kind_is_signal late_first recovery_start recovery_end window_count
-                tau_count needs dt_at inv_dt_at inv_span_at slope_weights_at slope_times_at early_weights_at
+                baseline_start baseline_end first_segment noise_elsewhere
+                global_onset_known kind_is_signal late_first recovery_start recovery_end
+                tau_count dt_at inv_dt_at inv_span_at slope_weights_at slope_times_at early_weights_at
                 early_times_at taus_at to_end_at t0 inv_baseline inv_baseline_dof sqrt_inv_baseline final_error_factor slope
                 intercept scale inv_scale direction sign noise_value enhancement_threshold onset_parameter global_onset
                 late_from ratio_time_1 ratio_time_2 early_after_onset early_half_width log_tau_first log_tau_step
-                inv_recovery inv_late inv_slope_window slope_unit area_unit even moment_weights_at weight_sums_at
+                inv_recovery inv_late inv_slope_window slope_unit area_unit moment_weights_at weight_sums_at
                 windows slots
             );
         }
