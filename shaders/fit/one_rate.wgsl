@@ -1,18 +1,15 @@
 // Pharmacokinetic models that are linear given one rate constant. The definition is src/kernels/fit/one_rate/ (reference.rs, search.rs,
 // bounded_linear.rs, linear.rs, results.rs): the same names, order and guards. One thread per voxel.
 //
-// A thread has no memory for curves: the convolution is walked along anew for each of the three passes of an evaluation, from
-// knot to knot of the input function, with a part of a step to each frame. Without a delay of the voxel's own the
-// definition begins at the floor of a polynomial through five of the dictionary's values; here three must do.
+// A thread has no memory for curves: the convolution is walked along anew for each of the three passes of an evaluation. With
+// a delay of the voxel's own that is from knot to knot of the input function, with a part of a step to each frame; without, along
+// steps that all voxels share. There the definition begins at the floor of a polynomial through five of the dictionary's
+// values; here three must do.
 //
 // Loops: `search` takes some delays of the dictionary, `refine` some evaluations, as many as stay below 65,535 turns; both
 // are dispatched as often as it takes, and keep a voxel's state in between. The last thing that `refine` does is to write.
 
 struct Settings {
-    model: u32,
-    linear: u32,
-    companion: u32,
-    own: u32,
     layer: u32,
     fitted: u32,
     delays: u32,
@@ -55,6 +52,10 @@ struct Settings {
     slowest_shaping: f32,
     fastest_shaping: f32,
     restarts_at: u32,
+    steps_at: u32,
+    steps: u32,
+    before: u32,
+    integral_at: u32,
     reserved: vec2<u32>,
     // By the parameters' places.
     lower: array<vec4<f32>, 3>,
@@ -68,6 +69,12 @@ struct Uniforms {
 }
 
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
+
+// What is fitted, and how: compiled in.
+override MODEL: u32;
+override COMPANION: u32;
+override LINEAR: bool;
+override OWN_DELAY: bool;
 
 const TOFTS: u32 = 0u;
 const EXTENDED_TOFTS: u32 = 1u;
@@ -186,6 +193,7 @@ fn step_weights(rate: f32, length: f32) -> StepWeights {
 var<private> walk_rate: f32;
 var<private> walk_knot: u32;
 var<private> walk_value: f32;
+var<private> walk_input: f32;
 var<private> walk_by_rate: f32;
 var<private> walk_length: f32;
 var<private> walk_weights: StepWeights;
@@ -196,6 +204,7 @@ fn walk_start(rate: f32) {
     walk_rate = rate;
     walk_knot = 0u;
     walk_value = 0.0;
+    walk_input = entry(uniforms.settings.steps_at);
     walk_by_rate = 0.0;
     walk_length = -1.0;
     part_length = -1.0;
@@ -221,12 +230,48 @@ fn since_knot(frame: u32, knot: u32, delay: f32) -> f32 {
         + (tables[uniforms.settings.frame_rest_at + frame] - knot_rest(knot));
 }
 
+// X, B and its derivative by the rate at a frame, at the delay of all voxels; frames may only grow.
+fn walk_along(frame: u32) -> Basis {
+    var x = 0.0;
+    if COMPANION != NO_COMPANION { x = entry(dictionary_at(0u) + 2u + 2u * uniforms.settings.rates + frame); }
+    if MODEL == PATLAK {
+        return Basis(x, entry(uniforms.settings.integral_at + frame), 0.0, 0.0, 0.0);
+    }
+    if frame < uniforms.settings.before {
+        // Nothing has arrived, or it does just then.
+        return Basis(x, 0.0, 0.0, 0.0, 0.0);
+    }
+    var arrived = false;
+    while !arrived && walk_knot < uniforms.settings.steps {
+        // The input function where the step begins, its length, whether a frame is at its end, and where the next one begins.
+        let at = uniforms.settings.steps_at + 3u * walk_knot;
+        let length = entry(at + 1u);
+        let end = entry(at + 3u);
+        if length != walk_length {
+            walk_length = length;
+            walk_weights = step_weights(walk_rate, length);
+        }
+        let w = walk_weights;
+        walk_by_rate = w.decay * walk_by_rate
+            + w.decay_by_rate * walk_value
+            + (w.begin_by_rate * walk_input + w.end_by_rate * end);
+        walk_value = w.decay * walk_value + (w.begin * walk_input + w.end * end);
+        walk_input = end;
+        arrived = entry(at + 2u) != 0.0;
+        walk_knot += 1u;
+    }
+    return Basis(x, walk_value, walk_by_rate, 0.0, 0.0);
+}
+
 // X, B and their derivatives at a frame; frames may only grow. Knots have come that would so much later.
 fn walk_to(frame: u32, delay: f32, later: f32) -> Basis {
+    if !OWN_DELAY {
+        return walk_along(frame);
+    }
     if since_knot(frame, 0u, delay) + later < 0.0 {
         return Basis(0.0, 0.0, 0.0, 0.0, 0.0);
     }
-    let patlak = uniforms.settings.model == PATLAK;
+    let patlak = MODEL == PATLAK;
     while walk_knot + 1u < uniforms.settings.knots && since_knot(frame, walk_knot + 1u, delay) + later >= 0.0 {
         if !patlak {
             let length = (knot_time(walk_knot + 1u) - knot_time(walk_knot))
@@ -262,7 +307,7 @@ fn walk_to(frame: u32, delay: f32, later: f32) -> Basis {
             w.decay * walk_by_rate + w.decay_by_rate * walk_value + (w.begin_by_rate * begin + w.end_by_rate * end);
         basis.b_by_time = end - walk_rate * basis.b;
     }
-    switch uniforms.settings.companion {
+    switch COMPANION {
         case INPUT: {
             basis.x = end;
             basis.x_by_time = slope;
@@ -309,7 +354,7 @@ fn boxed(n: Normal) -> Solution {
     var high = s.flow_high;
     var low_moves = false;
     var high_moves = false;
-    if s.model != PATLAK {
+    if MODEL != PATLAK {
         low_moves = s.volume_low * n.rate > low;
         high_moves = s.volume_high * n.rate < high;
         low = max(low, s.volume_low * n.rate);
@@ -318,7 +363,7 @@ fn boxed(n: Normal) -> Solution {
     var a = 0.0;
     var b = min(max(n.best, low), high);
     var a_free = true;
-    if s.companion != NO_COMPANION {
+    if COMPANION != NO_COMPANION {
         a = min(max(n.alone - n.overlap * b, s.companion_low), s.companion_high);
         let best_a = n.alone - n.overlap * n.best;
         let other_a = min(max(best_a, s.companion_low), s.companion_high);
@@ -336,7 +381,7 @@ fn boxed(n: Normal) -> Solution {
     var moves = select(0.0, s.volume_low, at_low && low_moves);
     moves = select(moves, s.volume_high, at_high && high_moves);
     let off = b - n.best;
-    let excess = select(n.squares * off * off, rise(n, a, b), s.companion != NO_COMPANION);
+    let excess = select(n.squares * off * off, rise(n, a, b), COMPANION != NO_COMPANION);
     return Solution(a, b, excess, a_free, !(at_low || at_high), 0.0, moves);
 }
 
@@ -424,7 +469,7 @@ fn uptake(n: Normal, coarse: bool) -> Solution {
 }
 
 fn solve(n: Normal, coarse: bool) -> Solution {
-    if uniforms.settings.companion == INTEGRAL {
+    if COMPANION == INTEGRAL {
         return uptake(n, coarse);
     }
     return boxed(n);
@@ -437,9 +482,17 @@ struct Samples {
     squares_about_mean: f32,
 }
 
+// The word of the voxel's first sample, and what that stands for.
+var<private> first_word: u32;
+var<private> first_value: f32;
+
+fn take(voxel: u32) {
+    first_word = stored_word(voxel, 0u);
+    first_value = uniforms.settings.slope * number_of_word(first_word) + uniforms.settings.intercept;
+}
+
 fn sample(voxel: u32, i: u32) -> f32 {
-    let s = uniforms.settings.slope;
-    return (s * first_sample(voxel) + uniforms.settings.intercept) + s * difference(voxel, i);
+    return first_value + uniforms.settings.slope * difference_of_words(stored_word(voxel, i), first_word, i);
 }
 
 fn frame_time(i: u32) -> f32 {
@@ -473,8 +526,7 @@ struct Point {
 fn evaluate_point(voxel: u32, rate: f32, delay: f32, side: f32, given: bool, given_a: f32, given_b: f32) -> Point {
     let s = uniforms.settings;
     let frames = uniforms.slab.frames;
-    let own = s.own != 0u;
-    let beside = s.companion != NO_COMPANION;
+    let beside = COMPANION != NO_COMPANION;
     var xb = 0.0;
     var xd = 0.0;
     var xc = 0.0;
@@ -547,7 +599,7 @@ fn evaluate_point(voxel: u32, rate: f32, delay: f32, side: f32, given: bool, giv
         free_dd += free_direction * free_direction;
         rb += residual * convolution;
         rx += residual * p.x;
-        if own {
+        if OWN_DELAY {
             let e = -(a * p.x_by_time + b * p.b_by_time);
             xe += p.x * e;
             be += b_i * e;
@@ -558,7 +610,7 @@ fn evaluate_point(voxel: u32, rate: f32, delay: f32, side: f32, given: bool, giv
     }
     let right = -(b * rd + (solution.a_moves * rx + solution.b_moves * rb));
     var slope = right;
-    if s.companion != INTEGRAL && rate == s.corner && b >= s.flow_high {
+    if COMPANION != INTEGRAL && rate == s.corner && b >= s.flow_high {
         let left = right - s.volume_high * rb;
         slope = select(select(0.0, right, right < 0.0), left, left > 0.0);
     }
@@ -576,7 +628,7 @@ fn evaluate_point(voxel: u32, rate: f32, delay: f32, side: f32, given: bool, giv
         length_x, overlap * length_x, length_b, b * overlap_by_rate * length_x, b * bd * inverse_b, abs(b) * length_d,
         0.0, 0.0, 0.0, 0.0,
     );
-    if own {
+    if OWN_DELAY {
         let inverse_x = select(0.0, 1.0 / max(length_x, TINY), xx > TINY);
         let has_d = free_dd > TINY;
         let inverse_d = select(0.0, 1.0 / max(length_d, TINY), has_d);
@@ -615,6 +667,19 @@ fn dictionary_at(which: u32) -> u32 {
     return uniforms.settings.dictionaries_at + which * (2u + 2u * rates + (rates + 1u) * uniforms.slab.frames);
 }
 
+// What a sample has beside the companion.
+fn beside(voxel: u32, frame: u32, alone: f32, companion_at: u32) -> f32 {
+    if COMPANION == NO_COMPANION {
+        return sample(voxel, frame);
+    }
+    return sample(voxel, frame) - alone * entry(companion_at + frame);
+}
+
+// One frame of four rates' vectors; past the last rate's whatever is there.
+fn four_entries(at: u32, frames: u32) -> vec4<f32> {
+    return vec4<f32>(entry(at), entry(at + frames), entry(at + 2u * frames), entry(at + 3u * frames));
+}
+
 fn valleys(voxel: u32, which: u32) {
     let s = uniforms.settings;
     let frames = uniforms.slab.frames;
@@ -626,9 +691,9 @@ fn valleys(voxel: u32, which: u32) {
     let companion_at = overlaps_at + s.rates;
     let vectors_at = companion_at + frames;
     var delay = 0.0;
-    if s.own != 0u { delay = entry(s.nodes_at + which); }
+    if OWN_DELAY { delay = entry(s.nodes_at + which); }
     var alone = 0.0;
-    if s.companion != NO_COMPANION {
+    if COMPANION != NO_COMPANION {
         for (var i = 0u; i < frames; i++) {
             alone += entry(companion_at + i) * sample(voxel, i);
         }
@@ -641,26 +706,28 @@ fn valleys(voxel: u32, which: u32) {
     var rate_before = 0.0;
     var along_before = 0.0;
     var along_before_that = 0.0;
+    var projections = vec4<f32>();
     for (var k = 0u; k <= s.rates; k++) {
         var value = FAR;
         var rate = 0.0;
         var along = 0.0;
         if k < s.rates {
-            let row = vectors_at + k * frames;
-            var even = 0.0;
-            var odd = 0.0;
-            // Four frames a turn: turns are counted.
-            var i = 0u;
-            for (; i + 3u < frames; i += 4u) {
-                even += (sample(voxel, i) - alone * entry(companion_at + i)) * entry(row + i);
-                odd += (sample(voxel, i + 1u) - alone * entry(companion_at + i + 1u)) * entry(row + i + 1u);
-                even += (sample(voxel, i + 2u) - alone * entry(companion_at + i + 2u)) * entry(row + i + 2u);
-                odd += (sample(voxel, i + 3u) - alone * entry(companion_at + i + 3u)) * entry(row + i + 3u);
+            if k % 4u == 0u {
+                // Of four rates at once, for the samples' sake; two frames a turn, for turns are counted.
+                let row = vectors_at + k * frames;
+                var even = vec4<f32>();
+                var odd = vec4<f32>();
+                var i = 0u;
+                for (; i + 1u < frames; i += 2u) {
+                    even += beside(voxel, i, alone, companion_at) * four_entries(row + i, frames);
+                    odd += beside(voxel, i + 1u, alone, companion_at) * four_entries(row + i + 1u, frames);
+                }
+                if i < frames {
+                    even += beside(voxel, i, alone, companion_at) * four_entries(row + i, frames);
+                }
+                projections = even + odd;
             }
-            for (; i < frames; i++) {
-                even += (sample(voxel, i) - alone * entry(companion_at + i)) * entry(row + i);
-            }
-            let projection = even + odd;
+            let projection = projections[k % 4u];
             let length = entry(lengths_at + k);
             rate = rate_of(k);
             let inverse = select(0.0, 1.0 / length, length > 0.0);
@@ -803,6 +870,7 @@ fn kept_valley(at: u32) -> Valley {
 fn begin(@builtin(global_invocation_id) id: vec3<u32>) {
     let voxel = voxel_of(id);
     if is_outside(voxel) { return; }
+    take(voxel);
     let s = uniforms.settings;
     for (var i = 0u; i < STATE_WORDS; i++) { kept[i] = 0.0; }
     let frames = uniforms.slab.frames;
@@ -822,7 +890,7 @@ fn begin(@builtin(global_invocation_id) id: vec3<u32>) {
     kept[SQUARES] = squares;
     kept[ABOUT_MEAN] = about_mean;
     kept[USABLE] = select(0.0, 1.0, all_finite(voxel));
-    kept[DELAY_FREE] = f32(s.own);
+    kept[DELAY_FREE] = f32(OWN_DELAY);
     kept[GIVEN_DELAY] = s.fixed_delay;
     if s.layer != 0u {
         let word = bitcast<u32>(extra_value(0u, voxel));
@@ -844,10 +912,11 @@ fn begin(@builtin(global_invocation_id) id: vec3<u32>) {
 fn search(@builtin(global_invocation_id) id: vec3<u32>) {
     let voxel = voxel_of(id);
     if is_outside(voxel) { return; }
+    take(voxel);
     let s = uniforms.settings;
-    if s.linear != 0u { return; }
+    if LINEAR { return; }
     load_state(voxel);
-    if s.own == 0u {
+    if !OWN_DELAY {
         valleys(voxel, 0u);
         keep_valley(DEEPEST, best_valley);
         keep_valley(NEXT_DEEPEST, second_valley);
@@ -901,8 +970,7 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
 fn round_is_needed(round: u32) -> bool {
     let free = kept[DELAY_FREE] != 0.0;
     let rival = kept[RIVAL] != 0.0;
-    let own = uniforms.settings.own != 0u;
-    let left = own && kept[LEAST] > NOTHING_LEFT * kept[SQUARES];
+    let left = OWN_DELAY && kept[LEAST] > NOTHING_LEFT * kept[SQUARES];
     if round >= FIRST_RESTART && round < LAST_ROUND { return left && free && kept[DEGENERATE] != 0.0; }
     switch round {
         case 0u: { return true; }
@@ -911,7 +979,7 @@ fn round_is_needed(round: u32) -> bool {
         case 5u: { return rival && free; }
         case 6u: { return left && kept[OTHER_RATE] > 0.0; }
         case 7u: { return left && kept[OTHER_RATE] > 0.0 && free; }
-        default: { return own || rival; }
+        default: { return OWN_DELAY || rival; }
     }
 }
 
@@ -1032,7 +1100,7 @@ fn next_rate(p: Point, rate: f32, turn: u32) -> f32 {
     let drop = p.slope * p.slope / select(1.0, p.curvature, p.curvature > 0.0);
     small = drop <= 1e-8 * p.sse + negligible();
     stuck = true;
-    if s.model == PATLAK { return rate; }
+    if MODEL == PATLAK { return rate; }
     if p.slope < 0.0 {
         if rate > kept[LOW] {
             kept[LOW] = rate;
@@ -1045,7 +1113,7 @@ fn next_rate(p: Point, rate: f32, turn: u32) -> f32 {
     let apart = rate - kept[PREVIOUS_RATE];
     let moved = abs(apart) > 0.0 && turn > 0u;
     let secant = (p.slope - kept[PREVIOUS_SLOPE]) / select(1.0, apart, moved);
-    let curved = s.companion == INTEGRAL && !p.solution.b_free;
+    let curved = COMPANION == INTEGRAL && !p.solution.b_free;
     let least = select(0.05, 1e-3, curved);
     let sensible = moved && (p.sse > 1e-4 * kept[SQUARES] || curved) && secant > least * p.curvature
         && secant < 20.0 * p.curvature;
@@ -1090,7 +1158,7 @@ fn advance(p: Point) {
     let highest = rate_of(s.rates - 1u);
     let rate = kept[RATE];
     var next = next_rate(p, rate, u32(kept[TURN]));
-    if s.own != 0u {
+    if OWN_DELAY {
         let delay = kept[THE_DELAY];
         let free = kept[DELAY_FREE] != 0.0;
         let drop = p.slope * p.slope / select(1.0, p.curvature, p.curvature > 0.0);
@@ -1121,10 +1189,11 @@ fn advance(p: Point) {
 fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     let voxel = voxel_of(id);
     if is_outside(voxel) { return; }
+    take(voxel);
     let s = uniforms.settings;
     load_state(voxel);
     if kept[DONE] != 0.0 { return; }
-    if s.linear != 0u {
+    if LINEAR {
         write_linear(voxel);
         kept[DONE] = 1.0;
         save_state(voxel);
@@ -1134,7 +1203,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
         // The first dispatch: whether the second valley may be the deeper one, and the first round.
         kept[STARTED] = 1.0;
         let noise = 1e-6 * abs(kept[DEEPEST]);
-        let close = kept[NEXT_DEEPEST] - kept[NEXT_DEEPEST + 1u] - noise < kept[DEEPEST] || s.own != 0u;
+        let close = kept[NEXT_DEEPEST] - kept[NEXT_DEEPEST + 1u] - noise < kept[DEEPEST] || OWN_DELAY;
         let rival = kept[NEXT_DEEPEST] < FAR && close;
         kept[RIVAL] = select(0.0, 1.0, rival);
         kept[LEAST] = 4.0 * FAR;
@@ -1146,14 +1215,14 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     for (var evaluation = 0u; evaluation < s.refine_evaluations && kept[DONE] == 0.0; evaluation++) {
         let round = u32(kept[ROUND]);
         let again = round == LAST_ROUND;
-        var turns = select(ITERATIONS, DELAYED_ITERATIONS, s.own != 0u);
-        if s.model == PATLAK && s.own == 0u { turns = 1u; }
+        var turns = select(ITERATIONS, DELAYED_ITERATIONS, OWN_DELAY);
+        if MODEL == PATLAK && !OWN_DELAY { turns = 1u; }
         if again { turns = 1u; }
-        let side = select(0.0, kept[SEARCH_SIDE], s.own != 0u);
+        let side = select(0.0, kept[SEARCH_SIDE], OWN_DELAY);
         let p = evaluate_point(voxel, kept[RATE], kept[THE_DELAY], side, false, 0.0, 0.0);
         if kept[SETTLED] == 0.0 { kept[COUNT] += 1.0; }
         // Where the sum of squares has a kink at its floor, the last step may lead away from it.
-        if s.own == 0u || p.sse < kept[LOWEST] {
+        if !OWN_DELAY || p.sse < kept[LOWEST] {
             kept[LOWEST] = p.sse;
             kept[LOWEST_RATE] = kept[RATE];
             kept[LOWEST_DELAY] = kept[THE_DELAY];
@@ -1294,7 +1363,7 @@ fn write_value(voxel: u32, parameter: u32, own: bool, value: f32, has: bool, gra
     let s = uniforms.settings;
     let valid = valid_voxel && has;
     write_slot(parameter, voxel, value * per_unit(parameter), valid);
-    if own && s.linear == 0u && valid {
+    if own && !LINEAR && valid {
         let bit = bound_bit(parameter);
         if value <= uniforms.settings.lower[parameter / 4u][parameter % 4u] { word |= AT_LOWER_BOUND | (1u << bit); }
         if value >= uniforms.settings.upper[parameter / 4u][parameter % 4u] { word |= AT_UPPER_BOUND | (2u << bit); }
@@ -1333,7 +1402,7 @@ fn write_all(voxel: u32, f: Found, p: Point, side: f32) {
         if valid && (!something || (left && no_better)) { word |= NOT_ENHANCING; }
         let degrees = n - free;
         if degrees > 0.0 { variance = p.sse / degrees; }
-        invert(p, vec4<bool>(s.companion == NO_COMPANION, false, s.model == PATLAK || !f.has_rate, !f.delay_free));
+        invert(p, vec4<bool>(COMPANION == NO_COMPANION, false, MODEL == PATLAK || !f.has_rate, !f.delay_free));
         let fitted_row = slot_row(SLOT_FITTED_CURVE);
         let residual_row = slot_row(SLOT_RESIDUAL);
         if fitted_row >= 0 || residual_row >= 0 {
@@ -1356,12 +1425,12 @@ fn write_all(voxel: u32, f: Found, p: Point, side: f32) {
     let by_volume = vec4<f32>(0.0, 1.0 / rate, -(volume / rate), 0.0);
     let by_a = vec4<f32>(1.0, 0.0, 0.0, 0.0);
     let by_b = vec4<f32>(0.0, 1.0, 0.0, 0.0);
-    switch s.model {
+    switch MODEL {
         case TOFTS, EXTENDED_TOFTS: {
             write_value(voxel, KTRANS, true, b, true, by_b);
             write_value(voxel, VE, true, volume, turning, by_volume);
             write_value(voxel, KEP, false, f.rate, f.has_rate, vec4<f32>(0.0, 0.0, 1.0, 0.0));
-            if s.companion != NO_COMPANION { write_value(voxel, VP, true, a, true, by_a); }
+            if COMPANION != NO_COMPANION { write_value(voxel, VP, true, a, true, by_a); }
         }
         case ONE_COMPARTMENT: {
             write_value(voxel, FP, true, b, true, by_b);
@@ -1391,7 +1460,7 @@ fn write_all(voxel: u32, f: Found, p: Point, side: f32) {
         }
     }
     write_slot(DELAY, voxel, f.delay, valid_voxel);
-    if s.own != 0u {
+    if OWN_DELAY {
         let error = standard_error(vec4<f32>(0.0, 0.0, 0.0, 1.0));
         write_slot(SLOT_STANDARD_ERROR + DELAY, voxel, error, valid_voxel && f.delay_free && regular);
         if valid_voxel && f.delay_free {
@@ -1416,11 +1485,11 @@ fn write_nonlinear(voxel: u32, p: Point) {
     if kept[USABLE] != 0.0 && drop > limit && !outwards { word |= NOT_CONVERGED; }
     let b = p.solution.b;
     let found = Found(
-        p.solution.a, b, rate, select(s.fixed_delay, kept[THE_DELAY], s.own != 0u), kept[DELAY_FREE] != 0.0,
-        s.model == PATLAK || b > 0.0,
+        p.solution.a, b, rate, select(s.fixed_delay, kept[THE_DELAY], OWN_DELAY), kept[DELAY_FREE] != 0.0,
+        MODEL == PATLAK || b > 0.0,
     );
     write_slot(SLOT_ITERATIONS, voxel, kept[SUM_COUNT], kept[USABLE] != 0.0);
-    write_all(voxel, found, p, select(0.0, kept[SEARCH_SIDE], s.own != 0u));
+    write_all(voxel, found, p, select(0.0, kept[SEARCH_SIDE], OWN_DELAY));
 }
 
 // The linear method.
@@ -1449,7 +1518,7 @@ fn write_linear(voxel: u32) {
     }
     var coefficient = 0.0;
     var has_rate = true;
-    if s.model != PATLAK {
+    if MODEL != PATLAK {
         var cs = 0.0;
         var ss = 0.0;
         integral = 0.0;
@@ -1480,7 +1549,7 @@ fn write_linear(voxel: u32) {
     let rate = -coefficient;
     var a = 0.0;
     var b = first;
-    switch s.model {
+    switch MODEL {
         case EXTENDED_TOFTS: {
             a = second;
             b = first - rate * second;

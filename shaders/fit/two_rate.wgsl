@@ -9,7 +9,6 @@ struct Settings {
     pairs: u32,
     delays: u32,
     delays_per_search: u32,
-    own: u32,
     layer: u32,
     before: u32,
     steps: u32,
@@ -30,10 +29,7 @@ struct Settings {
     log_step: f32,
     delay_low: f32,
     delay_high: f32,
-    linear: u32,
     linear_at: u32,
-    needs_curves: u32,
-    reserved: u32,
     low: vec4<f32>,
     high: vec4<f32>,
     slots: array<vec4<i32>, 6>,
@@ -45,6 +41,11 @@ struct Uniforms {
 }
 
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
+
+// What is fitted, and how: compiled in.
+override LINEAR: bool;
+override OWN_DELAY: bool;
+override NEEDS_CURVES: bool;
 
 const PARAMETERS: u32 = 5u;
 const BENT: bool = true;
@@ -426,13 +427,13 @@ fn make_bend(parameters: Vector, terms: Terms, two: TwoRates, here: mat4x4<f32>)
             let high = max(i, j);
             pass_bend[low][high] = pass_bend[low][high] + select(half, half + half, i == j);
         }
-        if uniforms.settings.own != 0u {
+        if OWN_DELAY {
             let change = (by_delay(p.x, there) - here_delay) * inverse;
             let along = here_delay.xy * rates * sum_products.zw;
             pass_bend[i][4] = change.z * sum_inputs.x + dot(change.xy, sum_products.xy) + along.x + along.y;
         }
     }
-    if uniforms.settings.own != 0u {
+    if OWN_DELAY {
         // C'' but for the bends of c_p at its knots.
         let along = here_delay.xy * vec2<f32>(two.fast, two.slow) * sum_products.xy;
         pass_bend[4][4] = (flow * sum_inputs.y - (here_delay.x + here_delay.y) * sum_inputs.x) + (along.x + along.y);
@@ -448,7 +449,7 @@ fn make_columns(flow: f32, two: TwoRates, here: mat4x4<f32>) {
                 j[i] = here[i][k];
             }
         }
-        if uniforms.settings.own != 0u {
+        if OWN_DELAY {
             let delayed = by_delay(flow, two);
             if k < 2u {
                 j[4] = delayed[k];
@@ -482,7 +483,7 @@ fn add(sample: f32, two_a: f32, two_b: f32, basis: vec4<f32>, bends: vec2<f32>, 
         + columns[4] * input.x;
     sum_rhs = sum_rhs + q * residual;
     sum_gram = sum_gram + mat4x4<f32>(q * q.x, q * q.y, q * q.z, q * q.w);
-    if uniforms.settings.own != 0u {
+    if OWN_DELAY {
         let d = (delay_columns[0] * basis.x + delay_columns[1] * basis.y)
             + (delay_columns[2] * basis.z + delay_columns[3] * basis.w) + delay_columns[4] * input.x;
         sum_delay_rhs = sum_delay_rhs + d * residual;
@@ -548,7 +549,7 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
     var length = -1.0;
     var fast: StepWeights;
     var slow: StepWeights;
-    if uniforms.settings.own == 0u {
+    if !OWN_DELAY {
         for (var i = 0u; i < uniforms.settings.before; i++) {
             let sample = concentration(voxel, i, first);
             let fitted = add(sample, two.a, two.b, basis, bends, vec2<f32>());
@@ -628,7 +629,7 @@ fn equations(voxel: u32, first: f32, parameters: Vector, curves: bool, valid: bo
     }
     pass_rhs[4] = sum_delay_rhs;
     // A delay that all voxels share has no column: it stands alone.
-    pass_gram[4][4] = select(sum_delay_delay, 1.0, uniforms.settings.own == 0u);
+    pass_gram[4][4] = select(sum_delay_delay, 1.0, !OWN_DELAY);
     make_bend(parameters, terms, two, here_by);
 }
 
@@ -713,7 +714,7 @@ fn moved(parameters: Vector, step: Vector) -> Vector {
 
 // The delay that isn't fitted, and whether it is.
 fn given_delay(voxel: u32) -> vec2<f32> {
-    if uniforms.settings.own == 0u {
+    if !OWN_DELAY {
         return vec2<f32>(uniforms.settings.fixed_delay, 0.0);
     }
     if uniforms.settings.layer != 0u {
@@ -768,7 +769,7 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
     let end = min(done + uniforms.settings.delays_per_search, uniforms.settings.delays);
     for (var which = done; which < end; which++) {
         let node = tables[uniforms.settings.nodes_at + which];
-        if uniforms.settings.own != 0u && delay.y == 0.0 && abs(node - delay.x) > uniforms.settings.reach {
+        if OWN_DELAY && delay.y == 0.0 && abs(node - delay.x) > uniforms.settings.reach {
             continue;
         }
         var projections: array<f32, 21>;
@@ -826,7 +827,7 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
                     keep(word, voxel, gain);
                     keep(word + 1u, voxel, flow);
                     keep(word + 2u, voxel, share);
-                    keep(word + 3u, voxel, select(0.0, node, uniforms.settings.own != 0u));
+                    keep(word + 3u, voxel, select(0.0, node, OWN_DELAY));
                 }
                 if gain > top[0] && flow > 0.0 {
                     top = array<f32, 6>(gain, flow, tables[of_pair], tables[of_pair + 1u], share, node_delay);
@@ -835,7 +836,7 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
             }
         }
         // The best pair of this delay.
-        if uniforms.settings.own != 0u {
+        if OWN_DELAY {
             keep_start(voxel, STARTS + PARTNERS, DELAYS, top);
         }
     }
@@ -877,13 +878,13 @@ struct Walk {
 }
 
 fn first_of_walk() -> Walk {
-    let at = select(uniforms.settings.knots_at + 1u, uniforms.settings.steps_at, uniforms.settings.own == 0u);
+    let at = select(uniforms.settings.knots_at + 1u, uniforms.settings.steps_at, !OWN_DELAY);
     return Walk(0.0, 0.0, tables[at], 0u);
 }
 
 // The curve at the frame, the derivative there, and the walk so far: frames must come in order.
 fn single_at(walk: ptr<function, Walk>, frame: u32, rate: f32, delay: f32) -> vec2<f32> {
-    if uniforms.settings.own == 0u {
+    if !OWN_DELAY {
         if frame < uniforms.settings.before {
             return vec2<f32>();
         }
@@ -977,7 +978,7 @@ fn choose(@builtin(global_invocation_id) id: vec3<u32>) {
     let rate = tables[uniforms.settings.rates_at + best]
         * (1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0)))));
     let which = u32(kept(STATE_SINGLES + 2u * best + 1u, voxel));
-    let delay = select(0.0, tables[uniforms.settings.nodes_at + which], uniforms.settings.own != 0u);
+    let delay = select(0.0, tables[uniforms.settings.nodes_at + which], OWN_DELAY);
 
     // Its curve and the derivative by the rate, orthonormal, and what they leave of the samples.
     var squares = 0.0;
@@ -1065,10 +1066,9 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     let squares = kept(STATE_SQUARES, voxel);
     let delay = given_delay(voxel);
     let held = Flags(false, false, false, false, delay.y == 0.0);
-    let own = uniforms.settings.own != 0u;
-    let starts = STARTS + PARTNERS + select(0u, DELAYS, own);
-    let continuations = select(CONTINUATIONS, CONTINUATIONS_WITH_DELAY, own);
-    let restarts = select(RESTARTS, RESTARTS_WITH_DELAY, own);
+    let starts = STARTS + PARTNERS + select(0u, DELAYS, OWN_DELAY);
+    let continuations = select(CONTINUATIONS, CONTINUATIONS_WITH_DELAY, OWN_DELAY);
+    let restarts = select(RESTARTS, RESTARTS_WITH_DELAY, OWN_DELAY);
     let after = round - min(round, starts);
     if round >= starts && (after < continuations || after >= continuations + restarts) {
         // On from the best place so far.
@@ -1122,11 +1122,11 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
 
 // As in restarts.rs: the first of the shifts where delays are the voxels' own, splits, exchanged places.
 fn first_split() -> u32 {
-    return select(0u, SHIFT_COUNT, uniforms.settings.own != 0u);
+    return select(0u, SHIFT_COUNT, OWN_DELAY);
 }
 
 fn first_exchanged() -> u32 {
-    return select(RESTARTS, SHIFT_COUNT + SPLIT_COUNT * SPLIT_SHIFT_COUNT, uniforms.settings.own != 0u);
+    return select(RESTARTS, SHIFT_COUNT + SPLIT_COUNT * SPLIT_SHIFT_COUNT, OWN_DELAY);
 }
 
 // Whether a restart beside a place is worth a descent.
@@ -1180,7 +1180,7 @@ fn leads_nowhere(turns: u32, trial: Vector, promised: f32) -> bool {
         return true;
     }
     var small = SMALL;
-    var arrives = uniforms.settings.own == 0u && best_damping <= DAMPING && promised <= NEAR * best_sse
+    var arrives = !OWN_DELAY && best_damping <= DAMPING && promised <= NEAR * best_sse
         && best_sse - promised >= (1.0 - NO_LOWER) * chosen_sse;
     for (var i = 0u; i < 4u; i++) {
         arrives = arrives && abs(trial[i] - chosen_parameters[i]) <= SAME * (abs(chosen_parameters[i]) + small[i]);
@@ -1234,8 +1234,7 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let finite = read_state(STATE_FINITE, voxel) == 1u;
-    let linear = uniforms.settings.linear != 0u;
-    let has = select(0x3fu, read_state(STATE_HAS, voxel), linear);
+    let has = select(0x3fu, read_state(STATE_HAS, voxel), LINEAR);
     let usable = finite && (has & 32u) != 0u;
     let first = uniforms.settings.slope * first_sample(voxel) + uniforms.settings.intercept;
     let sse = kept(STATE_SSE, voxel);
@@ -1307,11 +1306,11 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
         }
         var low = false;
         var high = false;
-        if q < 4u && !linear {
+        if q < 4u && !LINEAR {
             low = value <= uniforms.settings.low[q] * (1.0 + AT_BOUND);
             high = value >= uniforms.settings.high[q] * (1.0 - AT_BOUND);
         }
-        if q < 4u && uniforms.settings.needs_curves != 0u {
+        if q < 4u && NEEDS_CURVES {
             unclear = unclear || !has_error || error > 0.5 * abs(value);
         }
         if q == 5u && delay_free {

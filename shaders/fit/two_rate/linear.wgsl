@@ -145,7 +145,7 @@ fn linear(@builtin(global_invocation_id) id: vec3<u32>) {
     let has_curve = has_exchange && flow > 0.0 && exchange > 0.0 && plasma > 0.0 && space > 0.0;
     let found = Vector(flow, exchange, plasma, space, uniforms.settings.fixed_delay);
     begin_at(found, DAMPING);
-    if uniforms.settings.needs_curves != 0u && has_curve {
+    if NEEDS_CURVES && has_curve {
         // The first pass brings the triangle, the second one sees it without loss.
         for (var turn = 0u; turn < 2u; turn++) {
             equations(voxel, first, found, false, false);

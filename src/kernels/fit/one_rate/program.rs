@@ -24,10 +24,6 @@ const EVALUATIONS: (usize, usize) = (2 * ITERATIONS + 1, LAST_ROUND * DELAYED_IT
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct ShaderSettings {
-    model: u32,
-    linear: u32,
-    companion: u32,
-    own: u32,
     layer: u32,
     fitted: u32,
     delays: u32,
@@ -70,6 +66,10 @@ struct ShaderSettings {
     slowest_shaping: f32,
     fastest_shaping: f32,
     restarts_at: u32,
+    steps_at: u32,
+    steps: u32,
+    before: u32,
+    integral_at: u32,
     reserved: [u32; 2],
     lower: [f32; 12],
     upper: [f32; 12],
@@ -99,6 +99,16 @@ pub(super) fn program(t: &Tables) -> Program {
     let half_steps_at = append(&t.linear.half_steps);
     let first_at = append(&t.linear.shared.first);
     let second_at = append(&t.linear.shared.second);
+    let shared = &t.dictionaries[0];
+    let integral_at = append(&shared.integral);
+    // Per step the input function where it begins, its length, and whether a frame is at its end.
+    let steps = &shared.steps;
+    let mut numbers: Vec<f64> = Vec::new();
+    for (begin, step) in steps.input.iter().zip(&steps.steps) {
+        numbers.extend([*begin, steps.lengths[step.length], f64::from(u8::from(step.frame.is_some()))]);
+    }
+    numbers.extend(steps.input.last());
+    let steps_at = append(&numbers);
     let dictionaries_at = append(&[]);
     for dictionary in &t.dictionaries {
         append(&[dictionary.companion_squares, dictionary.inverse_squares]);
@@ -107,12 +117,16 @@ pub(super) fn program(t: &Tables) -> Program {
         append(&dictionary.companion);
         append(&dictionary.vectors);
     }
+    // The shader looks at the vectors of four rates at once.
+    append(&vec![0.0; 3 * t.n]);
     let uptake = t.companion == Companion::Integral;
     let coarse = if uptake { SOLUTION_TURNS.1 } else { 0 };
     let walk = walk_turns(t);
     let per_evaluation = 3 * walk + if uptake { SOLUTION_TURNS.0 } else { 0 } + 8;
-    let per_delay =
-        2 * t.n + (t.rates.len() + 1) * (t.n / 4 + 6 + coarse) + if d.own { NODE_TURNS * per_evaluation } else { 0 };
+    let per_delay = 2 * t.n
+        + (t.rates.len() / 4 + 1) * (t.n / 2 + 3)
+        + (t.rates.len() + 1) * (4 + coarse)
+        + if d.own { NODE_TURNS * per_evaluation } else { 0 };
     let aside = 2 * STATE_WORDS + 2 * walk;
     let search_delays = (TURNS / per_delay).max(1);
     let refine_evaluations = (TURNS.saturating_sub(aside) / per_evaluation).max(1);
@@ -135,21 +149,19 @@ pub(super) fn program(t: &Tables) -> Program {
         upper[parameter.index()] = high as f32;
     }
     let single = |x: f64| x as f32;
+    let model = match t.model {
+        Model::Tofts => 0,
+        Model::ExtendedTofts => 1,
+        Model::Patlak => 2,
+        Model::OneCompartment => 3,
+        Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => 4,
+    };
+    let companion = match t.companion {
+        Companion::None => 0,
+        Companion::Input => 1,
+        Companion::Integral => 2,
+    };
     let settings = ShaderSettings {
-        model: match t.model {
-            Model::Tofts => 0,
-            Model::ExtendedTofts => 1,
-            Model::Patlak => 2,
-            Model::OneCompartment => 3,
-            Model::TwoCompartmentUptake | Model::TwoCompartmentExchange => 4,
-        },
-        linear: u32::from(t.method == Method::Linear),
-        companion: match t.companion {
-            Companion::None => 0,
-            Companion::Input => 1,
-            Companion::Integral => 2,
-        },
-        own: u32::from(d.own),
         layer: u32::from(d.layer),
         fitted: u32::from(d.fitted),
         delays: t.dictionaries.len() as u32,
@@ -192,6 +204,10 @@ pub(super) fn program(t: &Tables) -> Program {
         slowest_shaping: single(t.shaping.0),
         fastest_shaping: single(t.shaping.1),
         restarts_at,
+        steps_at,
+        steps: shared.steps.steps.len() as u32,
+        before: shared.steps.before as u32,
+        integral_at,
         reserved: [0; 2],
         lower,
         upper,
@@ -200,6 +216,12 @@ pub(super) fn program(t: &Tables) -> Program {
     const { assert!(slot::COUNT == 24) };
     Program {
         entry_points: Cow::Owned(entry_points),
+        constants: vec![
+            ("MODEL", f64::from(model)),
+            ("COMPANION", f64::from(companion)),
+            ("LINEAR", f64::from(u8::from(t.method == Method::Linear))),
+            ("OWN_DELAY", f64::from(u8::from(d.own))),
+        ],
         tables: Cow::Owned(values),
         state_words: STATE_WORDS,
         loop_turns: (search_delays * per_delay).max(refine_evaluations * per_evaluation + aside),
@@ -241,11 +263,12 @@ mod tests {
         let module = text::kernel(&[SOURCE]);
         text::assert_same_layout!(
             &module, "Settings", ShaderSettings:
-            model linear companion own layer fitted delays rates knots search_delays refine_evaluations parameters slope
+            layer fitted delays rates knots search_delays refine_evaluations parameters slope
             intercept fixed_delay corner companion_low companion_high flow_low flow_high volume_low volume_high delay_low
             delay_high reach aside first_length second_length second_on_first frame_times_at knot_times_at
             knot_values_at knot_slopes_at knot_integrals_at rates_at log_steps_at nodes_at dictionaries_at half_steps_at
-            first_at second_at knot_rest_at frame_rest_at slowest_shaping fastest_shaping restarts_at reserved lower upper slots
+            first_at second_at knot_rest_at frame_rest_at slowest_shaping fastest_shaping restarts_at steps_at
+            steps before integral_at reserved lower upper slots
         );
         assert_eq!(size_of::<ShaderSettings>() % 16, 0);
         let constants = text::constants(&module);

@@ -15,7 +15,6 @@ struct ShaderSettings {
     pairs: u32,
     delays: u32,
     delays_per_search: u32,
-    own: u32,
     layer: u32,
     before: u32,
     steps: u32,
@@ -36,10 +35,7 @@ struct ShaderSettings {
     log_step: f32,
     delay_low: f32,
     delay_high: f32,
-    linear: u32,
     linear_at: u32,
-    needs_curves: u32,
-    reserved: u32,
     low: [f32; 4],
     high: [f32; 4],
     slots: [i32; 24],
@@ -111,7 +107,6 @@ pub(super) fn program(t: &Tables) -> Program {
         pairs: pairs.count() as u32,
         delays: t.dictionaries.len() as u32,
         delays_per_search: delays_per_search as u32,
-        own: u32::from(d.own),
         layer: u32::from(d.layer),
         before: steps.before as u32,
         steps: steps.steps.len() as u32,
@@ -132,16 +127,18 @@ pub(super) fn program(t: &Tables) -> Program {
         log_step: t.log_step as f32,
         delay_low: d.bounds.0 as f32,
         delay_high: d.bounds.1 as f32,
-        linear: u32::from(t.linear.is_some()),
         linear_at,
-        needs_curves: u32::from(t.needs_curves),
-        reserved: 0,
         low: t.bounds.map(|bounds| bounds.0 as f32),
         high: t.bounds.map(|bounds| bounds.1 as f32),
         slots: t.plan.slots,
     };
     Program {
         entry_points: entry_points.into(),
+        constants: vec![
+            ("LINEAR", f64::from(u8::from(t.linear.is_some()))),
+            ("OWN_DELAY", f64::from(u8::from(d.own))),
+            ("NEEDS_CURVES", f64::from(u8::from(t.needs_curves))),
+        ],
         tables: values.into(),
         state_words: if t.linear.is_some() { LINEAR_STATE_WORDS } else { STATE_WORDS },
         loop_turns: search_turns.max(choose_turns).max(refine_turns),
@@ -178,9 +175,9 @@ mod tests {
     fn settings_are_the_same_in_both_texts() {
         text::assert_same_layout!(
             &text::kernel(SOURCES), "Settings", ShaderSettings:
-            pairs delays delays_per_search own layer before steps knots curves_at products_at pairs_at curve_squares_at rates_at
+            pairs delays delays_per_search layer before steps knots curves_at products_at pairs_at curve_squares_at rates_at
             steps_at frame_times_at knots_at nodes_at slope intercept fixed_delay reach log_step delay_low delay_high
-            linear linear_at needs_curves reserved low high slots
+            linear_at low high slots
         );
     }
 
