@@ -102,6 +102,7 @@ pub(super) fn program(t: &Tables) -> Program {
 #[cfg(all(test, feature = "gpu"))]
 mod tests {
     use super::super::reference::CELLS;
+    use super::super::reference::{FAR_APART, HARDLY_BENT, LEAST_RATIO, NOTHING_LEFT, TURNS};
     use super::*;
     use crate::engine::gpu::text;
 
@@ -128,8 +129,18 @@ mod tests {
             ("STARTS", STARTS),
             ("CONTINUATIONS", CONTINUATIONS[0]),
             ("RESTARTS", RESTARTS),
+            ("TURNS", TURNS),
         ] {
             assert_eq!(constants.get(name), Some(&(value as u32)), "{name}");
+        }
+        for (name, value) in [
+            ("FAR_APART", FAR_APART),
+            ("HARDLY_BENT", HARDLY_BENT),
+            ("LEAST_RATIO", LEAST_RATIO),
+            ("NOTHING_LEFT", NOTHING_LEFT),
+        ] {
+            let line = format!("const {name}: f32 = {value:?};");
+            assert!(SOURCES.concat().contains(&line), "{line}");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::kernel::Curve;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
 
 /// Turns from each start.
-const TURNS: usize = 8;
+pub(super) const TURNS: usize = 8;
 /// The best cells of so many onsets, and the curve that the first one leads to with its onset in the interval before and in the
 /// one after.
 pub(super) const CELLS: usize = 4;
@@ -19,12 +19,12 @@ pub(super) const CONTINUATIONS: [usize; 2] = [8, 24];
 pub(super) const RESTARTS: usize = 4;
 /// Where k_ep is more than so many times k_el, equal rates are far away; less than so often per duration, the curve is a line
 /// that tells the product A k_ep only.
-const FAR_APART: f64 = 30.0;
-const HARDLY_BENT: f64 = 3.0;
+pub(super) const FAR_APART: f64 = 30.0;
+pub(super) const HARDLY_BENT: f64 = 3.0;
 /// The least ratio of rates that count as equal when their mean is taken.
-const LEAST_RATIO: f64 = 0.1;
+pub(super) const LEAST_RATIO: f64 = 0.1;
 /// Where less than this share of sum y^2 is left, restarts have nothing to win.
-const NOTHING_LEFT: f64 = 1e-5;
+pub(super) const NOTHING_LEFT: f64 = 1e-5;
 /// Scales of A, k_ep, k_el (1/s) and onset (s).
 const SCALES: [f64; 4] = [0.5, 0.05, 0.002, 1.0];
 
