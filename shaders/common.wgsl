@@ -62,6 +62,11 @@ fn is_outside(voxel: u32) -> bool {
     return voxel >= uniforms.slab.voxels;
 }
 
+// A sample from the upper bits of a word, extended to 32 bits; the lower bits may hold anything.
+fn extended(upper: u32, shift: u32, is_unsigned: bool) -> u32 {
+    return select(bitcast<u32>(bitcast<i32>(upper) >> shift), upper >> shift, is_unsigned);
+}
+
 // A sample as one word: integers extended to 32 bits with their sign, floats as their bits.
 fn stored_word(voxel: u32, frame: u32) -> u32 {
     let row = frame * uniforms.slab.frame_stride_words;
@@ -69,25 +74,17 @@ fn stored_word(voxel: u32, frame: u32) -> u32 {
         case 0u, 1u: {
             let word = samples[row + (voxel >> 2u)];
             let upper = word << (24u - ((voxel & 3u) << 3u));
-            return select(bitcast<u32>(bitcast<i32>(upper) >> 24u), upper >> 24u, SAMPLE_TYPE == 0u);
+            return extended(upper, 24u, SAMPLE_TYPE == 0u);
         }
         case 2u, 3u: {
             let word = samples[row + (voxel >> 1u)];
             let upper = word << (16u - ((voxel & 1u) << 4u));
-            return select(bitcast<u32>(bitcast<i32>(upper) >> 16u), upper >> 16u, SAMPLE_TYPE == 2u);
+            return extended(upper, 16u, SAMPLE_TYPE == 2u);
         }
         default: {
             return samples[row + voxel];
         }
     }
-}
-
-// Samples from the upper bits of words, extended to 32 bits; the other bits may hold anything.
-fn extended(upper: vec2<u32>, shift: u32, is_unsigned: bool) -> vec2<u32> {
-    if is_unsigned {
-        return upper >> vec2<u32>(shift);
-    }
-    return bitcast<vec2<u32>>(bitcast<vec2<i32>>(upper) >> vec2<u32>(shift));
 }
 
 // The words of two neighbours as `stored_word` gives them, the first an even voxel: samples of up to 16 bits are fetched
@@ -98,12 +95,13 @@ fn stored_words(first: u32, frame: u32) -> vec2<u32> {
         case 0u, 1u: {
             let word = samples[row + (first >> 2u)];
             let lower = word >> ((first & 2u) << 3u);
-            return extended(vec2<u32>(lower << 24u, lower << 16u), 24u, SAMPLE_TYPE == 0u);
+            let is_unsigned = SAMPLE_TYPE == 0u;
+            return vec2<u32>(extended(lower << 24u, 24u, is_unsigned), extended(lower << 16u, 24u, is_unsigned));
         }
         case 2u, 3u: {
             let word = samples[row + (first >> 1u)];
-            let upper = vec2<u32>(word << 16u, word & 0xffff0000u);
-            return extended(upper, 16u, SAMPLE_TYPE == 2u);
+            let is_unsigned = SAMPLE_TYPE == 2u;
+            return vec2<u32>(extended(word << 16u, 16u, is_unsigned), extended(word, 16u, is_unsigned));
         }
         default: {
             return vec2<u32>(samples[row + first], samples[row + first + 1u]);

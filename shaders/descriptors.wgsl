@@ -319,12 +319,12 @@ fn window_weights(window: u32) -> vec3<f32> {
     return vec3<f32>(tables[at], tables[at + 1u], tables[at + 2u]);
 }
 
-// Both heights of a segment, weighted for even times by 1.
-fn segment_areas(segment: u32, left: vec2<f32>, right: vec2<f32>) -> vec2<f32> {
+// The weight of both heights of a segment in sums over segments: for even times 1.
+fn segment_weight(segment: u32) -> f32 {
     if EVEN {
-        return left + right;
+        return 1.0;
     }
-    return (left + right) * (dt_at(segment) * 0.5);
+    return dt_at(segment) * 0.5;
 }
 
 // Looks at every sample once: with `rises` for windows of three, with `areas` for the area, too.
@@ -340,7 +340,7 @@ fn scan(rises: bool, areas: bool) -> Scan {
     }
     var found = Scan(vec2<u32>(b), current, vec2<f32>(-3.4e38), vec2<f32>(), vec2<u32>(), vec2<f32>());
     if areas {
-        found.area = segment_areas(b - 1u, before, current);
+        found.area = (before + current) * segment_weight(b - 1u);
     }
     var steepest = vec2<f32>();
     var window = vec2<u32>();
@@ -358,7 +358,7 @@ fn scan(rises: bool, areas: bool) -> Scan {
             found.window = select(found.window, window, higher);
         }
         if areas {
-            found.area += segment_areas(i - 1u, current, height);
+            found.area += (current + height) * segment_weight(i - 1u);
         }
         found.highest = select(found.highest, height, higher);
         found.frame = select(found.frame, vec2<u32>(i), higher);
@@ -369,12 +369,13 @@ fn scan(rises: bool, areas: bool) -> Scan {
     return found;
 }
 
-// The peak of the voxel in hand.
-fn find_peak(highest: f32, frame: u32, pair: f32, sigma: f32) -> Peak {
+// The peak of the voxel in hand, the one or the other of the scanned.
+fn find_peak(found: Scan, which: u32, sigma: f32) -> Peak {
     let level = mean * uniforms.settings.sign;
-    let e = highest - level;
-    let twice = pair - level > sigma * 3.0;
+    let e = found.highest[which] - level;
+    let twice = found.pair[which] - level > sigma * 3.0;
     let enhancing = e >= sigma * uniforms.settings.enhancement_threshold && twice;
+    let frame = found.frame[which];
     return Peak(frame, e, u_at(frame), enhancing);
 }
 
@@ -563,12 +564,7 @@ fn whole_segments(before: Whole, segment: u32) -> Whole {
     var whole = before;
     while whole.segment < segment {
         let right = height_at(whole.segment + 1u);
-        let pair = whole.left + right;
-        if EVEN {
-            whole.sum += pair;
-        } else {
-            whole.sum += pair * (dt_at(whole.segment) * 0.5);
-        }
+        whole.sum += (whole.left + right) * segment_weight(whole.segment);
         whole.left = right;
         whole.segment++;
     }
@@ -657,6 +653,17 @@ fn moment(start: Place, onset_time: f32, heights: f32) -> Integral {
 fn standard_error(area: Integral, sigma: f32) -> f32 {
     let baseline_part = area.weights * area.weights * uniforms.settings.inv_baseline;
     return sigma * sqrt(area.squared_weights + baseline_part);
+}
+
+// Writes an integral and its standard error, where they are asked for.
+fn put_integral(slot: u32, error_slot: u32, integral: Integral, sigma: f32, valid: bool) {
+    let scale = uniforms.settings.scale;
+    if asked(slot) {
+        put(slot, integral.value * scale, valid);
+    }
+    if asked(error_slot) {
+        put(error_slot, standard_error(integral, sigma) * scale, valid);
+    }
 }
 
 // Zero, then a line from a continuous break point: see onset.rs.
@@ -949,22 +956,21 @@ fn find_onset(peak: Peak, half_rise: HalfRise, steepest: SteepestRise, sigma: f3
 fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid: bool) -> bool {
     let s = &uniforms.settings;
     let last = uniforms.slab.frames - 1u;
-    let from_onset = LATE_FROM_ONSET;
     let start = onset_time + (*s).late_from;
     let e_last = e_at(last);
-    let from_peak = EVEN && !from_onset;
+    let from_peak = EVEN && !LATE_FROM_ONSET;
     var count = 0.0;
     var sx = 0.0;
     var sxx = 0.0;
     var sy = 0.0;
     var sxy = 0.0;
     var first = peak.frame;
-    if from_onset {
+    if LATE_FROM_ONSET {
         // Of the frames at or before the start, the last; a test tells whether it counts.
         first = max(segment_of(start, 0u), (*s).baseline_end);
     }
     for (var i = first; i <= last; i++) {
-        let inside = !from_onset || start <= u_at(i);
+        let inside = !LATE_FROM_ONSET || start <= u_at(i);
         if inside {
             let x = tables[(*s).to_end_at + i];
             let y = e_at(i) - e_last;
@@ -985,7 +991,7 @@ fn late_slope(peak: Peak, onset_time: f32, onset_known: bool, sigma: f32, valid:
         sx = pairs * (*s).area_unit;
         sxx = pairs * (count + count - 1.0) * (spacing * spacing * (1.0 / 6.0));
     }
-    let known = select(valid, onset_known, from_onset) && count >= 2.0;
+    let known = select(valid, onset_known, LATE_FROM_ONSET) && count >= 2.0;
     let determinant = pick(known, count * sxx - sx * sx, 1.0);
     if asked(SLOT_LATE_SLOPE) {
         put(SLOT_LATE_SLOPE, (sx * sy - count * sxy) / determinant * (*s).scale, known);
@@ -1068,7 +1074,7 @@ fn saturating_onset(@builtin(global_invocation_id) id: vec3<u32>) {
     let scanned = scan(false, false);
     for (var k = 0u; k < 2u && !is_outside(first + k); k++) {
         take(k, baselines);
-        let peak = find_peak(scanned.highest[k], scanned.frame[k], scanned.pair[k], noise(baselines.sd[k]));
+        let peak = find_peak(scanned, k, noise(baselines.sd[k]));
         var onset = Found(0.0, false);
         if peak.enhancing {
             onset = saturating(peak);
@@ -1117,7 +1123,7 @@ fn describe(which: u32, baseline_sd: f32, scanned: Scan, half_rise_frame: u32) {
     }
 
     // Peak.
-    let peak = find_peak(scanned.highest[which], scanned.frame[which], scanned.pair[which], sigma);
+    let peak = find_peak(scanned, which, sigma);
     let enhancing = peak.enhancing && valid;
     let at_last = peak.frame == last && valid;
     bits |= select(0u, NOT_ENHANCING, valid && !enhancing) | select(0u, PEAK_AT_LAST_FRAME, at_last);
@@ -1269,12 +1275,7 @@ fn describe(which: u32, baseline_sd: f32, scanned: Scan, half_rise_frame: u32) {
         }
         whole = whole_segments(whole, end.segment);
         let window = window_area(start, whole, end, end_time - onset_time);
-        if asked(SLOT_IAUC + i) {
-            put(SLOT_IAUC + i, window.value * scale, inside);
-        }
-        if asked(SLOT_IAUC_SE + i) {
-            put(SLOT_IAUC_SE + i, standard_error(window, sigma) * scale, inside);
-        }
+        put_integral(SLOT_IAUC + i, SLOT_IAUC_SE + i, window, sigma, inside);
     }
     if needs(NEEDS_AREA) {
         var sum: f32;
@@ -1287,20 +1288,10 @@ fn describe(which: u32, baseline_sd: f32, scanned: Scan, half_rise_frame: u32) {
         }
         let heights = (*s).area_unit * sum - part(start);
         let area = area_to_end(start, onset_time, heights);
-        if asked(SLOT_AUC) {
-            put(SLOT_AUC, area.value * scale, started);
-        }
-        if asked(SLOT_AUC_SE) {
-            put(SLOT_AUC_SE, standard_error(area, sigma) * scale, started);
-        }
+        put_integral(SLOT_AUC, SLOT_AUC_SE, area, sigma, started);
         if needs(NEEDS_MOMENT) {
             let moment = moment(start, onset_time, heights);
-            if asked(SLOT_AUMC) {
-                put(SLOT_AUMC, moment.value * scale, started);
-            }
-            if asked(SLOT_AUMC_SE) {
-                put(SLOT_AUMC_SE, standard_error(moment, sigma) * scale, started);
-            }
+            put_integral(SLOT_AUMC, SLOT_AUMC_SE, moment, sigma, started);
             if asked(SLOT_MEAN_RESIDENCE_TIME) {
                 let known = started && enhancing && area.value > 0.0;
                 put(SLOT_MEAN_RESIDENCE_TIME, moment.value / pick(known, area.value, 1.0), known);

@@ -210,6 +210,19 @@ fn walk_start(rate: f32) {
     part_length = -1.0;
 }
 
+// The convolution and its derivative by the rate a step on, over which the input function goes from one value to another.
+fn walked(w: StepWeights, begin: f32, end: f32) -> vec2<f32> {
+    return vec2<f32>(
+        w.decay * walk_value + (w.begin * begin + w.end * end),
+        w.decay * walk_by_rate + w.decay_by_rate * walk_value + (w.begin_by_rate * begin + w.end_by_rate * end),
+    );
+}
+
+fn walk_on(there: vec2<f32>) {
+    walk_value = there.x;
+    walk_by_rate = there.y;
+}
+
 struct Basis {
     x: f32,
     b: f32,
@@ -233,7 +246,7 @@ fn since_knot(frame: u32, knot: u32, delay: f32) -> f32 {
 // X, B and its derivative by the rate at a frame, at the delay of all voxels; frames may only grow.
 fn walk_along(frame: u32) -> Basis {
     var x = 0.0;
-    if COMPANION != NO_COMPANION { x = entry(dictionary_at(0u) + 2u + 2u * uniforms.settings.rates + frame); }
+    if COMPANION != NO_COMPANION { x = entry(companion_of(0u) + frame); }
     if MODEL == PATLAK {
         return Basis(x, entry(uniforms.settings.integral_at + frame), 0.0, 0.0, 0.0);
     }
@@ -251,11 +264,7 @@ fn walk_along(frame: u32) -> Basis {
             walk_length = length;
             walk_weights = step_weights(walk_rate, length);
         }
-        let w = walk_weights;
-        walk_by_rate = w.decay * walk_by_rate
-            + w.decay_by_rate * walk_value
-            + (w.begin_by_rate * walk_input + w.end_by_rate * end);
-        walk_value = w.decay * walk_value + (w.begin * walk_input + w.end * end);
+        walk_on(walked(walk_weights, walk_input, end));
         walk_input = end;
         arrived = entry(at + 2u) != 0.0;
         walk_knot += 1u;
@@ -282,10 +291,7 @@ fn walk_to(frame: u32, delay: f32, later: f32) -> Basis {
             }
             let begin = entry(uniforms.settings.knot_values_at + walk_knot);
             let end = entry(uniforms.settings.knot_values_at + walk_knot + 1u);
-            let w = walk_weights;
-            walk_by_rate =
-                w.decay * walk_by_rate + w.decay_by_rate * walk_value + (w.begin_by_rate * begin + w.end_by_rate * end);
-            walk_value = w.decay * walk_value + (w.begin * begin + w.end * end);
+            walk_on(walked(walk_weights, begin, end));
         }
         walk_knot += 1u;
     }
@@ -301,10 +307,9 @@ fn walk_to(frame: u32, delay: f32, later: f32) -> Basis {
             part_length = length;
             part_weights = step_weights(walk_rate, length);
         }
-        let w = part_weights;
-        basis.b = w.decay * walk_value + (w.begin * begin + w.end * end);
-        basis.by_rate =
-            w.decay * walk_by_rate + w.decay_by_rate * walk_value + (w.begin_by_rate * begin + w.end_by_rate * end);
+        let there = walked(part_weights, begin, end);
+        basis.b = there.x;
+        basis.by_rate = there.y;
         basis.b_by_time = end - walk_rate * basis.b;
     }
     switch COMPANION {
@@ -680,6 +685,11 @@ fn four_entries(at: u32, frames: u32) -> vec4<f32> {
     return vec4<f32>(entry(at), entry(at + frames), entry(at + 2u * frames), entry(at + 3u * frames));
 }
 
+// Where its companion is, behind both squares, the lengths and the overlaps.
+fn companion_of(which: u32) -> u32 {
+    return dictionary_at(which) + 2u + 2u * uniforms.settings.rates;
+}
+
 fn valleys(voxel: u32, which: u32) {
     let s = uniforms.settings;
     let frames = uniforms.slab.frames;
@@ -688,7 +698,7 @@ fn valleys(voxel: u32, which: u32) {
     let inverse_xx = entry(at + 1u);
     let lengths_at = at + 2u;
     let overlaps_at = lengths_at + s.rates;
-    let companion_at = overlaps_at + s.rates;
+    let companion_at = companion_of(which);
     let vectors_at = companion_at + frames;
     var delay = 0.0;
     if OWN_DELAY { delay = entry(s.nodes_at + which); }

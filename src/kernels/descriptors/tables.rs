@@ -800,9 +800,9 @@ pub(super) fn program(t: &Tables) -> Program {
             ("ONSET_METHOD", f64::from(onset_method)),
             ("SLOPE_WINDOW", t.slope_window as f64),
             ("WINDOW_COUNT", t.windows.len() as f64),
-            ("SUBFRAME", f64::from(u8::from(t.subframe))),
-            ("LATE_FROM_ONSET", f64::from(u8::from(t.late_from.is_some()))),
-            ("EVEN", f64::from(u8::from(t.even))),
+            ("SUBFRAME", f64::from(t.subframe)),
+            ("LATE_FROM_ONSET", f64::from(t.late_from.is_some())),
+            ("EVEN", f64::from(t.even)),
         ],
         voxels_per_thread: 2,
         ..Program::new("descriptors", &[include_str!("../../../shaders/descriptors.wgsl")], &settings)

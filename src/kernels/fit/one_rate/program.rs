@@ -219,8 +219,8 @@ pub(super) fn program(t: &Tables) -> Program {
         constants: vec![
             ("MODEL", f64::from(model)),
             ("COMPANION", f64::from(companion)),
-            ("LINEAR", f64::from(u8::from(t.method == Method::Linear))),
-            ("OWN_DELAY", f64::from(u8::from(d.own))),
+            ("LINEAR", f64::from(t.method == Method::Linear)),
+            ("OWN_DELAY", f64::from(d.own)),
         ],
         tables: Cow::Owned(values),
         state_words: STATE_WORDS,

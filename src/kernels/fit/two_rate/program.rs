@@ -135,9 +135,9 @@ pub(super) fn program(t: &Tables) -> Program {
     Program {
         entry_points: entry_points.into(),
         constants: vec![
-            ("LINEAR", f64::from(u8::from(t.linear.is_some()))),
-            ("OWN_DELAY", f64::from(u8::from(d.own))),
-            ("NEEDS_CURVES", f64::from(u8::from(t.needs_curves))),
+            ("LINEAR", f64::from(t.linear.is_some())),
+            ("OWN_DELAY", f64::from(d.own)),
+            ("NEEDS_CURVES", f64::from(t.needs_curves)),
         ],
         tables: values.into(),
         state_words: if t.linear.is_some() { LINEAR_STATE_WORDS } else { STATE_WORDS },
