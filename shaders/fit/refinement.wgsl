@@ -12,6 +12,7 @@
 const UNIT: f32 = 1.1920929e-7;
 const NEGLIGIBLE: f32 = 1e-9;
 const NEGLIGIBLE_OF_ALL: f32 = 1.4e-15;
+const UNSEEN: f32 = 1e-7;
 const DAMPING: f32 = 1e-3;
 const RELAX: f32 = 0.1;
 const TIGHTEN: f32 = 8.0;
@@ -316,6 +317,7 @@ fn refine_from(voxel: u32, first: f32, start: Vector, held: Flags, squares: f32,
     // Roundings may raise the sum of squares, but not step after step.
     var lowest = FAR;
     var trial = start;
+    var promised = 0.0;
     for (var turn = 0u; turn < turns; turn++) {
         equations(voxel, first, trial, false, false);
         let tolerance = lowest * (1.0 + 4.0 * UNIT) + squares * (0.25 * UNIT * UNIT);
@@ -323,12 +325,14 @@ fn refine_from(voxel: u32, first: f32, start: Vector, held: Flags, squares: f32,
         if better {
             take_in(trial);
             lowest = min(lowest, best_sse);
+        } else if best_damping <= DAMPING && abs(promised) <= best_sse * UNSEEN + negligible {
+            return i32(turn) + 1;
         }
         if turn > 0u {
             best_damping = select(min(best_damping * TIGHTEN, 1e4), max(best_damping * RELAX, UNIT * UNIT), better);
         }
         var step = step_within(held, best_damping);
-        var promised = 0.0;
+        promised = 0.0;
         for (var i = 0u; i < PARAMETERS; i++) {
             var sum = 0.0;
             for (var j = i; j < PARAMETERS; j++) {

@@ -86,7 +86,9 @@ const NEAR: f32 = 1e-2;
 const NO_LOWER: f32 = 1e-6;
 const SAME: f32 = 1e-2;
 const SMALL: array<f32, 4> = array<f32, 4>(1e-4, 1e-4, 1e-3, 1e-3);
-const FAR_ABOVE: array<f32, 2> = array<f32, 2>(100.0, 20.0);
+const FAR_ABOVE: array<f32, 4> = array<f32, 4>(100.0, 20.0, 5.0, 3.0);
+const FAR_ABOVE_UNSETTLED: array<f32, 4> = array<f32, 4>(1e30, 100.0, 20.0, 20.0);
+const PROMISES: f32 = 4.0;
 const NOTHING_LEFT: f32 = 1e-5;
 const SMALLEST_VOLUME: f32 = 1e-7;
 const CLOSEST: f32 = 1e-3;
@@ -262,6 +264,8 @@ fn two_rates(fp: f32, ps: f32, vp: f32, ve: f32) -> TwoRates {
 var<private> chosen_sse: f32;
 // The sum of squares that it is a part of.
 var<private> chosen_of: f32;
+// Whether that place is the floor of its valley.
+var<private> chosen_settled: bool;
 var<private> chosen_parameters: Vector;
 // Sums of a pass: columns J R^-1 over the basis, by basis function, and the delay's column apart.
 var<private> columns: array<vec4<f32>, 5>;
@@ -729,9 +733,11 @@ fn given_delay(voxel: u32) -> vec2<f32> {
 // PS, v_p and v_e per plasma flow, from H(0), H'(0) and the product of the rates; `share` is the faster exponential's.
 fn per_flow_of(fast: f32, slow: f32, share: f32) -> vec3<f32> {
     let rest = 1.0 - share;
-    let plasma = 1.0 / (share * fast + rest * slow);
     let product = fast * slow;
-    let space = max((share * slow + rest * fast) / product - plasma, 0.0);
+    let start = share * fast + rest * slow;
+    let inverse = 1.0 / (start * product);
+    let plasma = product * inverse;
+    let space = max((share * slow + rest * fast) * start * inverse - plasma, 0.0);
     return vec3<f32>(product * plasma * space, plasma, space);
 }
 
@@ -817,10 +823,12 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
                 var share = select(0.0, select(1.0, a / (a + max(b, 1e-30)), b > 0.0), a > 0.0);
                 share = min(max(share, tables[of_pair + 2u]), tables[of_pair + 3u]);
                 let along = along_slow + share * (along_fast - along_slow);
-                let squares = squares_slow + share * (tables[at + 2u] + share * tables[at + 3u]);
+                let squares = max(squares_slow + share * (tables[at + 2u] + share * tables[at + 3u]), 1e-30);
                 let per_flow = per_flow_of(tables[of_pair], tables[of_pair + 1u], share);
                 let least = max(max(1.0 / most.x, per_flow.x / most.y), max(per_flow.y / most.z, per_flow.z / most.w));
-                let flow = min(along / max(squares, 1e-30), 1.0 / least);
+                // The best flow, or the largest one.
+                let within = along * least < squares;
+                let flow = select(1.0, along, within) / select(least, squares, within);
                 let gain = flow * (along + along - flow * squares);
                 let word = STATE_PAIRS + 4u * pair;
                 if gain > kept(word, voxel) && flow > 0.0 {
@@ -1110,6 +1118,7 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     chosen_sse = select(before, -1.0, round == 0u);
     chosen_of = squares;
+    chosen_settled = read_state(STATE_CONVERGED, voxel) == 1u;
     chosen_parameters = best;
     let turns = refine_from(voxel, first, start, held, squares, DAMPING, TURNS);
     if round == 0u || best_sse < before {
@@ -1172,16 +1181,23 @@ fn restart(number: u32, place: Vector, delay_free: bool) -> Vector {
 // As in reference.rs: descents that need not go on, those far above the best place so far, and those whose next step leads to
 // it.
 fn leads_nowhere(turns: u32, trial: Vector, promised: f32) -> bool {
-    if turns < 2u || chosen_sse <= NOTHING_LEFT * chosen_of {
+    if chosen_sse <= NOTHING_LEFT * chosen_of {
         return false;
     }
+    let settled = !OWN_DELAY && chosen_settled;
     var far = FAR_ABOVE;
-    if best_sse > far[min(turns, 3u) - 2u] * chosen_sse {
+    var unsettled = FAR_ABOVE_UNSETTLED;
+    let after = min(turns, 4u) - 1u;
+    if best_sse > select(unsettled[after], far[after], settled) * chosen_sse {
+        return true;
+    }
+    let lowest = (1.0 - NO_LOWER) * chosen_sse;
+    let steady = turns >= 2u && best_damping <= DAMPING;
+    if settled && steady && turns >= 3u && best_sse - PROMISES * promised >= lowest {
         return true;
     }
     var small = SMALL;
-    var arrives = !OWN_DELAY && best_damping <= DAMPING && promised <= NEAR * best_sse
-        && best_sse - promised >= (1.0 - NO_LOWER) * chosen_sse;
+    var arrives = !OWN_DELAY && steady && promised <= NEAR * best_sse && best_sse - promised >= lowest;
     for (var i = 0u; i < 4u; i++) {
         arrives = arrives && abs(trial[i] - chosen_parameters[i]) <= SAME * (abs(chosen_parameters[i]) + small[i]);
     }

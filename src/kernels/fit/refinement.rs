@@ -79,6 +79,9 @@ pub(super) fn rounding<L: Lanes>() -> f64 {
 const NEGLIGIBLE: f64 = 1e-9;
 /// Nor one that promises less than this share of sum C^2, in 32 bits and in 64.
 const NEGLIGIBLE_OF_ALL: (f64, f64) = (1.4e-15, 1e-28);
+/// Where an undamped step, or one as good, promised less than this share, in 32 bits and in 64, and the sum of squares went up,
+/// only roundings tell the two places apart: the one before is the floor.
+const UNSEEN: (f64, f64) = (1e-7, 1e-9);
 /// A column's part of its own is not taken for less than this, in its variable's scale: something must be divided by.
 const SMALLEST_DIAGONAL: f64 = 1e-12;
 
@@ -224,12 +227,17 @@ impl<L: Lanes, const P: usize> Descent<L, P> {
         let zero = lanes.splat(0.0);
         let one = lanes.splat(1.0);
         let unit = rounding::<L>();
-        let negligible = squares * lanes.splat(if L::WIDTH == 1 { NEGLIGIBLE_OF_ALL.1 } else { NEGLIGIBLE_OF_ALL.0 });
+        let of = |(single, double): (f64, f64)| lanes.splat(if L::WIDTH == 1 { double } else { single });
+        let negligible = squares * of(NEGLIGIBLE_OF_ALL);
         let share = lanes.splat(NEGLIGIBLE);
         let best = &mut self.best;
         let equations = problem.equations(lanes, &self.trial, &best.r);
         let tolerance = self.lowest * lanes.splat(1.0 + 4.0 * unit) + squares * lanes.splat(0.25 * unit * unit);
         let better = (equations.sse.le(tolerance) | self.fresh) & active;
+        let unseen = active
+            & !better
+            & best.damping.le(lanes.splat(DAMPING))
+            & self.promised.abs().le(best.sse * of(UNSEEN) + negligible);
         let (factor, reduced) = factor(lanes, &equations);
         for i in 0..P {
             best.parameters[i] = lanes.select(better, self.trial[i], best.parameters[i]);
@@ -272,7 +280,7 @@ impl<L: Lanes, const P: usize> Descent<L, P> {
             promised = promised + quadratic(&self.bend, &step);
         }
         self.promised = promised;
-        let settled = better & promised.abs().le(best.sse * share + negligible);
+        let settled = (better & promised.abs().le(best.sse * share + negligible)) | unseen;
         best.converged = best.converged | settled;
         let next = problem.moved(lanes, &best.parameters, &step);
         let moves = active & !settled;

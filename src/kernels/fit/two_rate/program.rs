@@ -167,7 +167,7 @@ mod tests {
     use crate::kernels::fit::Parameter;
     use crate::kernels::fit::outputs::slot;
     use crate::kernels::fit::status_bit::at_lower_bound;
-    use crate::kernels::fit::two_rate::reference::{CONTINUATIONS, CONTINUATIONS_WITH_DELAY};
+    use crate::kernels::fit::two_rate::reference::*;
     use crate::kernels::fit::two_rate::restarts::*;
     use crate::kernels::fit::two_rate::tables::PARAMETERS;
 
@@ -210,6 +210,15 @@ mod tests {
             ("VOLUMES", &VOLUMES),
             ("SMALLEST_SPACE", &[SMALLEST_SPACE]),
             ("SEPARATE", &[SEPARATE]),
+            ("PERFECT", &[PERFECT.0]),
+            ("NOTHING_LEFT", &[NOTHING_LEFT]),
+            ("FAR_ABOVE", &FAR_ABOVE),
+            ("FAR_ABOVE_UNSETTLED", &FAR_ABOVE_UNSETTLED),
+            ("PROMISES", &[PROMISES]),
+            ("NEAR", &[NEAR]),
+            ("NO_LOWER", &[NO_LOWER]),
+            ("SAME", &[SAME]),
+            ("SMALL", &SMALL),
         ] {
             assert_eq!(numbers(name), values, "{name}");
         }

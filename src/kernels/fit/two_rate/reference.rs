@@ -32,20 +32,23 @@ pub(super) fn descents(t: &Tables) -> usize {
 }
 
 /// A sum of squares below this share of sum C^2, in 32 bits and in 64, leaves nothing to look for elsewhere.
-const PERFECT: (f64, f64) = (1e-11, 1e-20);
+pub(super) const PERFECT: (f64, f64) = (1e-11, 1e-20);
 /// Where the best place so far leaves less than this share of sum C^2, every descent goes to its end: what is above nothing, or
 /// close to it, says nothing.
-const NOTHING_LEFT: f64 = 1e-5;
-/// After two, and after three or more turns a sum of squares so many times that of the best place so far won't become the
-/// lowest.
-const FAR_ABOVE: [f64; 2] = [100.0, 20.0];
+pub(super) const NOTHING_LEFT: f64 = 1e-5;
+/// After one, two, three, and four or more turns a sum of squares so many times that of the best place so far won't become the
+/// lowest: where that place is the floor of its valley, and where it may lie above it or the delay is the voxel's own.
+pub(super) const FAR_ABOVE: [f64; 4] = [100.0, 20.0, 5.0, 3.0];
+pub(super) const FAR_ABOVE_UNSETTLED: [f64; 4] = [1e30, 100.0, 20.0, 20.0];
+/// Nor one that so many times what a step promises doesn't bring below that floor.
+pub(super) const PROMISES: f64 = 4.0;
 /// A step that promises less than this share of the sum of squares tells where the descent arrives, and how low that is,
-const NEAR: f64 = 1e-2;
+pub(super) const NEAR: f64 = 1e-2;
 /// and if no lower than this share below the best place so far,
-const NO_LOWER: f64 = 1e-6;
+pub(super) const NO_LOWER: f64 = 1e-6;
 /// it is the best place to within this share of the parameters, or of these small values (F_p and PS in 1/s, v_p, v_e).
-const SAME: f64 = 1e-2;
-const SMALL: [f64; 4] = [1e-4, 1e-4, 1e-3, 1e-3];
+pub(super) const SAME: f64 = 1e-2;
+pub(super) const SMALL: [f64; 4] = [1e-4, 1e-4, 1e-3, 1e-3];
 /// The most lanes that there are.
 const MOST_LANES: usize = 32;
 
@@ -139,7 +142,7 @@ fn find_starts<L: Lanes, const P: usize>(
             insert(lanes, &mut list[STARTS + PARTNERS..], top);
         }
     }
-    for (start, [gain, pair]) in list.iter_mut().zip(summits(lanes, t, work)) {
+    for (start, [gain, pair]) in list.iter_mut().zip(summits(lanes, work)) {
         let [_, flows, shares, delays] = &work.pairs;
         *start = Start {
             gain,
@@ -203,6 +206,13 @@ fn kind_of(descent: usize, t: &Tables) -> Kind {
     } else {
         Kind::End
     }
+}
+
+/// The last one of the continuations that follow each other with this one.
+#[inline(always)]
+fn last_continuation(descent: usize, t: &Tables) -> usize {
+    let before_restarts = starts(t.delay.own) + continuations(t);
+    if descent < before_restarts { before_restarts - 1 } else { descents(t) - 1 }
 }
 
 /// The lanes on their way through the voxels of blocks.
@@ -278,14 +288,19 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
     fn leads_nowhere(&self, lanes: L) -> L::M {
         let Descent { best, trial, promised, .. } = &self.descent;
         let chosen = &self.chosen;
+        // With a delay of the voxel's own there may be two valleys close to each other.
+        let settled = lanes.mask(P == 4) & chosen.converged;
         let mut far = lanes.mask(false);
-        for (i, above) in FAR_ABOVE.into_iter().enumerate() {
-            far = far | (best.turns.ge(lanes.count(2 + i)) & best.sse.gt(lanes.splat(above) * chosen.sse));
+        for (i, (above, unsettled)) in FAR_ABOVE.into_iter().zip(FAR_ABOVE_UNSETTLED).enumerate() {
+            let above = lanes.select(settled, lanes.splat(above), lanes.splat(unsettled));
+            far = far | (best.turns.ge(lanes.count(1 + i)) & best.sse.gt(above * chosen.sse));
         }
         let promised = promised.abs();
+        let floor = lanes.splat(1.0 - NO_LOWER) * chosen.sse;
         let steady = best.turns.ge(lanes.count(2)) & best.damping.le(lanes.splat(DAMPING));
-        let no_lower = (best.sse - promised).ge(lanes.splat(1.0 - NO_LOWER) * chosen.sse);
-        // With a delay of the voxel's own there may be two valleys as close as that.
+        let beyond = (best.sse - lanes.splat(PROMISES) * promised).ge(floor);
+        far = far | (settled & steady & best.turns.ge(lanes.count(3)) & beyond);
+        let no_lower = (best.sse - promised).ge(floor);
         let mut arrives = lanes.mask(P == 4) & steady & no_lower & promised.le(lanes.splat(NEAR) * best.sse);
         for j in 0..4 {
             let off = (trial[j] - chosen.parameters[j]).abs();
@@ -346,7 +361,11 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
                     let (gain, start) = fit.start(number);
                     (start, lanes.splat(DAMPING), gain.gt(lanes.splat(0.0)) & unclear)
                 }
-                Kind::Continuation => (self.chosen.parameters, self.chosen.damping, !self.chosen.converged & here),
+                Kind::Continuation if !(!self.chosen.converged & here).any() => {
+                    place.descent = last_continuation(place.descent, self.t);
+                    continue;
+                }
+                Kind::Continuation => (self.chosen.parameters, self.chosen.damping, here),
                 Kind::Restart(number) => {
                     let (start, wanted) = restart(lanes, self.t, number, &self.chosen.parameters, fit.delay_free);
                     (start, lanes.splat(DAMPING), wanted & unclear)

@@ -1,7 +1,7 @@
 //! Where to begin: the best pairs of the dictionary's rates, and what the best single rate lacks.
 
 use super::memory::Work;
-use super::tables::{Tables, pair_of};
+use super::tables::{ALL_RATES, Tables};
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
 
 /// Valleys that the fit goes down: the best of those that the pairs of rates show.
@@ -79,10 +79,13 @@ fn search_within<L: Lanes>(lanes: L, t: &Tables, which: usize, open: L::M, work:
             let share = share.max(t.pairs.low_share.at(lanes, pair)).min(t.pairs.high_share.at(lanes, pair));
             let along = along_slow + share * (along_fast - along_slow);
             let squares = squares_slow + share * (d.linear.at(lanes, pair) + share * d.square.at(lanes, pair));
+            let squares = squares.max(lanes.splat(1e-30));
             let (exchange, plasma, space) =
                 per_flow_of(lanes, t.pairs.fast.at(lanes, pair), t.pairs.slow.at(lanes, pair), share);
             let least = per_flow.max(exchange * per_exchange).max(plasma * per_plasma).max(space * per_space);
-            let flow = (along / squares.max(lanes.splat(1e-30))).min(one / least);
+            // The best flow, or the largest one.
+            let within = (along * least).lt(squares);
+            let flow = lanes.select(within, along, one) / lanes.select(within, squares, least);
             let gain = flow * (along + along - flow * squares);
             let better = gain.gt(gains[pair]) & flow.gt(zero) & open;
             gains[pair] = lanes.select(better, gain, gains[pair]);
@@ -104,42 +107,45 @@ fn search_within<L: Lanes>(lanes: L, t: &Tables, which: usize, open: L::M, work:
 #[inline(always)]
 pub(super) fn per_flow_of<L: Lanes>(lanes: L, fast: L::F, slow: L::F, share: L::F) -> (L::F, L::F, L::F) {
     let rest = lanes.splat(1.0) - share;
-    let plasma = lanes.splat(1.0) / (share * fast + rest * slow);
     let product = fast * slow;
-    let space = ((share * slow + rest * fast) / product - plasma).max(lanes.splat(0.0));
+    let start = share * fast + rest * slow;
+    let inverse = lanes.splat(1.0) / (start * product);
+    let plasma = product * inverse;
+    let space = ((share * slow + rest * fast) * start * inverse - plasma).max(lanes.splat(0.0));
     (product * plasma * space, plasma, space)
 }
 
 /// The highest places among the pairs, best first: their gains and numbers.
 #[inline(never)]
-pub(super) fn summits<L: Lanes>(lanes: L, t: &Tables, work: &Work<'_, L::F>) -> [[L::F; 2]; STARTS] {
+pub(super) fn summits<L: Lanes>(lanes: L, work: &Work<'_, L::F>) -> [[L::F; 2]; STARTS] {
     lanes.within(
         #[inline(always)]
-        || summits_within(lanes, t, work),
+        || summits_within(lanes, work),
     )
 }
 
 #[inline(always)]
-fn summits_within<L: Lanes>(lanes: L, t: &Tables, work: &Work<'_, L::F>) -> [[L::F; 2]; STARTS] {
+fn summits_within<L: Lanes>(lanes: L, work: &Work<'_, L::F>) -> [[L::F; 2]; STARTS] {
     let zero = lanes.splat(0.0);
-    let gains = &work.pairs[0];
+    let gains = &*work.pairs[0];
     let mut best = [[zero; 2]; STARTS];
+    // Of the neighbours in the rows of the next slower and the next faster one of the slower rates.
+    let (mut before, mut after) = ([zero; ALL_RATES], [zero; ALL_RATES]);
     let mut pair = 0;
-    for slow in 0..t.rates.len() {
-        for fast in slow + 1..t.rates.len() {
-            let gain = gains[pair];
-            let mut summit = gain.gt(zero);
-            // Of neighbours that are as high the first one counts.
-            for near_slow in slow.saturating_sub(1)..=slow + 1 {
-                for near_fast in (fast - 1).max(near_slow + 1)..(fast + 2).min(t.rates.len()) {
-                    let near = pair_of(t.rates.len(), near_slow, near_fast);
-                    if near < pair {
-                        summit = summit & gain.gt(gains[near]);
-                    } else if near > pair {
-                        summit = summit & gain.ge(gains[near]);
-                    }
-                }
+    for slow in 0..ALL_RATES {
+        let (row, rest) = gains[pair..].split_at(ALL_RATES - 1 - slow);
+        highest_of_three(lanes, &rest[..row.len().saturating_sub(1)], &mut after);
+        for i in 0..row.len() {
+            let gain = row[i];
+            let (mut earlier, mut later) = (before[slow + 1 + i], after[slow + 1 + i]);
+            if i > 0 {
+                earlier = earlier.max(row[i - 1]);
             }
+            if i + 1 < row.len() {
+                later = later.max(row[i + 1]);
+            }
+            // Of neighbours that are as high the first one counts.
+            let summit = gain.gt(earlier) & gain.ge(later) & gain.gt(zero);
             if summit.any() {
                 let mut next = [lanes.select(summit, gain, zero), lanes.count(pair)];
                 for place in &mut best {
@@ -153,8 +159,20 @@ fn summits_within<L: Lanes>(lanes: L, t: &Tables, work: &Work<'_, L::F>) -> [[L:
             }
             pair += 1;
         }
+        highest_of_three(lanes, row, &mut before);
     }
     best
+}
+
+/// Of a row of the pairs' gains, which ends with the fastest rate, the largest one of three neighbours, by the middle one's rate;
+/// 0 stands where there is no pair.
+#[inline(always)]
+fn highest_of_three<L: Lanes>(lanes: L, row: &[L::F], highest: &mut [L::F; ALL_RATES]) {
+    let mut padded = [lanes.splat(0.0); ALL_RATES + 2];
+    padded[ALL_RATES + 1 - row.len()..=ALL_RATES].copy_from_slice(row);
+    for fast in 0..ALL_RATES {
+        highest[fast] = padded[fast].max(padded[fast + 1]).max(padded[fast + 2]);
+    }
 }
 
 /// Two exponentials to start from.

@@ -30,7 +30,7 @@ const SMALLEST_FLOW: f64 = 1e-9;
 pub(super) const PARAMETERS: [Parameter; 4] =
     [Parameter::PlasmaFlow, Parameter::ExchangeFlow, Parameter::PlasmaVolume, Parameter::ExtravascularVolume];
 
-/// Pairs of rates, the slower ones first, then the faster ones: [`pair_of`].
+/// Pairs of rates, the slower ones first, then the faster ones: a row for each slower one, which ends with the fastest.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pairs {
     pub(super) fast: Table,
@@ -44,12 +44,6 @@ impl Pairs {
     pub(super) fn count(&self) -> usize {
         self.fast.len()
     }
-}
-
-/// The place of a pair among those of this many rates.
-#[inline(always)]
-pub(super) fn pair_of(rates: usize, slow: usize, fast: usize) -> usize {
-    slow * (2 * rates - slow - 1) / 2 + fast - slow - 1
 }
 
 /// Convolutions at the dictionary's rates for one delay, and the products of each pair that a fit by both needs.
