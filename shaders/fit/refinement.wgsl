@@ -12,7 +12,7 @@
 const UNIT: f32 = 1.1920929e-7;
 const NEGLIGIBLE: f32 = 1e-9;
 const NEGLIGIBLE_OF_ALL: f32 = 1.4e-15;
-const UNSEEN: f32 = 1e-7;
+const UNSEEN: f32 = 2e-8;
 const DAMPING: f32 = 1e-3;
 const RELAX: f32 = 0.1;
 const TIGHTEN: f32 = 8.0;

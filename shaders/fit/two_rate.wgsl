@@ -86,8 +86,8 @@ const NEAR: f32 = 1e-2;
 const NO_LOWER: f32 = 1e-6;
 const SAME: f32 = 1e-2;
 const SMALL: array<f32, 4> = array<f32, 4>(1e-4, 1e-4, 1e-3, 1e-3);
-const FAR_ABOVE: array<f32, 4> = array<f32, 4>(100.0, 20.0, 5.0, 3.0);
-const FAR_ABOVE_UNSETTLED: array<f32, 4> = array<f32, 4>(1e30, 100.0, 20.0, 20.0);
+const FAR_ABOVE: array<f32, 2> = array<f32, 2>(100.0, 20.0);
+const FAR_ABOVE_FLOOR: f32 = 5.0;
 const PROMISES: f32 = 4.0;
 const NOTHING_LEFT: f32 = 1e-5;
 const SMALLEST_VOLUME: f32 = 1e-7;
@@ -1181,18 +1181,19 @@ fn restart(number: u32, place: Vector, delay_free: bool) -> Vector {
 // As in reference.rs: descents that need not go on, those far above the best place so far, and those whose next step leads to
 // it.
 fn leads_nowhere(turns: u32, trial: Vector, promised: f32) -> bool {
-    if chosen_sse <= NOTHING_LEFT * chosen_of {
+    if turns < 2u || chosen_sse <= NOTHING_LEFT * chosen_of {
         return false;
     }
     let settled = !OWN_DELAY && chosen_settled;
     var far = FAR_ABOVE;
-    var unsettled = FAR_ABOVE_UNSETTLED;
-    let after = min(turns, 4u) - 1u;
-    if best_sse > select(unsettled[after], far[after], settled) * chosen_sse {
+    if best_sse > far[min(turns, 3u) - 2u] * chosen_sse {
+        return true;
+    }
+    if settled && turns >= 4u && best_sse > FAR_ABOVE_FLOOR * chosen_sse {
         return true;
     }
     let lowest = (1.0 - NO_LOWER) * chosen_sse;
-    let steady = turns >= 2u && best_damping <= DAMPING;
+    let steady = best_damping <= DAMPING;
     if settled && steady && turns >= 3u && best_sse - PROMISES * promised >= lowest {
         return true;
     }

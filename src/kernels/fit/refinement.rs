@@ -81,7 +81,7 @@ const NEGLIGIBLE: f64 = 1e-9;
 const NEGLIGIBLE_OF_ALL: (f64, f64) = (1.4e-15, 1e-28);
 /// Where an undamped step, or one as good, promised less than this share, in 32 bits and in 64, and the sum of squares went up,
 /// only roundings tell the two places apart: the one before is the floor.
-const UNSEEN: (f64, f64) = (1e-7, 1e-9);
+const UNSEEN: (f64, f64) = (2e-8, 1e-9);
 /// A column's part of its own is not taken for less than this, in its variable's scale: something must be divided by.
 const SMALLEST_DIAGONAL: f64 = 1e-12;
 

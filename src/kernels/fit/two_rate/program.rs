@@ -213,7 +213,7 @@ mod tests {
             ("PERFECT", &[PERFECT.0]),
             ("NOTHING_LEFT", &[NOTHING_LEFT]),
             ("FAR_ABOVE", &FAR_ABOVE),
-            ("FAR_ABOVE_UNSETTLED", &FAR_ABOVE_UNSETTLED),
+            ("FAR_ABOVE_FLOOR", &[FAR_ABOVE_FLOOR]),
             ("PROMISES", &[PROMISES]),
             ("NEAR", &[NEAR]),
             ("NO_LOWER", &[NO_LOWER]),

@@ -36,11 +36,12 @@ pub(super) const PERFECT: (f64, f64) = (1e-11, 1e-20);
 /// Where the best place so far leaves less than this share of sum C^2, every descent goes to its end: what is above nothing, or
 /// close to it, says nothing.
 pub(super) const NOTHING_LEFT: f64 = 1e-5;
-/// After one, two, three, and four or more turns a sum of squares so many times that of the best place so far won't become the
-/// lowest: where that place is the floor of its valley, and where it may lie above it or the delay is the voxel's own.
-pub(super) const FAR_ABOVE: [f64; 4] = [100.0, 20.0, 5.0, 3.0];
-pub(super) const FAR_ABOVE_UNSETTLED: [f64; 4] = [1e30, 100.0, 20.0, 20.0];
-/// Nor one that so many times what a step promises doesn't bring below that floor.
+/// After two, and after three or more turns a sum of squares so many times that of the best place so far won't become the
+/// lowest,
+pub(super) const FAR_ABOVE: [f64; 2] = [100.0, 20.0];
+/// nor, where that place is the floor of its valley and voxels share their delay, so many times after four or more turns,
+pub(super) const FAR_ABOVE_FLOOR: f64 = 5.0;
+/// nor one that so many times what a step promises doesn't bring below that floor.
 pub(super) const PROMISES: f64 = 4.0;
 /// A step that promises less than this share of the sum of squares tells where the descent arrives, and how low that is,
 pub(super) const NEAR: f64 = 1e-2;
@@ -291,10 +292,11 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
         // With a delay of the voxel's own there may be two valleys close to each other.
         let settled = lanes.mask(P == 4) & chosen.converged;
         let mut far = lanes.mask(false);
-        for (i, (above, unsettled)) in FAR_ABOVE.into_iter().zip(FAR_ABOVE_UNSETTLED).enumerate() {
-            let above = lanes.select(settled, lanes.splat(above), lanes.splat(unsettled));
-            far = far | (best.turns.ge(lanes.count(1 + i)) & best.sse.gt(above * chosen.sse));
+        for (i, above) in FAR_ABOVE.into_iter().enumerate() {
+            far = far | (best.turns.ge(lanes.count(2 + i)) & best.sse.gt(lanes.splat(above) * chosen.sse));
         }
+        let above_floor = best.sse.gt(lanes.splat(FAR_ABOVE_FLOOR) * chosen.sse);
+        far = far | (settled & best.turns.ge(lanes.count(4)) & above_floor);
         let promised = promised.abs();
         let floor = lanes.splat(1.0 - NO_LOWER) * chosen.sse;
         let steady = best.turns.ge(lanes.count(2)) & best.damping.le(lanes.splat(DAMPING));
