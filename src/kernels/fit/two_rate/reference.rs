@@ -352,6 +352,7 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
         let here = lanes.mask_of(1 << lane);
         let perfect = self.squares * lanes.splat(if L::WIDTH == 1 { PERFECT.1 } else { PERFECT.0 });
         let unclear = self.chosen.sse.gt(perfect) & here;
+        let converged = (self.chosen.converged & here).any();
         let fit = &mut self.fits[self.places[lane].block];
         self.continuing = self.continuing & !here;
         loop {
@@ -363,7 +364,7 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
                     let (gain, start) = fit.start(number);
                     (start, lanes.splat(DAMPING), gain.gt(lanes.splat(0.0)) & unclear)
                 }
-                Kind::Continuation if !(!self.chosen.converged & here).any() => {
+                Kind::Continuation if converged => {
                     place.descent = last_continuation(place.descent, self.t);
                     continue;
                 }
