@@ -256,17 +256,17 @@ fn walk_along(frame: u32) -> Basis {
     }
     var arrived = false;
     while !arrived && walk_knot < uniforms.settings.steps {
-        // The input function where the step begins, its length, whether a frame is at its end, and where the next one begins.
-        let at = uniforms.settings.steps_at + 3u * walk_knot;
+        // The input function at the step's end, its length, and the frame there, if there is one.
+        let at = uniforms.settings.steps_at + 1u + 3u * walk_knot;
+        let end = entry(at);
         let length = entry(at + 1u);
-        let end = entry(at + 3u);
         if length != walk_length {
             walk_length = length;
             walk_weights = step_weights(walk_rate, length);
         }
         walk_on(walked(walk_weights, walk_input, end));
         walk_input = end;
-        arrived = entry(at + 2u) != 0.0;
+        arrived = entry(at + 2u) >= 0.0;
         walk_knot += 1u;
     }
     return Basis(x, walk_value, walk_by_rate, 0.0, 0.0);

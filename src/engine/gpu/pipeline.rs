@@ -205,6 +205,13 @@ pub(crate) mod text {
         found
     }
 
+    /// The numbers of a constant as they are written in a line: one, or those of a list.
+    pub(crate) fn numbers(text: &str, name: &str) -> Vec<f64> {
+        let line = text.lines().find(|line| line.starts_with(&format!("const {name}:"))).expect(name);
+        let inside = line.rsplit(['(', '=']).next().expect("a value").trim_end_matches([')', ';']);
+        inside.split(',').map(|number| number.trim().trim_end_matches('u').parse().expect("a number")).collect()
+    }
+
     /// The whole-number constants by name.
     pub(crate) fn constants(module: &naga::Module) -> std::collections::BTreeMap<String, u32> {
         let value = |init| match module.global_expressions[init] {

@@ -124,6 +124,16 @@ impl Steps {
         }
         Self { steps, lengths: lengths.into_iter().collect(), input: input.into_iter().collect(), before }
     }
+
+    /// As shaders read it: the input function where the first step begins, then per step the input function at its end, its
+    /// length, and the frame there, -1 if there is none.
+    pub(in super::super) fn table(&self) -> Vec<f64> {
+        let mut numbers: Vec<f64> = self.input.first().copied().into_iter().collect();
+        for (step, end) in self.steps.iter().zip(self.input.iter().skip(1)) {
+            numbers.extend([*end, self.lengths[step.length], step.frame.map_or(-1.0, |frame| frame as f64)]);
+        }
+        numbers
+    }
 }
 
 #[cfg(test)]

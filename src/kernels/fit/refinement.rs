@@ -70,9 +70,10 @@ pub(super) struct Refined<F, M, const P: usize> {
     pub(super) damping: F,
 }
 
-/// The rounding unit of the numbers.
-pub(super) fn rounding<L: Lanes>() -> f64 {
-    if L::WIDTH == 1 { f64::EPSILON } else { f64::from(f32::EPSILON) }
+/// What holds for numbers of 32 bits, or of 64.
+#[inline(always)]
+pub(super) fn by_precision<L: Lanes>(lanes: L, (single, double): (f64, f64)) -> L::F {
+    lanes.splat(if L::WIDTH == 1 { double } else { single })
 }
 
 /// A step that promises to lower the sum of squares by less than this share of it isn't taken.
@@ -226,9 +227,8 @@ impl<L: Lanes, const P: usize> Descent<L, P> {
     ) -> L::M {
         let zero = lanes.splat(0.0);
         let one = lanes.splat(1.0);
-        let unit = rounding::<L>();
-        let of = |(single, double): (f64, f64)| lanes.splat(if L::WIDTH == 1 { double } else { single });
-        let negligible = squares * of(NEGLIGIBLE_OF_ALL);
+        let unit = L::EPSILON;
+        let negligible = squares * by_precision(lanes, NEGLIGIBLE_OF_ALL);
         let share = lanes.splat(NEGLIGIBLE);
         let best = &mut self.best;
         let equations = problem.equations(lanes, &self.trial, &best.r);
@@ -237,7 +237,7 @@ impl<L: Lanes, const P: usize> Descent<L, P> {
         let unseen = active
             & !better
             & best.damping.le(lanes.splat(DAMPING))
-            & self.promised.abs().le(best.sse * of(UNSEEN) + negligible);
+            & self.promised.abs().le(best.sse * by_precision(lanes, UNSEEN) + negligible);
         let (factor, reduced) = factor(lanes, &equations);
         for i in 0..P {
             best.parameters[i] = lanes.select(better, self.trial[i], best.parameters[i]);
@@ -296,7 +296,7 @@ impl<L: Lanes, const P: usize> Descent<L, P> {
 fn factor<L: Lanes, const P: usize>(lanes: L, e: &Equations<L::F, P>) -> ([[L::F; P]; P], [L::F; P]) {
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
-    let floor = lanes.splat(16.0 * rounding::<L>());
+    let floor = lanes.splat(16.0 * L::EPSILON);
     let mut u = [[zero; P]; P];
     let mut reduced = [zero; P];
     for i in 0..P {
@@ -568,4 +568,27 @@ fn bent<L: Lanes, const P: usize>(
         solved[j] = lanes.select(firm, solved[j], values[j]);
     }
     solved
+}
+
+#[cfg(all(test, feature = "gpu"))]
+mod tests {
+    use super::*;
+    use crate::engine::gpu::text;
+
+    #[test]
+    fn both_texts_have_the_same_constants() {
+        let shader = include_str!("../../../shaders/fit/refinement.wgsl");
+        for (name, value) in [
+            ("NEGLIGIBLE", NEGLIGIBLE),
+            ("NEGLIGIBLE_OF_ALL", NEGLIGIBLE_OF_ALL.0),
+            ("UNSEEN", UNSEEN.0),
+            ("DAMPING", DAMPING),
+            ("RELAX", RELAX),
+            ("TIGHTEN", TIGHTEN),
+            ("SMALLEST_DIAGONAL", SMALLEST_DIAGONAL),
+            ("FIRM", FIRM),
+        ] {
+            assert_eq!(text::numbers(shader, name), [value], "{name}");
+        }
+    }
 }

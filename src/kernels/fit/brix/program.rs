@@ -101,8 +101,7 @@ pub(super) fn program(t: &Tables) -> Program {
 
 #[cfg(all(test, feature = "gpu"))]
 mod tests {
-    use super::super::reference::CELLS;
-    use super::super::reference::{FAR_APART, HARDLY_BENT, LEAST_RATIO, NOTHING_LEFT, TURNS};
+    use super::super::reference::{CELLS, FAR_APART, HARDLY_BENT, LEAST_RATIO, NOTHING_LEFT, TURNS};
     use super::*;
     use crate::engine::gpu::text;
 
@@ -139,8 +138,7 @@ mod tests {
             ("LEAST_RATIO", LEAST_RATIO),
             ("NOTHING_LEFT", NOTHING_LEFT),
         ] {
-            let line = format!("const {name}: f32 = {value:?};");
-            assert!(SOURCES.concat().contains(&line), "{line}");
+            assert_eq!(text::numbers(&SOURCES.concat(), name), [value], "{name}");
         }
     }
 }

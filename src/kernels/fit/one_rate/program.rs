@@ -101,14 +101,7 @@ pub(super) fn program(t: &Tables) -> Program {
     let second_at = append(&t.linear.shared.second);
     let shared = &t.dictionaries[0];
     let integral_at = append(&shared.integral);
-    // Per step the input function where it begins, its length, and whether a frame is at its end.
-    let steps = &shared.steps;
-    let mut numbers: Vec<f64> = Vec::new();
-    for (begin, step) in steps.input.iter().zip(&steps.steps) {
-        numbers.extend([*begin, steps.lengths[step.length], f64::from(u8::from(step.frame.is_some()))]);
-    }
-    numbers.extend(steps.input.last());
-    let steps_at = append(&numbers);
+    let steps_at = append(&shared.steps.table());
     let dictionaries_at = append(&[]);
     for dictionary in &t.dictionaries {
         append(&[dictionary.companion_squares, dictionary.inverse_squares]);

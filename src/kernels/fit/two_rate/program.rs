@@ -76,11 +76,7 @@ pub(super) fn program(t: &Tables) -> Program {
             .flat_map(|pair| [pairs.fast[pair], pairs.slow[pair], pairs.low_share[pair], pairs.high_share[pair]]),
     );
     let steps = &t.steps;
-    let input = &steps.input;
-    let steps_at =
-        append(&mut input.first().copied().into_iter().chain(steps.steps.iter().enumerate().flat_map(|(i, step)| {
-            [input[i + 1], steps.lengths[step.length], step.frame.map_or(-1.0, |frame| frame as f64)]
-        })));
+    let steps_at = append(&mut steps.table().into_iter());
     let frame_times_at = append(&mut t.frame_times.iter().copied());
     let d = &t.delay;
     let knots_at =
@@ -183,23 +179,13 @@ mod tests {
 
     #[test]
     fn places_and_bits_are_rusts() {
-        let list = |name: &str| -> Vec<u32> {
-            let line = SHADER.lines().find(|line| line.starts_with(&format!("const {name}:"))).expect("the constant");
-            let inside = line.rsplit('(').next().expect("a list").trim_end_matches(");");
-            inside.split(',').map(|number| number.trim().trim_end_matches('u').parse().expect("a number")).collect()
-        };
         let all = [&PARAMETERS[..], &[Parameter::ExtractionFraction, Parameter::Delay]].concat();
-        let places: Vec<u32> = all.iter().map(|parameter| parameter.index() as u32).collect();
-        assert_eq!(list("PLACES"), places);
-        for (bit, parameter) in list("BOUND_BITS").into_iter().zip(&all) {
+        let places: Vec<f64> = all.iter().map(|parameter| parameter.index() as f64).collect();
+        assert_eq!(text::numbers(SHADER, "PLACES"), places);
+        for (bit, parameter) in text::numbers(SHADER, "BOUND_BITS").into_iter().zip(&all) {
             let expected = at_lower_bound(*parameter);
-            assert!(expected == 0 || expected == 1 << bit, "{parameter:?}");
+            assert!(expected == 0 || expected == 1 << bit as u32, "{parameter:?}");
         }
-        let numbers = |name: &str| -> Vec<f64> {
-            let line = SHADER.lines().find(|line| line.starts_with(&format!("const {name}:"))).expect("the constant");
-            let inside = line.rsplit(['(', '=']).next().expect("a list").trim_end_matches([')', ';']);
-            inside.split(',').map(|number| number.trim().parse().expect("a number")).collect()
-        };
         for (name, values) in [
             ("SHIFTS", &SHIFTS[..]),
             ("SPLITS", SPLITS.as_flattened()),
@@ -220,7 +206,7 @@ mod tests {
             ("SAME", &[SAME]),
             ("SMALL", &SMALL),
         ] {
-            assert_eq!(numbers(name), values, "{name}");
+            assert_eq!(text::numbers(SHADER, name), values, "{name}");
         }
         let constants = text::constants(&text::kernel(SOURCES));
         assert_eq!(constants["STATE_HAS"] as usize + 1, LINEAR_STATE_WORDS);

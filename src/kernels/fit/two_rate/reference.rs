@@ -5,7 +5,7 @@
 
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 
-use super::super::refinement::{DAMPING, Descent, Problem, Refined};
+use super::super::refinement::{DAMPING, Descent, Problem, Refined, by_precision};
 use super::memory::{Samples, Work, read};
 use super::pass::Exchange;
 use super::restarts::{restart, restarts};
@@ -182,8 +182,10 @@ struct Place {
 #[derive(Clone, Copy)]
 enum Kind {
     Start(usize),
-    /// The best place so far, because the descent there has not come to its end.
-    Continuation,
+    /// The best place so far, because the descent there has not come to its end; and the last descent of those that do the same.
+    Continuation {
+        last: usize,
+    },
     /// Beside it.
     Restart(usize),
     /// There are no more.
@@ -199,21 +201,14 @@ fn kind_of(descent: usize, t: &Tables) -> Kind {
     if descent < starts {
         Kind::Start(descent)
     } else if after_starts < continuations {
-        Kind::Continuation
+        Kind::Continuation { last: starts + continuations - 1 }
     } else if after_continuations < restarts {
         Kind::Restart(after_continuations)
     } else if after_continuations < restarts + continuations {
-        Kind::Continuation
+        Kind::Continuation { last: descents(t) - 1 }
     } else {
         Kind::End
     }
-}
-
-/// The last one of the continuations that follow each other with this one.
-#[inline(always)]
-fn last_continuation(descent: usize, t: &Tables) -> usize {
-    let before_restarts = starts(t.delay.own) + continuations(t);
-    if descent < before_restarts { before_restarts - 1 } else { descents(t) - 1 }
 }
 
 /// The lanes on their way through the voxels of blocks.
@@ -350,7 +345,7 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
     #[inline(always)]
     fn go_on(&mut self, lanes: L, lane: usize, c: &mut [L::F]) -> Option<Next<L::F, P>> {
         let here = lanes.mask_of(1 << lane);
-        let perfect = self.squares * lanes.splat(if L::WIDTH == 1 { PERFECT.1 } else { PERFECT.0 });
+        let perfect = self.squares * by_precision(lanes, PERFECT);
         let unclear = self.chosen.sse.gt(perfect) & here;
         let converged = (self.chosen.converged & here).any();
         let fit = &mut self.fits[self.places[lane].block];
@@ -364,11 +359,11 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
                     let (gain, start) = fit.start(number);
                     (start, lanes.splat(DAMPING), gain.gt(lanes.splat(0.0)) & unclear)
                 }
-                Kind::Continuation if converged => {
-                    place.descent = last_continuation(place.descent, self.t);
+                Kind::Continuation { last } if converged => {
+                    place.descent = last;
                     continue;
                 }
-                Kind::Continuation => (self.chosen.parameters, self.chosen.damping, here),
+                Kind::Continuation { .. } => (self.chosen.parameters, self.chosen.damping, here),
                 Kind::Restart(number) => {
                     let (start, wanted) = restart(lanes, self.t, number, &self.chosen.parameters, fit.delay_free);
                     (start, lanes.splat(DAMPING), wanted & unclear)
@@ -376,7 +371,7 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
                 Kind::End => break,
             };
             if wanted.any() {
-                if matches!(kind, Kind::Continuation) {
+                if matches!(kind, Kind::Continuation { .. }) {
                     self.continuing = self.continuing | here;
                 }
                 return Some(Next { start, damping });

@@ -129,8 +129,9 @@ fn summits_within<L: Lanes>(lanes: L, work: &Work<'_, L::F>) -> [[L::F; 2]; STAR
     let zero = lanes.splat(0.0);
     let gains = &*work.pairs[0];
     let mut best = [[zero; 2]; STARTS];
-    // Of the neighbours in the rows of the next slower and the next faster one of the slower rates.
-    let (mut before, mut after) = ([zero; ALL_RATES], [zero; ALL_RATES]);
+    // Of the row before, of this one, and of the one after it.
+    let (mut before, mut here, mut after) = ([zero; ALL_RATES], [zero; ALL_RATES], [zero; ALL_RATES]);
+    highest_of_three(lanes, &gains[..ALL_RATES - 1], &mut here);
     let mut pair = 0;
     for slow in 0..ALL_RATES {
         let (row, rest) = gains[pair..].split_at(ALL_RATES - 1 - slow);
@@ -159,7 +160,7 @@ fn summits_within<L: Lanes>(lanes: L, work: &Work<'_, L::F>) -> [[L::F; 2]; STAR
             }
             pair += 1;
         }
-        highest_of_three(lanes, row, &mut before);
+        (before, here) = (here, after);
     }
     best
 }
