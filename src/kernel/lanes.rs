@@ -11,8 +11,8 @@
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Neg, Not, Range, Sub};
 
 use fearless_simd::{
-    Bytes as _, Select as _, Simd, SimdBase as _, SimdCvtFloat as _, SimdFloat as _, f32x16, i16x16, i32x16, mask32x16,
-    u32x16,
+    Bytes as _, Select as _, Simd, SimdBase as _, SimdCvtFloat as _, SimdCvtTruncate as _, SimdFloat as _, f32x16,
+    i16x16, i32x16, mask32x16, u32x16,
 };
 
 use super::short::widen;
@@ -360,6 +360,12 @@ impl<S: Simd> Numbers for f32x16<S> {
     }
 }
 
+/// Whole numbers, from 0 on, as places in memory.
+#[inline(always)]
+fn places<S: Simd>(index: f32x16<S>) -> [u32; 16] {
+    u32x16::truncate_from(index).into()
+}
+
 impl<S: Simd> Masks for mask32x16<S> {
     #[inline(always)]
     fn any(self) -> bool {
@@ -396,13 +402,13 @@ impl<S: Simd> Lanes for Wide<S> {
         if let Some((first, step)) = table.line {
             return index * step + first;
         }
-        let index: [f32; 16] = index.into();
-        f32x16::from_fn(self.0, |lane| table.single[index[lane] as usize])
+        let (places, entries) = (places(index), &table.single[..]);
+        f32x16::from_fn(self.0, |lane| entries[places[lane] as usize])
     }
     #[inline(always)]
     fn gather_part<T: Copy>(self, memory: &[T], index: f32x16<S>, part: impl Fn(T) -> f32x16<S>) -> f32x16<S> {
-        let index: [f32; 16] = index.into();
-        f32x16::from_fn(self.0, |lane| part(memory[index[lane] as usize])[lane])
+        let places = places(index);
+        f32x16::from_fn(self.0, |lane| part(memory[places[lane] as usize])[lane])
     }
     #[inline(always)]
     fn load(self, stored: &[f32]) -> f32x16<S> {

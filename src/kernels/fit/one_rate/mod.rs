@@ -1,6 +1,7 @@
 //! Models that are linear given one rate constant: Tofts, extended Tofts, Patlak, one compartment, two-compartment uptake.
 
 mod bounded_linear;
+mod delayed;
 mod judge;
 mod linear;
 mod program;
@@ -36,6 +37,7 @@ impl FamilyTables for Tables {
 impl FitTables for Tables {
     type Settings = PharmacokineticFit;
     const STATUS: &'static [(u32, &'static str)] = status_bit::MEANINGS;
+    const TOGETHER: usize = 32;
 
     fn outputs(&self) -> &[Output] {
         &self.plan.outputs
@@ -46,14 +48,12 @@ impl FitTables for Tables {
     }
 
     fn scratch(&self) -> usize {
-        reference::scratch(self)
+        reference::scratch(self) + if self.delay.own { Self::TOGETHER * self.n } else { 0 }
     }
 
     #[inline(always)]
     fn evaluate<L: Lanes>(&self, lanes: L, blocks: &[Block<'_, L>], scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
-        for block in blocks {
-            results::evaluate(lanes, self, &block.curve, scratch, &mut rows.of(block));
-        }
+        results::evaluate(lanes, self, blocks, scratch, rows);
     }
 
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool> {

@@ -6,7 +6,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::outputs::{Slots, slot};
 use super::super::{Method, Model, Parameter};
-use super::reference::{DELAYED_ITERATIONS, ITERATIONS, LAST_ROUND, NODE_TURNS};
+use super::delayed::{DELAYED_ITERATIONS, LAST_ROUND, NODE_TURNS};
+use super::reference::ITERATIONS;
 use super::tables::{Companion, Tables};
 use crate::kernel::Program;
 
@@ -247,7 +248,7 @@ fn walk_turns(t: &Tables) -> usize {
 
 #[cfg(all(test, feature = "gpu"))]
 mod tests {
-    use super::super::reference::FIRST_RESTART;
+    use super::super::delayed::FIRST_RESTART;
     use super::*;
     use crate::engine::gpu::text;
 

@@ -10,30 +10,15 @@
 use super::super::convolution::{WEIGHTS, convolve, step_weights};
 use super::super::outputs::slot;
 use super::bounded_linear::{Normal, Solution, solve};
-use super::search::{DelaySearch, RateSearch, RateStep};
+use super::search::RateSearch;
 use super::tables::{Companion, Dictionary, Tables};
 use super::valleys::{Valley, choose, floor, valleys};
 use crate::kernel::Curve;
-use crate::kernel::lanes::{Lanes, Masks as _, Numbers};
+use crate::kernel::lanes::{Lanes, Masks, Numbers};
 use crate::kernels::fit::Model;
 
 /// Most exact evaluations in each valley.
 pub(super) const ITERATIONS: usize = 40;
-/// The same where the delay is a voxel's own.
-pub(super) const DELAYED_ITERATIONS: usize = 160;
-/// The rate has followed the delay when its step would gain less than this share of what the delay's would.
-const FOLLOWED: f64 = 0.01;
-/// Evaluations per delay of the dictionary.
-pub(super) const NODE_TURNS: usize = 4;
-/// The deepest valley to both sides, towards it from both sides, another valley to both sides, another rate at the best delay to
-/// both sides, restarts, and the best again.
-pub(super) const LAST_ROUND: usize = FIRST_RESTART + 2 * RESTARTS.len();
-pub(super) const FIRST_RESTART: usize = 8;
-/// Where less than this share of sum C^2 is left, another rate has nothing to win.
-const NOTHING_LEFT: f64 = 1e-5;
-/// Where the best place is at a bound, or its rate shapes no curve, companion and delay may have taken the convolution's place:
-/// the rates, per duration, to begin anew with, from both sides of the best delay.
-pub(super) const RESTARTS: [f64; 3] = [0.01, 5.0, 20.0];
 /// The slowest rate that shapes a curve, per duration, and the fastest one, per shortest interval.
 pub(super) const SHAPING: (f64, f64) = (0.1, 2.0);
 /// A step that lowers the sum of squares by less than this share of it, or than this many roundings squared of sum C^2, is
@@ -55,8 +40,8 @@ pub(super) struct Work<'a, F> {
     /// X and the derivative of the curve by the delay, where the delay is a voxel's own.
     pub(super) x: &'a mut [F],
     pub(super) by_delay: &'a mut [F],
-    /// What the valleys are found in, by rate, where the delay is shared by all voxels.
-    values: &'a mut [F],
+    /// What the valleys are found in, by rate.
+    pub(super) values: &'a mut [F],
     weights: &'a mut [F],
     knots: &'a mut [F],
     knots_by_rate: &'a mut [F],
@@ -419,239 +404,116 @@ pub(super) struct Fit<F, M> {
     pub(super) not_converged: M,
 }
 
-/// The nonlinear fit.
+impl<F: Numbers<Mask = M>, M: Masks> Fit<F, M> {
+    /// From the place that was found and what lies there.
+    #[inline(always)]
+    pub(super) fn at<L: Lanes<F = F, M = M>>(
+        lanes: L,
+        t: &Tables,
+        place: &Valley<F>,
+        delay_free: M,
+        point: Point<F, M>,
+        iterations: F,
+        squares: F,
+    ) -> Self {
+        let (lowest, highest) = (t.rates.at(lanes, 0), t.rates.at(lanes, t.rates.len() - 1));
+        let limit = lanes.splat(UNFINISHED.0) * point.sse + lanes.splat(UNFINISHED.1) * squares;
+        let outwards = (place.rate.le(lowest) & point.slope.gt(lanes.splat(0.0)))
+            | (place.rate.ge(highest) & point.slope.lt(lanes.splat(0.0)));
+        let not_converged = drop(lanes, &point).gt(limit) & !outwards;
+        Self { rate: place.rate, delay: place.delay, delay_free, point, iterations, not_converged }
+    }
+}
+
+/// By how much a step of the rate would lower the sum of squares.
+#[inline(always)]
+pub(super) fn drop<L: Lanes>(lanes: L, p: &Point<L::F, L::M>) -> L::F {
+    p.slope * p.slope / lanes.select(p.curvature.gt(lanes.splat(0.0)), p.curvature, lanes.splat(1.0))
+}
+
+/// To be overwritten: a valley as high as can be.
+#[inline(always)]
+pub(super) fn no_valley<L: Lanes>(lanes: L, t: &Tables) -> Valley<L::F> {
+    let zero = lanes.splat(0.0);
+    let value = lanes.splat(f64::from(f32::MAX) / 4.0);
+    Valley { value, depth: zero, rate: t.rates.at(lanes, 0), delay: zero, place: zero }
+}
+
+/// The nonlinear fit with a delay that all voxels share: the two deepest valleys, if the second may be the deeper one.
 #[inline(always)]
 pub(super) fn fit<L: Lanes>(
     lanes: L,
     t: &Tables,
-    given_delay: L::F,
-    delay_free: L::M,
     samples: &Samples<L::F>,
     work: &mut Work<'_, L::F>,
 ) -> Fit<L::F, L::M> {
-    let own = t.delay.own;
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
-    let far = lanes.splat(f64::from(f32::MAX) / 4.0);
-    let blank = Valley { value: far, depth: zero, rate: t.rates.at(lanes, 0), delay: zero, place: zero };
-    let mut best = [blank; 2];
-    // At the delays of both: the rate of another valley, 0 if there is none.
-    let mut others = [zero; 2];
+    let mut best = [no_valley(lanes, t); 2];
     let mut alone = zero;
-    if !own {
-        if t.companion != Companion::None {
-            let dictionary = &t.dictionaries[0];
-            let mut xc = zero;
-            for i in 0..t.n {
-                xc = dictionary.companion.at(lanes, i).mul_add(work.c[i], xc);
-            }
-            alone = xc * lanes.splat(dictionary.inverse_squares);
-            for i in 0..t.n {
-                work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
-            }
+    let dictionary = &t.dictionaries[0];
+    if t.companion != Companion::None {
+        let mut xc = zero;
+        for i in 0..t.n {
+            xc = dictionary.companion.at(lanes, i).mul_add(work.c[i], xc);
         }
-        valleys(lanes, t, 0, alone, work.rest, work.values, &mut best);
-        for valley in &mut best {
-            *valley = floor(lanes, t, work.values, valley);
+        alone = xc * lanes.splat(dictionary.inverse_squares);
+        for i in 0..t.n {
+            work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
         }
-    } else {
-        // Between delays, the deepest valley of each is what counts; neighbours in delay are one valley.
-        let mut deepest = [blank; 2];
-        let (mut before, mut before_that, mut other_before) = (blank, blank, zero);
-        for j in 0..=t.dictionaries.len() {
-            let (mut here, mut other) = (blank, zero);
-            if j < t.dictionaries.len() {
-                let dictionary = &t.dictionaries[j];
-                let mut xc = zero;
-                if t.companion != Companion::None {
-                    for i in 0..t.n {
-                        xc = dictionary.companion.at(lanes, i).mul_add(work.c[i], xc);
-                    }
-                }
-                let mut at_delay = [blank; 2];
-                let alone = xc * lanes.splat(dictionary.inverse_squares);
-                valleys(lanes, t, j, alone, work.c, work.values, &mut at_delay);
-                here = at_delay[0];
-                other = lanes.select(at_delay[1].value.lt(far), at_delay[1].rate, zero);
-                for i in 0..t.n {
-                    work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
-                }
-                // Delays may differ by less than neighbouring rates do: some steps of the rate tell.
-                let mut rates = RateSearch::new(lanes, t);
-                let mut rate = here.rate;
-                here.value = far;
-                for turn in 0..NODE_TURNS {
-                    let p = evaluate_point::<L, false>(lanes, t, dictionary, rate, zero, zero, alone, None, work);
-                    let better = p.sse.lt(here.value);
-                    here.value = lanes.select(better, p.sse, here.value);
-                    here.rate = lanes.select(better, rate, here.rate);
-                    rate = rates.next(lanes, t, samples, rate, turn, &p).rate;
-                }
-            }
-            let node = lanes.splat(t.delay.nodes.get(j.max(1) - 1).copied().unwrap_or(0.0));
-            let near = (node - given_delay).abs().le(lanes.splat(t.delay.reach)) & lanes.mask(j > 0);
-            let valley =
-                (delay_free & before.value.le(here.value) & before.value.lt(before_that.value)) | (!delay_free & near);
-            let first = valley & before.value.lt(deepest[0].value);
-            let second = valley & !first & before.value.lt(deepest[1].value);
-            deepest[1] = choose(lanes, first, &deepest[0], &choose(lanes, second, &before, &deepest[1]));
-            deepest[0] = choose(lanes, first, &before, &deepest[0]);
-            others[1] = lanes.select(first, others[0], lanes.select(second, other_before, others[1]));
-            others[0] = lanes.select(first, other_before, others[0]);
-            (before_that, before, other_before) = (before, here, other);
-        }
-        best = deepest;
-        for valley in &mut best {
-            valley.delay = lanes.select(delay_free, valley.delay, given_delay);
-        }
+    }
+    valleys(lanes, t, 0, alone, work.rest, work.values, &mut best);
+    for valley in &mut best {
+        *valley = floor(lanes, t, work.values, valley);
     }
     let swapped = best[1].value.lt(best[0].value);
     best = [choose(lanes, swapped, &best[1], &best[0]), choose(lanes, swapped, &best[0], &best[1])];
-    others = [lanes.select(swapped, others[1], others[0]), lanes.select(swapped, others[0], others[1])];
-    // Whether the second valley may be the deeper one.
     let noise = lanes.splat(1e-6) * best[0].value.abs();
-    let close = (best[1].value - best[1].depth - noise).lt(best[0].value) | lanes.mask(own);
-    let rival = best[1].value.lt(far) & close;
+    let close = (best[1].value - best[1].depth - noise).lt(best[0].value);
+    let rival = best[1].value.lt(no_valley(lanes, t).value) & close;
     let starts = [best[0], choose(lanes, rival, &best[1], &best[0])];
 
-    let (lowest, highest) = (t.rates.at(lanes, 0), t.rates.at(lanes, t.rates.len() - 1));
-    let negligible = lanes.splat(NEGLIGIBLE.1 * L::EPSILON * L::EPSILON) * samples.squares;
     let mut chosen = starts[0];
-    let mut other_rate = others[0];
-    let mut degenerate = lanes.mask(false);
     let mut iterations = zero;
     let mut least = lanes.splat(f64::from(f32::MAX));
-    let mut outcome = Point::blank(lanes);
-    let mut drop = zero;
-    // Each valley to both sides of its delay, then what was best once more. The sum of squares has kinks between two delays
-    // of the dictionary, and may have a valley there that is not seen from the deeper one of them.
-    for round in 0..=LAST_ROUND {
-        let (valley, left, aside) = match round {
-            0 | 1 => (0, round == 0, 0.0),
-            2 => (0, false, -t.delay.reach),
-            3 => (0, true, t.delay.reach),
-            4 | 5 => (1, round == 4, 0.0),
-            6 | 7 => (0, round == 6, 0.0),
-            LAST_ROUND => (0, false, 0.0),
-            _ if round % 2 == 0 => (0, false, -t.delay.reach),
-            _ => (0, true, t.delay.reach),
-        };
-        let again = round == LAST_ROUND;
-        let elsewhere = (6..LAST_ROUND).contains(&round);
-        if (FIRST_RESTART..LAST_ROUND).contains(&round) {
-            let rate = lanes.splat(t.restarts[(round - FIRST_RESTART) / 2]);
-            other_rate = lanes.select(degenerate & delay_free, rate, zero);
+    let mut point = Point::blank(lanes);
+    // Where a second valley was gone down, what was best once more.
+    for round in 0..3 {
+        if round > 0 && !rival.any() {
+            break;
         }
-        let has_other = other_rate.gt(zero) & least.gt(lanes.splat(NOTHING_LEFT) * samples.squares);
-        let needed = match round {
-            0 => true,
-            1..=3 => own && delay_free.any(),
-            4 => rival.any(),
-            5 => own && delay_free.any() && rival.any(),
-            6 => own && has_other.any(),
-            7..LAST_ROUND => own && (delay_free & has_other).any(),
-            _ => own || rival.any(),
-        };
-        if !needed {
-            continue;
-        }
+        let again = round == 2;
         let turns = match t.model {
             _ if again => 1,
-            _ if own => DELAYED_ITERATIONS,
             Model::Patlak => 1,
             _ => ITERATIONS,
         };
-        let start = if again || elsewhere { chosen } else { starts[valley] };
-        let (mut rate, mut delay) = (start.rate, start.delay);
-        if elsewhere {
-            rate = lanes.select(has_other, other_rate, rate);
-        }
-        if own && aside != 0.0 {
-            let moved = delay + lanes.splat(aside);
-            let moved = moved.max(lanes.splat(t.delay.bounds.0)).min(lanes.splat(t.delay.bounds.1));
-            delay = lanes.select(delay_free, moved, delay);
-        }
+        let mut rate = if again { chosen.rate } else { starts[round].rate };
         let mut rates = RateSearch::new(lanes, t);
-        let mut settled = lanes.mask(elsewhere) & !has_other;
+        let mut settled = lanes.mask(false);
         let mut count = zero;
-        // Where the sum of squares has a kink at its floor, the last step may lead away from it.
-        let mut lowest_place = Valley { value: far, depth: zero, rate, delay, place: zero };
-        let mut degenerate_there = lanes.mask(false);
-        let mut search = DelaySearch::<L>::new(lanes, t, delay, left);
         for turn in 0..turns {
-            let side = if own { search.side } else { zero };
-            let p = if own {
-                evaluate_point::<L, true>(lanes, t, &t.dictionaries[0], rate, delay, side, alone, None, work)
-            } else {
-                evaluate_point::<L, false>(lanes, t, &t.dictionaries[0], rate, delay, side, alone, None, work)
-            };
-            outcome = p;
-            if own {
-                let lower = p.sse.lt(lowest_place.value);
-                let here = Valley { value: p.sse, rate, delay, ..lowest_place };
-                lowest_place = choose(lanes, lower, &here, &lowest_place);
-                let free = p.solution.a_free & p.solution.b_free;
-                let shapes = rate.gt(lanes.splat(t.shaping.0)) & rate.lt(lanes.splat(t.shaping.1));
-                degenerate_there = (lower & !(free & shapes)) | (!lower & degenerate_there);
-            }
-            drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
+            point = evaluate_point::<L, false>(lanes, t, dictionary, rate, zero, zero, alone, None, work);
             count = lanes.select(settled, count, count + one);
-            // Voxels that have settled stay where they are, however long their neighbours take.
-            let moving = !settled;
             if turn + 1 == turns {
                 break;
             }
-            let step = rates.next(lanes, t, samples, rate, turn, &p);
-            let RateStep { small, stuck, .. } = step;
-            let mut next_rate = step.rate;
-            if own {
-                // The delay's slope tells only where the rate has followed: until then the rate moves alone.
-                let level = p.delay_slope * p.delay_slope / p.delay_curvature.max(lanes.splat(1e-30));
-                let flat = level.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
-                let followed =
-                    small | stuck | (p.rate_by_delay.abs().gt(zero) & drop.le(lanes.splat(FOLLOWED) * level));
-                let next_delay = search.next(lanes, rate, delay, moving & delay_free & followed, &p);
-                let moves = (next_delay - delay).abs().gt(zero);
-                let relative = search.rate_by_delay * (next_delay - delay) / rate.max(lanes.splat(1e-30));
-                let factor = one / (one - relative.max(lanes.splat(-1.0)).min(lanes.splat(0.5)));
-                next_rate = lanes.select(moves, next_rate * factor, next_rate).max(lowest).min(highest);
-                // Another delay has other slopes.
-                rates.forget(lanes, t, moves, next_rate);
-                settled = settled | (moving & (small | stuck) & (!delay_free | flat | search.stuck));
-                delay = lanes.select(settled, delay, next_delay);
-            } else {
-                settled = settled | small | stuck;
-            }
+            let step = rates.next(lanes, t, samples.squares, rate, &point);
+            settled = settled | step.small | step.stuck;
+            // Voxels that have settled stay where they are, however long their neighbours take.
             if !(!settled).any() {
                 break;
             }
-            rate = lanes.select(settled, rate, next_rate);
+            rate = lanes.select(settled, rate, step.rate);
         }
-        let last = Valley { value: outcome.sse, depth: zero, rate, delay, place: zero };
-        let here = if own { lowest_place } else { last };
-        let better = here.value.lt(least);
         if !again {
+            let better = point.sse.lt(least);
+            let here = Valley { value: point.sse, depth: zero, rate, delay: zero, place: zero };
             chosen = choose(lanes, better, &here, &chosen);
-            least = lanes.select(better, here.value, least);
-            if valley == 1 {
-                other_rate = lanes.select(better, others[1], other_rate);
-            }
-            degenerate = (better & degenerate_there) | (!better & degenerate);
-            // Only the voxel's own rounds count.
-            let counts = match round {
-                0 => lanes.mask(true),
-                1..=3 => delay_free,
-                4 => rival,
-                5 => rival & delay_free,
-                6 => has_other,
-                _ => has_other & delay_free,
-            };
+            least = lanes.select(better, point.sse, least);
+            let counts = if round == 0 { lanes.mask(true) } else { rival };
             iterations = iterations + lanes.select(counts, count, zero);
         }
     }
-    let limit = lanes.splat(UNFINISHED.0) * outcome.sse + lanes.splat(UNFINISHED.1) * samples.squares;
-    let outwards =
-        (chosen.rate.le(lowest) & outcome.slope.gt(zero)) | (chosen.rate.ge(highest) & outcome.slope.lt(zero));
-    let not_converged = drop.gt(limit) & !outwards;
-    Fit { rate: chosen.rate, delay: chosen.delay, delay_free, point: outcome, iterations, not_converged }
+    Fit::at(lanes, t, &chosen, lanes.mask(false), point, iterations, samples.squares)
 }

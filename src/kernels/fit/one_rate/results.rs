@@ -3,11 +3,12 @@
 use super::super::goodness::{goodness, invert, is_not_identifiable};
 use super::super::outputs::slot;
 use super::super::{Method, Model, Parameter, status_bit};
+use super::delayed::{Pending, descend};
 use super::linear;
-use super::reference::{Point, Samples, Work, companion, evaluate_point, fit, read};
+use super::reference::{Fit, Point, Samples, Work, companion, evaluate_point, fit, read, scratch};
 use super::tables::{Companion, Tables};
 use crate::kernel::lanes::{Lanes, Numbers as _};
-use crate::kernel::{Curve, Rows};
+use crate::kernel::{Block, Curve, Rows};
 use crate::status;
 
 /// A value within this share of a bound is at it.
@@ -38,64 +39,114 @@ struct Value<F, M> {
     gradient: [F; 4],
 }
 
-/// Computes every row of a block of voxels.
+/// Computes every row of blocks of voxels.
 #[inline(always)]
 pub(super) fn evaluate<L: Lanes>(
     lanes: L,
     t: &Tables,
-    curve: &Curve<'_, L>,
+    blocks: &[Block<'_, L>],
     memory: &mut [L::F],
     rows: &mut Rows<'_, L>,
 ) {
-    let zero = lanes.splat(0.0);
+    let (memory, of_blocks) = memory.split_at_mut(scratch(t));
     let mut work = Work::new(t, memory);
-    let samples = read(lanes, t, curve, &mut work);
-    let mut bits = lanes.bits(!curve.finite, status::NON_FINITE_SAMPLE);
-    if t.method == Method::Linear {
-        let l = linear::fit(lanes, t, &work);
-        let never = lanes.mask(false);
-        let found = Found { a: l.a, b: l.b, rate: l.rate, delay: zero, delay_free: never, has_rate: l.has_rate };
-        let first_statistic = slot::STANDARD_ERROR;
-        let (mut point, mut usable) = (None, never);
-        if t.plan.asks(first_statistic..slot::COUNT) {
-            // A negative rate grows without end: there is no curve to compare with.
-            usable = l.has_rate & l.rate.ge(zero);
-            let rate = lanes.select(usable, l.rate, zero);
-            let dictionary = &t.dictionaries[0];
-            let mut alone = zero;
-            if t.companion != Companion::None {
-                for i in 0..t.n {
-                    alone = alone + dictionary.companion.at(lanes, i) * work.c[i];
-                }
-                alone = alone * lanes.splat(dictionary.inverse_squares);
-                for i in 0..t.n {
-                    work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
-                }
-            }
-            let given = Some((l.a, l.b));
-            point = Some(evaluate_point::<L, false>(lanes, t, dictionary, rate, zero, zero, alone, given, &mut work));
-        }
-        let lost = lanes.bits(curve.finite & !(l.has_rate & l.rate.ge(zero)), status::NOT_IDENTIFIABLE);
-        bits = bits | lost;
-        write(lanes, t, curve, &found, point.as_ref(), usable, &samples, &work, bits, rows);
-        if let Some(row) = t.plan.row(slot::ITERATIONS) {
-            rows.set(row, lanes.splat(1.0), curve.finite);
-        }
+    if t.delay.own {
+        evaluate_delayed(lanes, t, blocks, of_blocks, &mut work, rows);
         return;
     }
-    let (mut given, mut delay_free) = (zero, lanes.mask(t.delay.own));
-    if t.delay.layer {
-        let layer = curve.extra[0];
-        let known = layer.abs().lt(lanes.splat(1e30));
-        given = lanes.select(known, layer, zero);
-        delay_free = !known;
+    for block in blocks {
+        let samples = read(lanes, t, &block.curve, &mut work);
+        let rows = &mut rows.of(block);
+        if t.method == Method::Linear {
+            evaluate_linear(lanes, t, &block.curve, &samples, &mut work, rows);
+        } else {
+            let f = fit(lanes, t, &samples, &mut work);
+            write_fit(lanes, t, &block.curve, &f, &samples, &work, rows);
+        }
     }
-    let f = fit(lanes, t, given, delay_free, &samples, &mut work);
-    bits = bits | lanes.bits(curve.finite & f.not_converged, status::NOT_CONVERGED);
+}
+
+/// The same where each voxel has its own delay; `memory` is the blocks' own.
+#[inline(always)]
+fn evaluate_delayed<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    blocks: &[Block<'_, L>],
+    memory: &mut [L::F],
+    work: &mut Work<'_, L::F>,
+    rows: &mut Rows<'_, L>,
+) {
+    let mut pending = Vec::with_capacity(blocks.len());
+    for (block, c) in blocks.iter().zip(memory.chunks_exact_mut(t.n)) {
+        let samples = read(lanes, t, &block.curve, work);
+        pending.push(Pending::begin(lanes, t, block, samples, work, c));
+    }
+    descend(lanes, t, &mut pending, work);
+    for (block, pending) in blocks.iter().zip(&pending) {
+        let f = pending.fit(lanes, t, work);
+        write_fit(lanes, t, &block.curve, &f, &pending.samples, work, &mut rows.of(block));
+    }
+}
+
+/// The linear method on one block.
+#[inline(always)]
+fn evaluate_linear<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    curve: &Curve<'_, L>,
+    samples: &Samples<L::F>,
+    work: &mut Work<'_, L::F>,
+    rows: &mut Rows<'_, L>,
+) {
+    let zero = lanes.splat(0.0);
+    let l = linear::fit(lanes, t, work);
+    let never = lanes.mask(false);
+    let found = Found { a: l.a, b: l.b, rate: l.rate, delay: zero, delay_free: never, has_rate: l.has_rate };
+    let first_statistic = slot::STANDARD_ERROR;
+    let (mut point, mut usable) = (None, never);
+    if t.plan.asks(first_statistic..slot::COUNT) {
+        // A negative rate grows without end: there is no curve to compare with.
+        usable = l.has_rate & l.rate.ge(zero);
+        let rate = lanes.select(usable, l.rate, zero);
+        let dictionary = &t.dictionaries[0];
+        let mut alone = zero;
+        if t.companion != Companion::None {
+            for i in 0..t.n {
+                alone = alone + dictionary.companion.at(lanes, i) * work.c[i];
+            }
+            alone = alone * lanes.splat(dictionary.inverse_squares);
+            for i in 0..t.n {
+                work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
+            }
+        }
+        let given = Some((l.a, l.b));
+        point = Some(evaluate_point::<L, false>(lanes, t, dictionary, rate, zero, zero, alone, given, work));
+    }
+    let bits = lanes.bits(!curve.finite, status::NON_FINITE_SAMPLE)
+        | lanes.bits(curve.finite & !(l.has_rate & l.rate.ge(zero)), status::NOT_IDENTIFIABLE);
+    write(lanes, t, curve, &found, point.as_ref(), usable, samples, work, bits, rows);
+    if let Some(row) = t.plan.row(slot::ITERATIONS) {
+        rows.set(row, lanes.splat(1.0), curve.finite);
+    }
+}
+
+/// Writes the rows of a nonlinear fit.
+#[inline(always)]
+fn write_fit<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    curve: &Curve<'_, L>,
+    f: &Fit<L::F, L::M>,
+    samples: &Samples<L::F>,
+    work: &Work<'_, L::F>,
+    rows: &mut Rows<'_, L>,
+) {
+    let bits = lanes.bits(!curve.finite, status::NON_FINITE_SAMPLE)
+        | lanes.bits(curve.finite & f.not_converged, status::NOT_CONVERGED);
     let (a, b) = (f.point.solution.a, f.point.solution.b);
-    let has_rate = if t.model == Model::Patlak { lanes.mask(true) } else { b.gt(zero) };
+    let has_rate = if t.model == Model::Patlak { lanes.mask(true) } else { b.gt(lanes.splat(0.0)) };
     let found = Found { a, b, rate: f.rate, delay: f.delay, delay_free: f.delay_free, has_rate };
-    write(lanes, t, curve, &found, Some(&f.point), lanes.mask(true), &samples, &work, bits, rows);
+    write(lanes, t, curve, &found, Some(&f.point), lanes.mask(true), samples, work, bits, rows);
     if let Some(row) = t.plan.row(slot::ITERATIONS) {
         rows.set(row, f.iterations, curve.finite);
     }

@@ -1,6 +1,6 @@
 //! The steps of a fit: of the rate at one delay, and of the delay.
 
-use super::reference::{NEGLIGIBLE, Point, Samples};
+use super::reference::{NEGLIGIBLE, Point};
 use super::tables::{Companion, Tables};
 use crate::kernel::lanes::{Lanes, Numbers as _};
 use crate::kernels::fit::Model;
@@ -20,6 +20,9 @@ pub(super) struct RateSearch<L: Lanes> {
     previous_slope: L::F,
     /// Lengths of the last two steps, the later one first.
     lengths: [L::F; 2],
+    /// Whether no step has been made yet, and whether an even number has.
+    fresh: L::M,
+    even: L::M,
 }
 
 /// A step of the rate.
@@ -44,7 +47,18 @@ impl<L: Lanes> RateSearch<L> {
             previous_rate: zero,
             previous_slope: zero,
             lengths: [lanes.splat(f64::from(f32::MAX)); 2],
+            fresh: lanes.mask(true),
+            even: lanes.mask(true),
         }
+    }
+
+    /// Begins anew where the mask holds.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, lanes: L, t: &Tables, here: L::M) {
+        self.forget(lanes, t, here, lanes.splat(0.0));
+        self.previous_slope = lanes.select(here, lanes.splat(0.0), self.previous_slope);
+        self.fresh = self.fresh | here;
+        self.even = self.even | here;
     }
 
     #[inline(always)]
@@ -69,15 +83,14 @@ impl<L: Lanes> RateSearch<L> {
         &mut self,
         lanes: L,
         t: &Tables,
-        samples: &Samples<L::F>,
+        squares: L::F,
         rate: L::F,
-        turn: usize,
         p: &Point<L::F, L::M>,
     ) -> RateStep<L::F, L::M> {
         let zero = lanes.splat(0.0);
         let one = lanes.splat(1.0);
         let (lowest, highest) = Self::ends(lanes, t);
-        let negligible = lanes.splat(NEGLIGIBLE.1 * L::EPSILON * L::EPSILON) * samples.squares;
+        let negligible = lanes.splat(NEGLIGIBLE.1 * L::EPSILON * L::EPSILON) * squares;
         let drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
         let small = drop.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
         if t.model == Model::Patlak {
@@ -91,9 +104,9 @@ impl<L: Lanes> RateSearch<L> {
         self.slope_at_high = lanes.select(rises, p.slope, self.slope_at_high);
         // The second derivative from two slopes, if it makes sense beside that of Gauss and Newton.
         let apart = rate - self.previous_rate;
-        let moved = apart.abs().gt(zero) & lanes.mask(turn > 0);
+        let moved = apart.abs().gt(zero) & !self.fresh;
         let secant = (p.slope - self.previous_slope) / lanes.select(moved, apart, one);
-        let large_residual = p.sse.gt(lanes.splat(1e-4) * samples.squares);
+        let large_residual = p.sse.gt(lanes.splat(1e-4) * squares);
         // On a curved bound the coefficients may move along with the rate, which the curvature doesn't know.
         let curved = lanes.mask(t.companion == Companion::Integral) & !p.solution.b_free;
         let least = lanes.select(curved, lanes.splat(1e-3), lanes.splat(0.05));
@@ -130,11 +143,12 @@ impl<L: Lanes> RateSearch<L> {
         let share = self.slope_at_high / (self.slope_at_high - self.slope_at_low).max(lanes.splat(1e-30));
         let share = share.max(lanes.splat(0.01)).min(lanes.splat(0.99));
         let crossing = self.high + share * (self.low - self.high);
-        let middle = lanes.select(between & lanes.mask(turn.is_multiple_of(2)), crossing, middle);
+        let middle = lanes.select(between & self.even, crossing, middle);
         // The last step doesn't leave its valley, and one too small for a number is none.
         let next = lanes.select(out, lanes.select(stuck | small, rate, middle), tried);
         (self.previous_rate, self.previous_slope) = (rate, p.slope);
         self.lengths = [(next - rate).abs(), self.lengths[0]];
+        (self.fresh, self.even) = (lanes.mask(false), !self.even);
         RateStep { rate: next, small, stuck }
     }
 }
@@ -162,20 +176,20 @@ pub(super) struct DelaySearch<L: Lanes> {
 
 impl<L: Lanes> DelaySearch<L> {
     #[inline(always)]
-    pub(super) fn new(lanes: L, t: &Tables, delay: L::F, left: bool) -> Self {
+    pub(super) fn new(lanes: L, t: &Tables, delay: L::F, left: L::M) -> Self {
         let zero = lanes.splat(0.0);
         let one = lanes.splat(1.0);
         let (lower, upper) = (lanes.splat(t.delay.bounds.0), lanes.splat(t.delay.bounds.1));
         let reach = lanes.splat(2.0 * t.delay.reach);
-        let first = if left { (delay - reach).max(lower) } else { delay };
-        let last = if left { delay } else { (delay + reach).min(upper) };
+        let first = lanes.select(left, (delay - reach).max(lower), delay);
+        let last = lanes.select(left, delay, (delay + reach).min(upper));
         let aside = lanes.splat(4.0 * L::EPSILON * t.delay.near);
         Self {
             first,
             last,
             low: first - one,
             high: last + one,
-            side: if left { aside } else { -aside },
+            side: lanes.select(left, aside, -aside),
             previous_delay: delay,
             previous_slope: zero,
             previous_rate: zero,
@@ -183,6 +197,26 @@ impl<L: Lanes> DelaySearch<L> {
             rate_by_delay: zero,
             stuck: lanes.mask(false),
         }
+    }
+
+    /// Begins anew where the mask holds.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, lanes: L, t: &Tables, here: L::M, delay: L::F, left: L::M) {
+        let new = Self::new(lanes, t, delay, left);
+        let choose = |new, old| lanes.select(here, new, old);
+        *self = Self {
+            first: choose(new.first, self.first),
+            last: choose(new.last, self.last),
+            low: choose(new.low, self.low),
+            high: choose(new.high, self.high),
+            side: choose(new.side, self.side),
+            previous_delay: choose(new.previous_delay, self.previous_delay),
+            previous_slope: choose(new.previous_slope, self.previous_slope),
+            previous_rate: choose(new.previous_rate, self.previous_rate),
+            lengths: [choose(new.lengths[0], self.lengths[0]), choose(new.lengths[1], self.lengths[1])],
+            rate_by_delay: choose(new.rate_by_delay, self.rate_by_delay),
+            stuck: self.stuck & !here,
+        };
     }
 
     /// The next delay, from the slope at this one.

@@ -7,7 +7,8 @@ use super::super::outputs::{Plan, plan, slot};
 use super::super::prepared::{Axis, no_own_delay};
 use super::super::shared_columns::SharedColumns;
 use super::super::{Method, Model, Parameter, PharmacokineticFit};
-use super::reference::{RESTARTS, SHAPING};
+use super::delayed::RESTARTS;
+use super::reference::SHAPING;
 use crate::error::{Error, Result};
 use crate::kernel::lanes::{Double, Table};
 
