@@ -2,11 +2,25 @@
 
 use super::axis::Knots;
 use super::{Delay, Parameter, PharmacokineticFit};
-use crate::kernel::lanes::{Lanes, Numbers as _, Table};
+use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _, Table};
 
 /// Delays of the dictionary are a frame or a whole part of one apart, within these: s.
 const FINEST_DELAY: f64 = 0.25;
 const COARSEST_DELAY: f64 = 0.5;
+
+/// Numbers that are kept of where a frame lies between the knots, as long as no delay takes it past one: the last knot that has
+/// come; the times from it and from the next one to the frame, without the delay, each followed by what 32 bits lack of it; the
+/// input at that knot, its slope from there on, and its integral up to there.
+pub(super) const PLACE: usize = 8;
+
+/// Places that aren't known: the next knot has come whatever the delay.
+#[inline(always)]
+pub(super) fn forget<L: Lanes>(lanes: L, places: &mut [L::F]) {
+    places.fill(lanes.splat(FAR));
+}
+
+/// Later than all times: s.
+const FAR: f64 = 1e30;
 
 /// What a voxel's own delay needs; shaders walk along the knots in any case.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +56,7 @@ pub(super) struct DelayTables {
 impl DelayTables {
     /// The last knot at or before a time; the first one before all.
     #[inline(always)]
-    pub(super) fn knot_at<L: Lanes>(&self, lanes: L, time: L::F) -> L::F {
+    fn knot_at<L: Lanes>(&self, lanes: L, time: L::F) -> L::F {
         let half = lanes.splat(0.5);
         let (mut low, mut high) = (lanes.splat(0.0), lanes.count(self.knot_times.len()));
         for _ in 0..self.halvings {
@@ -58,7 +72,7 @@ impl DelayTables {
     /// The last knot that has come at a frame and so much later, the time since, and whether there is one. Its place comes from
     /// rounded times, and whether the next one has come, too, from the time since that one.
     #[inline(always)]
-    pub(super) fn last_knot<L: Lanes>(
+    fn last_knot<L: Lanes>(
         &self,
         lanes: L,
         frame_times: &Table,
@@ -77,9 +91,44 @@ impl DelayTables {
         (knot, since, (since + later).ge(zero))
     }
 
+    /// Where a frame lies, so much later: the time since the last knot that has come, and whether there is one. What else is known
+    /// of the place is kept, and looked up only where a knot has been passed.
+    #[inline(always)]
+    pub(super) fn place<L: Lanes>(
+        &self,
+        lanes: L,
+        frame_times: &Table,
+        frame: usize,
+        delay: L::F,
+        later: L::F,
+        kept: &mut [L::F],
+    ) -> (L::F, L::M) {
+        let zero = lanes.splat(0.0);
+        let since = |from: L::F, rest: L::F| if L::WIDTH == 1 { from - delay } else { (from - delay) + rest };
+        let (here, next) = (since(kept[1], kept[2]), since(kept[3], kept[4]));
+        let arrived = (here + later).ge(zero);
+        let holds = (next + later).lt(zero) & (arrived | kept[0].le(zero));
+        if !(!holds).any() {
+            return (here, arrived);
+        }
+        let (knot, since, arrived) = self.last_knot(lanes, frame_times, frame, delay, later);
+        let last = lanes.count(self.knot_times.len() - 1);
+        let next = (knot + lanes.splat(1.0)).min(last);
+        let (time, rest) = (frame_times.at(lanes, frame), self.frame_rest.at(lanes, frame));
+        kept[0] = knot;
+        kept[1] = time - lanes.lookup(&self.knot_times, knot);
+        kept[2] = rest - lanes.lookup(&self.knot_rest, knot);
+        kept[3] = lanes.select(knot.ge(last), lanes.splat(-FAR), time - lanes.lookup(&self.knot_times, next));
+        kept[4] = rest - lanes.lookup(&self.knot_rest, next);
+        kept[5] = lanes.lookup(&self.knot_values, knot);
+        kept[6] = lanes.lookup(&self.knot_slopes, knot);
+        kept[7] = lanes.lookup(&self.knot_integrals, knot);
+        (since, arrived)
+    }
+
     /// The time from a knot to a frame, less a delay: s.
     #[inline(always)]
-    pub(super) fn since<L: Lanes>(&self, lanes: L, frame_times: &Table, frame: usize, knot: L::F, delay: L::F) -> L::F {
+    fn since<L: Lanes>(&self, lanes: L, frame_times: &Table, frame: usize, knot: L::F, delay: L::F) -> L::F {
         // The difference of two times that lie close is exact in 32 bits; that of a time and a delay isn't.
         let since = (frame_times.at(lanes, frame) - lanes.lookup(&self.knot_times, knot)) - delay;
         if L::WIDTH == 1 {

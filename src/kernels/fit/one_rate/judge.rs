@@ -11,7 +11,7 @@ use crate::kernel::lanes::Double;
 /// Row by row, the status last: whether the engine's value agrees.
 pub(super) fn judge(t: &Tables, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool> {
     let mut memory = vec![0.0; scratch(t)];
-    let mut work = Work::new(t, &mut memory);
+    let mut work = Work::new(Double, t, &mut memory);
     let samples = read(Double, t, curve, &mut work);
     let peak = work.c.iter().fold(0.0f64, |peak, c| peak.max(c.abs()));
     let best = sum_of(t, definition, &mut work);

@@ -8,6 +8,7 @@
 //! leave nothing of them in 32 bits.
 
 use super::super::convolution::{WEIGHTS, convolve, step_weights};
+use super::super::delay::{PLACE, forget};
 use super::super::outputs::slot;
 use super::bounded_linear::{Normal, Solution, solve};
 use super::search::RateSearch;
@@ -45,18 +46,24 @@ pub(super) struct Work<'a, F> {
     weights: &'a mut [F],
     knots: &'a mut [F],
     knots_by_rate: &'a mut [F],
+    /// Where the frames lie between the knots.
+    places: &'a mut [F],
 }
 
 /// Numbers of working memory.
 pub(super) fn scratch(t: &Tables) -> usize {
     let knots = if t.delay.own { t.delay.knot_times.len() } else { 0 };
-    6 * t.n + t.rates.len() + 2 * knots + WEIGHTS * t.most_lengths
+    let places = if t.delay.own { PLACE * t.n } else { 0 };
+    6 * t.n + t.rates.len() + 2 * knots + places + WEIGHTS * t.most_lengths
 }
 
 impl<'a, F> Work<'a, F> {
     #[inline(always)]
-    pub(super) fn new(t: &Tables, memory: &'a mut [F]) -> Self {
-        let knots = if t.delay.own { t.delay.knot_times.len() } else { 0 };
+    pub(super) fn new<L: Lanes<F = F>>(lanes: L, t: &Tables, memory: &'a mut [F]) -> Self
+    where
+        F: Numbers,
+    {
+        let (knots, places) = if t.delay.own { (t.delay.knot_times.len(), PLACE * t.n) } else { (0, 0) };
         let (c, memory) = memory.split_at_mut(t.n);
         let (rest, memory) = memory.split_at_mut(t.n);
         let (b, memory) = memory.split_at_mut(t.n);
@@ -65,8 +72,10 @@ impl<'a, F> Work<'a, F> {
         let (by_delay, memory) = memory.split_at_mut(t.n);
         let (values, memory) = memory.split_at_mut(t.rates.len());
         let (knot_values, memory) = memory.split_at_mut(knots);
-        let (knots_by_rate, weights) = memory.split_at_mut(knots);
-        Self { c, rest, b, by_rate, x, by_delay, values, weights, knots: knot_values, knots_by_rate }
+        let (knots_by_rate, memory) = memory.split_at_mut(knots);
+        let (places, weights) = memory.split_at_mut(places);
+        forget(lanes, places);
+        Self { c, rest, b, by_rate, x, by_delay, values, weights, knots: knot_values, knots_by_rate, places }
     }
 }
 
@@ -192,12 +201,12 @@ fn basis<L: Lanes, const OWN: bool>(
     }
     let half = lanes.splat(0.5);
     for i in 0..t.n {
-        let (low, since, arrived) = d.last_knot(lanes, &t.frame_times, i, delay, side);
+        let place = &mut work.places[PLACE * i..][..PLACE];
+        let (since, arrived) = d.place(lanes, &t.frame_times, i, delay, side, place);
+        let (low, begin, slope) = (place[0], place[5], place[6]);
         let length = since.max(zero);
-        let begin = lanes.lookup(&d.knot_values, low);
-        let slope = lanes.lookup(&d.knot_slopes, low);
         let end = begin + slope * since;
-        let integral = lanes.lookup(&d.knot_integrals, low) + half * since * (begin + end);
+        let integral = place[7] + half * since * (begin + end);
         let (b, by_rate, b_by_time) = if t.model == Model::Patlak {
             (integral, zero, end)
         } else {

@@ -49,7 +49,7 @@ pub(super) fn evaluate<L: Lanes>(
     rows: &mut Rows<'_, L>,
 ) {
     let (memory, of_blocks) = memory.split_at_mut(scratch(t));
-    let mut work = Work::new(t, memory);
+    let mut work = Work::new(lanes, t, memory);
     if t.delay.own {
         evaluate_delayed(lanes, t, blocks, of_blocks, &mut work, rows);
         return;

@@ -3,6 +3,7 @@
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 
 use super::super::convolution::{WEIGHTS, convolve, step_weights};
+use super::super::delay::{PLACE, forget};
 use super::pass::kept;
 use super::search::starts;
 use super::tables::Tables;
@@ -32,10 +33,17 @@ pub(super) struct Work<'a, F> {
     pub(super) knots: [&'a mut [F]; 2],
     pub(super) knots_by_rate: [&'a mut [F]; 2],
     pub(super) knots_bend: [&'a mut [F]; 2],
+    /// Where the frames lie between the knots.
+    pub(super) places: &'a mut [F],
 }
 
 fn knots(t: &Tables) -> usize {
     if t.delay.own { t.delay.knot_times.len() } else { 0 }
+}
+
+/// Numbers of the frames' places between the knots.
+fn places(t: &Tables) -> usize {
+    if t.delay.own { PLACE * t.n } else { 0 }
 }
 
 /// Numbers of memory that a block keeps while others are in hand: its samples and starts.
@@ -49,12 +57,16 @@ pub(super) fn scratch(t: &Tables) -> usize {
         + 5 * t.rates.len()
         + 4 * t.pairs.count()
         + 6 * knots(t)
+        + places(t)
         + 2 * WEIGHTS * t.steps.lengths.len()
 }
 
 impl<'a, F> Work<'a, F> {
     #[inline(always)]
-    pub(super) fn new(t: &Tables, memory: &'a mut [F]) -> Self {
+    pub(super) fn new<L: Lanes<F = F>>(lanes: L, t: &Tables, memory: &'a mut [F]) -> Self
+    where
+        F: Numbers,
+    {
         let (c, memory) = memory.split_at_mut(t.n);
         let (fitted, memory) = memory.split_at_mut(t.n);
         let (single, memory) = memory.split_at_mut(t.n);
@@ -75,6 +87,8 @@ impl<'a, F> Work<'a, F> {
         let (slow_by_rate, memory) = memory.split_at_mut(knots(t));
         let (fast_bend, memory) = memory.split_at_mut(knots(t));
         let (slow_bend, memory) = memory.split_at_mut(knots(t));
+        let (places, memory) = memory.split_at_mut(places(t));
+        forget(lanes, places);
         let (weights_fast, weights_slow) = memory.split_at_mut(WEIGHTS * t.steps.lengths.len());
         Self {
             c,
@@ -90,6 +104,7 @@ impl<'a, F> Work<'a, F> {
             knots: [fast, slow],
             knots_by_rate: [fast_by_rate, slow_by_rate],
             knots_bend: [fast_bend, slow_bend],
+            places,
         }
     }
 }
@@ -107,7 +122,7 @@ impl<F> Work<'_, F> {
         }
         convolve(lanes, &t.steps, rate, self.weights[0], self.knots[0], self.knots_by_rate[0]);
         for i in 0..t.n {
-            let place = Place::of(lanes, t, i, delay);
+            let place = Place::of(lanes, t, i, delay, &mut self.places[PLACE * i..][..PLACE]);
             let knots = [&*self.knots[0], &*self.knots_by_rate[0], &*self.knots_by_rate[0]];
             let here = place.advance(lanes, rate, knots);
             self.single[i] = here[0];
@@ -132,16 +147,11 @@ pub(super) struct Place<F, M> {
 
 impl<F: Numbers<Mask = M>, M: Masks> Place<F, M> {
     #[inline(always)]
-    pub(super) fn of<L: Lanes<F = F, M = M>>(lanes: L, t: &Tables, frame: usize, delay: F) -> Self {
+    pub(super) fn of<L: Lanes<F = F, M = M>>(lanes: L, t: &Tables, frame: usize, delay: F, kept: &mut [F]) -> Self {
         let zero = lanes.splat(0.0);
-        let d = &t.delay;
-        let low = d.knot_at(lanes, t.frame_times.at(lanes, frame) - delay);
-        let since = d.since(lanes, &t.frame_times, frame, low, delay);
-        let length = since.max(zero);
-        let begin = lanes.lookup(&d.knot_values, low);
-        let slope = lanes.lookup(&d.knot_slopes, low);
-        let end = begin + slope * length;
-        Self { knot: low, length, arrived: since.ge(zero), begin, end, slope }
+        let (since, arrived) = t.delay.place(lanes, &t.frame_times, frame, delay, zero, kept);
+        let (knot, length, begin, slope) = (kept[0], since.max(zero), kept[5], kept[6]);
+        Self { knot, length, arrived, begin, end: begin + slope * length, slope }
     }
 
     /// A convolution, its derivative by the rate and half the second one at the frame, from those at the knots.

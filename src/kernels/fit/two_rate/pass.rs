@@ -3,6 +3,7 @@
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 
 use super::super::convolution::{WEIGHTS, convolve, prepare};
+use super::super::delay::PLACE;
 use super::super::refinement::{Equations, Problem, Variables};
 use super::exchange::{TwoRates, two_rates};
 use super::memory::{Place, Work};
@@ -451,7 +452,7 @@ impl<const P: usize, F> Exchange<'_, '_, F, P> {
             bend_at_knots(lanes, t, work.weights[k], work.knots_by_rate[k], work.knots_bend[k]);
         }
         for i in 0..t.n {
-            let place = Place::of(lanes, t, i, delay);
+            let place = Place::of(lanes, t, i, delay, &mut work.places[PLACE * i..][..PLACE]);
             let mut basis = [zero; 5];
             let mut bends = [zero; 3];
             for k in 0..2 {

@@ -61,7 +61,7 @@ fn evaluate_within<L: Lanes, const P: usize>(
     rows: &mut Rows<'_, L>,
 ) {
     let (memory, of_blocks) = memory.split_at_mut(scratch(t));
-    let mut work = Work::new(t, memory);
+    let mut work = Work::new(lanes, t, memory);
     let mut fits: Vec<Fit<'_, L, P>> = Vec::with_capacity(blocks.len());
     for (block, memory) in blocks.iter().zip(of_blocks.chunks_exact_mut(of_block(t))) {
         fits.push(Fit::begin(lanes, t, block, &mut work, memory));
@@ -85,7 +85,7 @@ fn evaluate_linear<L: Lanes>(
         #[inline(always)]
         || {
             let (memory, of_blocks) = memory.split_at_mut(scratch(t));
-            let mut work = Work::new(t, memory);
+            let mut work = Work::new(lanes, t, memory);
             for block in blocks {
                 let mut fit = Fit::<L, 4>::begin(lanes, t, block, &mut work, &mut of_blocks[..of_block(t)]);
                 linear::fit(lanes, t, tables, &mut fit, &mut work);
@@ -213,7 +213,7 @@ fn write<L: Lanes, const P: usize>(
 /// Whether an engine's rows of one voxel agree with the definition's.
 pub(super) fn judge(t: &Tables, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool> {
     let mut memory = vec![0.0; scratch(t)];
-    let mut work = Work::new(t, &mut memory);
+    let mut work = Work::new(Double, t, &mut memory);
     let samples = read(Double, t, curve, work.c);
     let peak = work.c.iter().fold(0.0f64, |peak, c| peak.max(c.abs()));
     let best = sum_of(t, definition, &mut work);
