@@ -15,14 +15,14 @@ struct Settings {
     curves_at: u32,
     squares_at: u32,
     cells_at: u32,
+    numbers_at: u32,
     times_at: u32,
-    nodes_at: u32,
+    intervals_at: u32,
     slope: f32,
     intercept: f32,
     onset: f32,
-    reach: f32,
-    spacing: f32,
     inverse_baseline: f32,
+    held_turns: u32,
     padding_a: u32,
     padding_b: u32,
     low: vec4<f32>,
@@ -43,32 +43,35 @@ alias Vector = array<f32, 4>;
 alias Triangle = array<Vector, 4>;
 alias Flags = array<bool, 4>;
 const RATES: u32 = 16u;
-const CELLS: u32 = 4u;
-const STARTS: u32 = 6u;
+const CELLS: u32 = 6u;
+const STARTS: u32 = 8u;
 const CONTINUATIONS: u32 = 8u;
-const RESTARTS: u32 = 4u;
+const RESTARTS: u32 = 5u;
+const FIRST_HELD: u32 = 3u;
 const FAR_APART: f32 = 30.0;
 const HARDLY_BENT: f32 = 3.0;
+const HARDLY_FALLING: f32 = 1.0;
 const LEAST_RATIO: f32 = 0.1;
 const NOTHING_LEFT: f32 = 1e-5;
 const TURNS: u32 = 8u;
-const NUMBERS_PER_CELL: u32 = 6u;
+const NUMBERS_PER_CELL: u32 = 4u;
+const CELL_NUMBERS: u32 = 7u;
 const AT_BOUND: f32 = 2e-6;
 
 // Words of state.
 const STATE_BEST: u32 = 0u;
-const STATE_REFINED: u32 = 16u;
-const STATE_SSE: u32 = 36u;
-const STATE_DAMPING: u32 = 37u;
-const STATE_TURNS: u32 = 38u;
-const STATE_CONVERGED: u32 = 39u;
-const STATE_SQUARES: u32 = 40u;
-const STATE_FINITE: u32 = 41u;
-const STATE_SEARCHES: u32 = 42u;
-const STATE_ROUND: u32 = 43u;
-const STATE_MEAN: u32 = 44u;
-const STATE_SCALE: u32 = 45u;
-const STATE_BASELINE: u32 = 46u;
+const STATE_REFINED: u32 = 24u;
+const STATE_SSE: u32 = 44u;
+const STATE_DAMPING: u32 = 45u;
+const STATE_TURNS: u32 = 46u;
+const STATE_CONVERGED: u32 = 47u;
+const STATE_SQUARES: u32 = 48u;
+const STATE_FINITE: u32 = 49u;
+const STATE_SEARCHES: u32 = 50u;
+const STATE_ROUND: u32 = 51u;
+const STATE_MEAN: u32 = 52u;
+const STATE_SCALE: u32 = 53u;
+const STATE_BASELINE: u32 = 54u;
 
 const SLOT_STANDARD_ERROR: u32 = 4u;
 const SLOT_BASELINE: u32 = 8u;
@@ -88,6 +91,8 @@ const STATUS_NOT_CONVERGED: u32 = 4096u;
 const STATUS_NOT_IDENTIFIABLE: u32 = 8192u;
 const FIRST_BOUND: u32 = 15u;
 
+// The samples along the dictionary's curves.
+var<private> projections: array<f32, 16>;
 // The mean of the baseline's differences, and the factor that makes S / S_BL of a difference; of the voxel in hand.
 var<private> baseline_mean: f32;
 var<private> relative_scale: f32;
@@ -231,6 +236,76 @@ fn leads_nowhere(turns: u32, trial: Vector, promised: f32) -> bool {
     return false;
 }
 
+// How much of the sum of squares a cell explains with an onset in an interval, its scale, and the ratio b / a.
+fn fit_cell(which: u32, slow: u32, fast: u32, cell: u32) -> vec3<f32> {
+    let squares_at = uniforms.settings.squares_at + which * RATES;
+    let at = uniforms.settings.numbers_at + CELL_NUMBERS * (which * uniforms.settings.cells + cell);
+    let along_slow = projections[slow];
+    let along_fast = projections[fast];
+    let squares_slow = tables[squares_at + slow];
+    let squares_fast = tables[squares_at + fast];
+    let cross = tables[at];
+    let inverse = tables[at + 1u];
+    let largest = tables[at + 2u];
+    let most = tables[uniforms.settings.cells_at + NUMBERS_PER_CELL * cell];
+    // With the onset at either end of the interval,
+    let along_start = along_slow - along_fast;
+    var scale = min(max(along_start * tables[at + 4u], 0.0), most);
+    var gain = scale * (along_start + along_start - scale * tables[at + 3u]);
+    var ratio = 1.0;
+    let along_end = along_slow - largest * along_fast;
+    let at_end = min(max(along_end * tables[at + 6u], 0.0), most);
+    let gain_at_end = at_end * (along_end + along_end - at_end * tables[at + 5u]);
+    if gain_at_end > gain {
+        gain = gain_at_end;
+        scale = at_end;
+        ratio = largest;
+    }
+    // or between them.
+    let a = (along_slow * squares_fast - along_fast * cross) * inverse;
+    let b = (along_slow * cross - along_fast * squares_slow) * inverse;
+    if a > 0.0 && b > a && b < largest * a {
+        let inside = b / a;
+        let capped = min(a, most);
+        let along = along_slow - inside * along_fast;
+        let squares = squares_slow - inside * (cross + cross - inside * squares_fast);
+        let gain_inside = capped * (along + along - capped * squares);
+        if gain_inside > gain {
+            gain = gain_inside;
+            scale = capped;
+            ratio = inside;
+        }
+    }
+    return vec3<f32>(gain, scale, ratio);
+}
+
+// Puts the best of an interval (gain, cell, scale, ratio) among the others, best first; the last one leaves.
+fn insert(voxel: u32, which: u32, best: vec4<f32>) {
+    if best.x <= kept(STATE_BEST + 4u * (CELLS - 1u), voxel) {
+        return;
+    }
+    // From the ratio to the onset, and to what the scale is there.
+    let cell_at = uniforms.settings.cells_at + NUMBERS_PER_CELL * u32(best.y);
+    let kep = tables[cell_at + 2u];
+    let kel = tables[cell_at + 3u];
+    let since = log(best.w) / (kep - kel);
+    let interval_at = uniforms.settings.intervals_at + 2u * which;
+    let onset = min(tables[interval_at] + since, tables[interval_at + 1u]);
+    var next = vec4<f32>(best.x, best.y, best.z * exp(kel * since), onset);
+    for (var k = 0u; k < CELLS; k++) {
+        let at = STATE_BEST + 4u * k;
+        if next.x > kept(at, voxel) {
+            let displaced =
+                vec4<f32>(kept(at, voxel), kept(at + 1u, voxel), kept(at + 2u, voxel), kept(at + 3u, voxel));
+            keep(at, voxel, next.x);
+            keep(at + 1u, voxel, next.y);
+            keep(at + 2u, voxel, next.z);
+            keep(at + 3u, voxel, next.w);
+            next = displaced;
+        }
+    }
+}
+
 @compute @workgroup_size(64)
 fn search(@builtin(global_invocation_id) id: vec3<u32>) {
     let voxel = voxel_of(id);
@@ -269,12 +344,14 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     recall(voxel);
     let end = min(done + uniforms.settings.onsets_per_search, uniforms.settings.onsets);
+    let free = given.y != 0.0;
     for (var which = done; which < end; which++) {
-        let node = tables[uniforms.settings.nodes_at + which];
-        if given.y == 0.0 && abs(node - given.x) > uniforms.settings.reach {
+        let interval_at = uniforms.settings.intervals_at + 2u * which;
+        let begun_by_then = which == 0u || tables[interval_at] <= given.x;
+        let ends_later = which + 1u == uniforms.settings.onsets || given.x < tables[interval_at + 1u];
+        if !free && !(begun_by_then && ends_later) {
             continue;
         }
-        var projections: array<f32, 16>;
         for (var k = 0u; k < RATES; k++) {
             let at = uniforms.settings.curves_at + (which * RATES + k) * n;
             var sum = 0.0;
@@ -293,31 +370,31 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
             }
             projections[k] = sum;
         }
-        // The onset's best: gain, cell, scale, onset.
-        var best = vec4<f32>(0.0, 0.0, 0.0, node);
-        let squares_at = uniforms.settings.squares_at + 2u * which * uniforms.settings.cells;
-        for (var cell = 0u; cell < uniforms.settings.cells; cell++) {
-            let at = uniforms.settings.cells_at + NUMBERS_PER_CELL * cell;
-            let projection = projections[u32(tables[at + 1u])] - projections[u32(tables[at])];
-            let square = tables[squares_at + 2u * cell];
-            let scale = min(projection * tables[squares_at + 2u * cell + 1u], tables[at + 2u]);
-            let gain = scale * (projection + projection - scale * square);
-            if gain > best.x && scale > 0.0 {
-                best = vec4<f32>(gain, f32(cell), scale, node);
+        // Gain, cell, scale, ratio: the best, and those of the last two slower rates.
+        var best = vec4<f32>(0.0, 0.0, 0.0, 1.0);
+        var before = best;
+        var gain_before_that = 0.0;
+        var cell = 0u;
+        for (var slow = 0u; slow < RATES; slow++) {
+            var row = vec4<f32>(0.0, 0.0, 0.0, 1.0);
+            for (var fast = slow + 1u; fast < RATES; fast++) {
+                let found = fit_cell(which, slow, fast, cell);
+                if found.x > row.x && found.y > 0.0 {
+                    row = vec4<f32>(found.x, f32(cell), found.y, found.z);
+                }
+                cell = cell + 1u;
             }
+            if row.x > best.x {
+                best = row;
+            }
+            if !free && before.x > gain_before_that && before.x >= row.x {
+                insert(voxel, which, before);
+            }
+            gain_before_that = before.x;
+            before = row;
         }
-        // The list is in the order of gains.
-        for (var k = 0u; k < CELLS; k++) {
-            let at = STATE_BEST + 4u * k;
-            if best.x > kept(at, voxel) {
-                let displaced =
-                    vec4<f32>(kept(at, voxel), kept(at + 1u, voxel), kept(at + 2u, voxel), kept(at + 3u, voxel));
-                keep(at, voxel, best.x);
-                keep(at + 1u, voxel, best.y);
-                keep(at + 2u, voxel, best.z);
-                keep(at + 3u, voxel, best.w);
-                best = displaced;
-            }
+        if free {
+            insert(voxel, which, best);
         }
     }
     if end == uniforms.settings.onsets {
@@ -335,11 +412,24 @@ fn start_of(voxel: u32, number: u32, given: vec2<f32>) -> Vector {
     let at = uniforms.settings.cells_at + NUMBERS_PER_CELL * u32(kept(best + 1u, voxel));
     var scale = scales();
     return Vector(
-        max(kept(best + 2u, voxel) * tables[at + 3u], 1e-6 * scale[0]),
-        min(tables[at + 4u], uniforms.settings.high.y),
-        min(tables[at + 5u], uniforms.settings.high.z),
+        max(kept(best + 2u, voxel) * tables[at + 1u], 1e-6 * scale[0]),
+        min(tables[at + 2u], uniforms.settings.high.y),
+        min(tables[at + 3u], uniforms.settings.high.z),
         select(given.x, kept(best + 3u, voxel), given.y != 0.0),
     );
+}
+
+// The middle of the interval before an onset, or after it; the onset itself where there is none.
+fn beside(onset: f32, earlier: bool) -> f32 {
+    var place = onset;
+    for (var i = 0u; i < uniforms.settings.onsets; i++) {
+        // The last one before, the first one after.
+        let which = select(uniforms.settings.onsets - 1u - i, i, earlier);
+        let start = tables[uniforms.settings.intervals_at + 2u * which];
+        let end = tables[uniforms.settings.intervals_at + 2u * which + 1u];
+        place = select(place, 0.5 * (start + end), select(start >= onset, end <= onset, earlier));
+    }
+    return place;
 }
 
 // Whether a restart beside a place is worth a descent.
@@ -349,6 +439,10 @@ fn is_restart(number: u32, place: Vector, free: bool) -> bool {
     switch number {
         case 0u: { return fast < FAR_APART * min(place[1], place[2]) || hardly_bent; }
         case 1u: { return hardly_bent; }
+        case 2u: {
+            let slow = min(place[1], place[2]);
+            return slow * tables[uniforms.settings.times_at + uniforms.slab.frames - 1u] < HARDLY_FALLING;
+        }
         default: { return free; }
     }
 }
@@ -368,7 +462,10 @@ fn restart(number: u32, place: Vector) -> Vector {
         next[0] = high.x;
         next[1] = scale / high.x;
     }
-    if number == 3u {
+    if number == 2u {
+        next = Vector(scale / max(fast, 1e-12), fast, low.z, place[3]);
+    }
+    if number == 4u {
         var nearest = tables[uniforms.settings.times_at];
         for (var i = 1u; i < uniforms.slab.frames; i++) {
             let time = tables[uniforms.settings.times_at + i];
@@ -417,26 +514,29 @@ fn refine(@builtin(global_invocation_id) id: vec3<u32>) {
     var start = best_place(voxel);
     var holds = held;
     let something_left = kept(STATE_SSE, voxel) > NOTHING_LEFT * squares;
-    if round < 3u {
+    var most_turns = TURNS;
+    if round < CELLS {
+        if !(something_left && kept(STATE_BEST + 4u * round, voxel) > 0.0) {
+            return;
+        }
+        start = start_of(voxel, round, given);
+    } else if round < STARTS {
         // From the intervals beside it.
         if !free {
             return;
         }
-        let to = select(uniforms.settings.spacing, -uniforms.settings.spacing, round == 1u);
-        start[3] = min(max(start[3] + to, uniforms.settings.low.w), uniforms.settings.high.w);
-    } else if round < STARTS {
-        if !(free && something_left && kept(STATE_BEST + 4u * (round - 2u), voxel) > 0.0) {
-            return;
-        }
-        start = start_of(voxel, round - 2u, given);
+        start[3] = beside(start[3], round == CELLS);
     } else {
         if !(something_left && is_restart(number, start, free)) {
             return;
         }
         start = restart(number, start);
-        holds[3] = !free || number >= 2u;
+        if number >= FIRST_HELD {
+            holds[3] = true;
+            most_turns = uniforms.settings.held_turns;
+        }
     }
-    let turns = refine_from(voxel, 0.0, start, holds, squares, DAMPING, TURNS);
+    let turns = refine_from(voxel, 0.0, start, holds, squares, DAMPING, most_turns);
     if best_sse < kept(STATE_SSE, voxel) {
         keep_refined(voxel);
         write_state(STATE_CONVERGED, voxel, select(0u, 1u, turns > 0));

@@ -70,6 +70,28 @@ pub(super) struct Refined<F, M, const P: usize> {
     pub(super) damping: F,
 }
 
+/// The one where the mask holds, the other elsewhere.
+#[inline(always)]
+pub(super) fn merge<L: Lanes, const P: usize>(
+    lanes: L,
+    mask: L::M,
+    a: &Refined<L::F, L::M, P>,
+    b: &Refined<L::F, L::M, P>,
+) -> Refined<L::F, L::M, P> {
+    let mut result = *b;
+    for i in 0..P {
+        result.parameters[i] = lanes.select(mask, a.parameters[i], b.parameters[i]);
+        for j in i..P {
+            result.r[i][j] = lanes.select(mask, a.r[i][j], b.r[i][j]);
+        }
+    }
+    result.sse = lanes.select(mask, a.sse, b.sse);
+    result.turns = lanes.select(mask, a.turns, b.turns);
+    result.damping = lanes.select(mask, a.damping, b.damping);
+    result.converged = (mask & a.converged) | (!mask & b.converged);
+    result
+}
+
 /// What holds for numbers of 32 bits, or of 64.
 #[inline(always)]
 pub(super) fn by_precision<L: Lanes>(lanes: L, (single, double): (f64, f64)) -> L::F {

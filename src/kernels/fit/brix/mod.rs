@@ -12,9 +12,11 @@
 //! A is only known together with k_el where a series ends early, and k_ep only as the product A k_ep where the signal still
 //! rises: `status` then says not identifiable.
 
+mod descents;
 mod program;
 mod reference;
 mod results;
+mod search;
 mod tables;
 
 use crate::error::{Error, Result};
@@ -176,6 +178,8 @@ impl VoxelKernel for BrixFit {
 impl FitTables for Tables {
     type Settings = BrixFit;
     const STATUS: &'static [(u32, &'static str)] = status_bit::MEANINGS;
+    const TWO_VECTORS: bool = false;
+    const TOGETHER: usize = 32;
 
     fn outputs(&self) -> &[Output] {
         &self.outputs
@@ -186,14 +190,12 @@ impl FitTables for Tables {
     }
 
     fn scratch(&self) -> usize {
-        reference::scratch(self)
+        reference::scratch(self) + Self::TOGETHER * self.n
     }
 
     #[inline(always)]
     fn evaluate<L: Lanes>(&self, lanes: L, blocks: &[Block<'_, L>], scratch: &mut [L::F], rows: &mut Rows<'_, L>) {
-        for block in blocks {
-            results::evaluate(lanes, self, &block.curve, scratch, &mut rows.of(block));
-        }
+        results::evaluate(lanes, self, blocks, scratch, rows);
     }
 
     fn judge(&self, curve: &Curve<'_, Double>, engine: &[f64], definition: &[f64]) -> Vec<bool> {

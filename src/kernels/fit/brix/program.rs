@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::reference::{CONTINUATIONS, RESTARTS, STARTS};
+use super::descents::{CONTINUATIONS, RESTARTS, STARTS};
+use super::search::CELLS;
 use super::tables::{RATES, Tables, slot};
 use crate::kernel::Program;
 
@@ -20,14 +21,14 @@ struct ShaderSettings {
     curves_at: u32,
     squares_at: u32,
     cells_at: u32,
+    numbers_at: u32,
     times_at: u32,
-    nodes_at: u32,
+    intervals_at: u32,
     slope: f32,
     intercept: f32,
     onset: f32,
-    reach: f32,
-    spacing: f32,
     inverse_baseline: f32,
+    held_turns: u32,
     padding_a: u32,
     padding_b: u32,
     low: [f32; 4],
@@ -39,9 +40,9 @@ const SOURCES: &[&str] =
     &[include_str!("../../../../shaders/fit/refinement.wgsl"), include_str!("../../../../shaders/fit/brix.wgsl")];
 
 /// Words that the shader keeps per voxel.
-const STATE_WORDS: usize = 47;
-/// Turns of loops that one search may take: software Vulkan of Mesa 22.3.6 stops all loops after 65,535.
-const LOOP_TURNS: usize = 40_000;
+const STATE_WORDS: usize = 55;
+/// Turns of loops that one search or descent may take: software Vulkan of Mesa 22.3.6 stops all loops after 65,535.
+pub(super) const LOOP_TURNS: usize = 40_000;
 const REFINEMENTS: usize = STARTS + CONTINUATIONS[0] + RESTARTS + CONTINUATIONS[1];
 
 pub(super) fn program(t: &Tables) -> Program {
@@ -52,16 +53,15 @@ pub(super) fn program(t: &Tables) -> Program {
         at
     };
     let curves_at = append(&mut t.dictionaries.iter().flat_map(|d| d.curves.iter().copied()));
-    let squares_at = append(&mut t.dictionaries.iter().flat_map(|d| {
-        d.squares.iter().zip(d.inverse_squares.iter()).flat_map(|(squares, inverse)| [*squares, *inverse])
-    }));
+    let squares_at = append(&mut t.dictionaries.iter().flat_map(|d| d.squares.iter().copied()));
+    let numbers_at = append(&mut t.dictionaries.iter().flat_map(|d| d.cells.iter().copied()));
     let cells = &t.cells;
-    let cells_at = append(&mut (0..cells.fast.len()).flat_map(|c| {
-        [cells.fast[c] as f64, cells.slow[c] as f64, cells.most[c], cells.amplitude[c], cells.kep[c], cells.kel[c]]
-    }));
+    let cells_at = append(
+        &mut (0..cells.fast.len()).flat_map(|c| [cells.most[c], cells.amplitude[c], cells.kep[c], cells.kel[c]]),
+    );
     let times_at = append(&mut t.times.iter().copied());
-    let nodes_at = append(&mut t.nodes.iter().copied());
-    let per_onset = RATES * (t.n / 4 + 5) + cells.fast.len() + 1;
+    let intervals_at = append(&mut t.starts.iter().zip(t.ends.iter()).flat_map(|(start, end)| [*start, *end]));
+    let per_onset = RATES * (t.n / 4 + 5) + cells.fast.len() + 1 + RATES * (1 + CELLS);
     let onsets_per_search = (LOOP_TURNS.saturating_sub(3 * t.n) / per_onset).max(1);
     let searches = t.dictionaries.len().div_ceil(onsets_per_search);
     let names = [vec!["search"; searches], vec!["refine"; REFINEMENTS], vec!["finish"]];
@@ -77,14 +77,14 @@ pub(super) fn program(t: &Tables) -> Program {
         curves_at,
         squares_at,
         cells_at,
+        numbers_at,
         times_at,
-        nodes_at,
+        intervals_at,
         slope: t.slope as f32,
         intercept: t.intercept as f32,
         onset: t.onset.unwrap_or(0.0) as f32,
-        reach: t.reach as f32,
-        spacing: t.spacing as f32,
         inverse_baseline: (1.0 / t.baseline.len() as f64) as f32,
+        held_turns: t.held_turns as u32,
         padding_a: 0,
         padding_b: 0,
         low: t.bounds.map(|bounds| bounds.0 as f32),
@@ -101,7 +101,10 @@ pub(super) fn program(t: &Tables) -> Program {
 
 #[cfg(all(test, feature = "gpu"))]
 mod tests {
-    use super::super::reference::{CELLS, FAR_APART, HARDLY_BENT, LEAST_RATIO, NOTHING_LEFT, TURNS};
+    use super::super::descents::{
+        FAR_APART, FIRST_HELD, HARDLY_BENT, HARDLY_FALLING, LEAST_RATIO, NOTHING_LEFT, TURNS,
+    };
+    use super::super::tables::CELL_NUMBERS;
     use super::*;
     use crate::engine::gpu::text;
 
@@ -111,7 +114,7 @@ mod tests {
         text::assert_same_layout!(
             &module, "Settings", ShaderSettings:
             cells onsets onsets_per_search baseline_start baseline_end onset_fixed layer curves_at squares_at cells_at
-            times_at nodes_at slope intercept onset reach spacing inverse_baseline padding_a padding_b low high slots
+            numbers_at times_at intervals_at slope intercept onset inverse_baseline held_turns padding_a padding_b low high slots
         );
         let constants = text::constants(&module);
         for (name, value) in [
@@ -128,13 +131,16 @@ mod tests {
             ("STARTS", STARTS),
             ("CONTINUATIONS", CONTINUATIONS[0]),
             ("RESTARTS", RESTARTS),
+            ("FIRST_HELD", FIRST_HELD),
             ("TURNS", TURNS),
+            ("CELL_NUMBERS", CELL_NUMBERS),
         ] {
             assert_eq!(constants.get(name), Some(&(value as u32)), "{name}");
         }
         for (name, value) in [
             ("FAR_APART", FAR_APART),
             ("HARDLY_BENT", HARDLY_BENT),
+            ("HARDLY_FALLING", HARDLY_FALLING),
             ("LEAST_RATIO", LEAST_RATIO),
             ("NOTHING_LEFT", NOTHING_LEFT),
         ] {

@@ -4,12 +4,13 @@
 
 use super::super::agreement::{DELAY, Fits, ParameterRows, Rows as FitRows, agreement};
 use super::super::goodness::{goodness, invert, is_not_identifiable};
-use super::super::refinement::Problem as _;
-use super::reference::{Brix, Work, fit, read, scratch};
+use super::super::refinement::{Problem as _, Refined};
+use super::descents::{Fit, descend, finish};
+use super::reference::{Brix, Work, read, scratch};
 use super::status_bit;
 use super::tables::{Tables, slot};
 use crate::kernel::lanes::{Double, Lanes, Numbers as _};
-use crate::kernel::{Curve, Rows};
+use crate::kernel::{Block, Curve, Rows};
 use crate::status;
 
 /// A value within this share of a bound is at it.
@@ -17,36 +18,57 @@ const AT_BOUND: f64 = 2e-6;
 /// Units of the maps per unit of the fit: A, k_ep and k_el in 1/min, onset.
 const UNITS: [f64; 4] = [1.0, 60.0, 60.0, 1.0];
 
-/// Computes every row of a block of voxels.
+/// Computes every row of blocks of voxels.
 #[inline(never)]
 pub(super) fn evaluate<L: Lanes>(
     lanes: L,
     t: &Tables,
-    curve: &Curve<'_, L>,
+    blocks: &[Block<'_, L>],
     memory: &mut [L::F],
     rows: &mut Rows<'_, L>,
 ) {
     lanes.within(
         #[inline(always)]
-        || evaluate_within(lanes, t, curve, memory, rows),
+        || evaluate_within(lanes, t, blocks, memory, rows),
     );
 }
 
 #[inline(always)]
-fn evaluate_within<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, memory: &mut [L::F], rows: &mut Rows<'_, L>) {
+fn evaluate_within<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    blocks: &[Block<'_, L>],
+    memory: &mut [L::F],
+    rows: &mut Rows<'_, L>,
+) {
+    let (memory, of_blocks) = memory.split_at_mut(scratch(t));
+    let mut work = Work::new(t, memory);
+    let mut fits = Vec::with_capacity(blocks.len());
+    for (block, y) in blocks.iter().zip(of_blocks.chunks_exact_mut(t.n)) {
+        fits.push(Fit::begin(lanes, t, block, &mut work, y));
+    }
+    descend(lanes, t, &mut fits, &mut work);
+    for (block, fit) in blocks.iter().zip(&fits) {
+        let fitted = finish(lanes, t, fit, &mut work);
+        write(lanes, t, &block.curve, fit, &fitted, &mut work, &mut rows.of(block));
+    }
+}
+
+/// Writes the rows of one block.
+#[inline(always)]
+fn write<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    curve: &Curve<'_, L>,
+    fit: &Fit<'_, L>,
+    f: &Refined<L::F, L::M, 4>,
+    work: &mut Work<'_, L::F>,
+    rows: &mut Rows<'_, L>,
+) {
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
-    let mut work = Work::new(t, memory);
-    let samples = read(lanes, t, curve, work.y);
+    let (samples, free) = (&fit.samples, fit.free);
     let valid = samples.positive;
-    let (mut given, mut free) = (lanes.splat(t.onset.unwrap_or(0.0)), lanes.mask(t.onset.is_none()));
-    if t.layer {
-        let layer = curve.extra[0];
-        let known = layer.abs().lt(lanes.splat(1e30));
-        given = lanes.select(known, layer, zero);
-        free = !known;
-    }
-    let f = fit(lanes, t, given, free, samples.squares, &mut work);
     let mut bits = lanes.bits(!curve.finite, status::NON_FINITE_SAMPLE)
         | lanes.bits(curve.finite & !valid, status::BASELINE_NOT_POSITIVE)
         | lanes.bits(valid & !f.converged, status::NOT_CONVERGED);
@@ -65,7 +87,7 @@ fn evaluate_within<L: Lanes>(lanes: L, t: &Tables, curve: &Curve<'_, L>, memory:
     }
     let (fitted_row, residual_row) = (t.row(slot::FITTED_CURVE), t.row(slot::RESIDUAL));
     if fitted_row.is_some() || residual_row.is_some() {
-        Brix { t, work: &mut work, keep: true }.equations(lanes, &f.parameters, &f.r);
+        Brix { t, work: &mut *work, keep: true }.equations(lanes, &f.parameters, &f.r);
         for i in 0..t.n {
             if let Some(row) = fitted_row {
                 rows.set(row + t.row_of_frame[i], one + work.fitted[i], valid);

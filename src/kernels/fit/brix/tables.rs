@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::super::prepared::PreparedFit;
+use super::descents::HELD_TURNS;
+use super::program::LOOP_TURNS;
 use super::{BrixFit, BrixOnset, FitCurves};
 use crate::error::{Error, Result};
 use crate::kernel::lanes::Table;
@@ -19,6 +21,10 @@ pub(super) const RATES: usize = 16;
 const SLOWEST_SHARE: f64 = 0.03;
 /// The fastest rate, per shortest interval.
 const FASTEST_SHARE: f64 = 2.0;
+/// Curves whose determinant is a smaller share of their squares' product are one.
+const LEAST_DETERMINANT: f64 = 1e-9;
+/// The square of the exponential of this is a number in 32 bits.
+const LARGEST_EXPONENT: f64 = 40.0;
 
 /// The place of every map among the slots; the shader has the same list.
 pub(super) mod slot {
@@ -48,13 +54,19 @@ pub(super) struct Cells {
     pub(super) kel: Table,
 }
 
-/// Exponentials from one onset on.
+/// The numbers of a cell in [`Dictionary::cells`].
+pub(super) const CELL_NUMBERS: usize = 7;
+
+/// Exponentials from the beginning of an interval between frames on. There a cell's curve is a E_slow - b E_fast; with the onset
+/// between both ends of the interval, b / a is from 1 to exp((fast - slow) length).
 #[derive(Debug, Clone, Default)]
 pub(super) struct Dictionary {
     pub(super) curves: Table,
-    /// Sum of squares of each cell's curve, and its reciprocal (0 where there is no curve).
+    /// Sum of squares of each rate's curve.
     pub(super) squares: Table,
-    pub(super) inverse_squares: Table,
+    /// Of each cell: the product of both curves, the reciprocal of the determinant (0 where there is none), the largest ratio b / a;
+    /// the sum of squares of E_slow - E_fast and its reciprocal (0 where there is no curve), the same at the largest ratio.
+    pub(super) cells: Table,
 }
 
 /// The tables of the kernel. Times are in seconds after the first frame, rates in 1/s.
@@ -71,10 +83,11 @@ pub(super) struct Tables {
     pub(super) bounds: [(f64, f64); 4],
     pub(super) onset: Option<f64>,
     pub(super) layer: bool,
-    pub(super) reach: f64,
-    /// From one interval between frames to the next.
-    pub(super) spacing: f64,
-    pub(super) nodes: Table,
+    /// Where each interval begins that the onset is looked for in, and where it ends; the same where it is known.
+    pub(super) starts: Table,
+    pub(super) ends: Table,
+    /// Turns of a descent that holds the onset.
+    pub(super) held_turns: usize,
     pub(super) cells: Cells,
     pub(super) dictionaries: Vec<Dictionary>,
     pub(super) times: Table,
@@ -141,10 +154,10 @@ pub(super) fn build(
         BrixOnset::Fixed(seconds) => Some(seconds),
         _ => None,
     };
-    // One onset in the middle of each interval: where the onset passes a frame the sum of squares has a kink.
-    let nodes: Vec<f64> = match onset {
-        Some(seconds) => vec![seconds],
-        None => t[..n - 2].windows(2).map(|w| 0.5 * (w[0] + w[1])).collect(),
+    // Where the onset passes a frame the sum of squares has a kink.
+    let intervals: Vec<(f64, f64)> = match onset {
+        Some(seconds) => vec![(seconds, seconds)],
+        None => t[..n - 2].windows(2).map(|w| (w[0], w[1])).collect(),
     };
     let duration = t[n - 1];
     let shortest = t.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
@@ -166,9 +179,7 @@ pub(super) fn build(
     }
     let table = |numbers: Vec<f64>| numbers.into_iter().collect::<Table>();
     let cells = Cells { most: table(most), amplitude: table(amplitude), kep: table(keps), kel: table(kels), ..cells };
-    let dictionaries = nodes.iter().map(|node| dictionary(&t, *node, &rates, &cells)).collect();
-    let spacing = duration / (n - 1) as f64;
-    let reach = t.windows(2).map(|w| w[1] - w[0]).fold(0.0, f64::max);
+    let dictionaries = intervals.iter().map(|interval| dictionary(&t, *interval, &rates, &cells)).collect();
     let plan = plan(settings, times.len())?;
     Ok(Tables {
         n,
@@ -180,9 +191,9 @@ pub(super) fn build(
         bounds,
         onset,
         layer: matches!(settings.onset, BrixOnset::PerVoxel(_)),
-        reach,
-        spacing,
-        nodes: table(nodes),
+        starts: intervals.iter().map(|interval| interval.0).collect(),
+        ends: intervals.iter().map(|interval| interval.1).collect(),
+        held_turns: HELD_TURNS.min(LOOP_TURNS / n),
         cells,
         dictionaries,
         times: table(t),
@@ -192,19 +203,25 @@ pub(super) fn build(
     })
 }
 
-fn dictionary(t: &[f64], onset: f64, rates: &[f64], cells: &Cells) -> Dictionary {
+fn dictionary(t: &[f64], (start, end): (f64, f64), rates: &[f64], cells: &Cells) -> Dictionary {
     let curve = |rate: &f64| -> Vec<f64> {
-        t.iter().map(|t| if *t > onset { (-rate * (t - onset)).exp() } else { 0.0 }).collect()
+        t.iter().map(|t| if *t > start { (-rate * (t - start)).exp() } else { 0.0 }).collect()
     };
     let curves: Vec<Vec<f64>> = rates.iter().map(curve).collect();
-    let squares: Table = (0..cells.fast.len())
-        .map(|c| {
-            let pairs = curves[cells.slow[c]].iter().zip(&curves[cells.fast[c]]);
-            pairs.map(|(slow, fast)| (slow - fast) * (slow - fast)).sum::<f64>()
-        })
-        .collect();
-    let inverse_squares = squares.iter().map(|s| if *s > 0.0 { 1.0 / s } else { 0.0 }).collect();
-    Dictionary { curves: curves.into_iter().flatten().collect(), squares, inverse_squares }
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let reciprocal = |x: f64, least: f64| if x > least { 1.0 / x } else { 0.0 };
+    let of_cell = |(slow, fast): (&usize, &usize)| -> [f64; CELL_NUMBERS] {
+        let (a, b) = (&curves[*slow], &curves[*fast]);
+        let (squares, cross) = (product(a, a) * product(b, b), product(a, b));
+        let inverse = reciprocal(squares - cross * cross, LEAST_DETERMINANT * squares);
+        let largest = ((rates[*fast] - rates[*slow]) * (end - start)).min(LARGEST_EXPONENT).exp();
+        let at = |ratio: f64| a.iter().zip(b).map(|(a, b)| (a - ratio * b) * (a - ratio * b)).sum::<f64>();
+        let (first, last) = (at(1.0), at(largest));
+        [cross, inverse, largest, first, reciprocal(first, 0.0), last, reciprocal(last, 0.0)]
+    };
+    let squares = curves.iter().map(|curve| product(curve, curve)).collect();
+    let cells = cells.slow.iter().zip(&cells.fast).flat_map(of_cell).collect();
+    Dictionary { curves: curves.into_iter().flatten().collect(), squares, cells }
 }
 
 /// The parameters' maps, in their order.

@@ -5,7 +5,7 @@
 
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 
-use super::super::refinement::{DAMPING, Descent, Problem, Refined, by_precision};
+use super::super::refinement::{DAMPING, Descent, Problem, Refined, by_precision, merge};
 use super::memory::{Samples, Work, read};
 use super::pass::Exchange;
 use super::restarts::{restart, restarts};
@@ -414,25 +414,4 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
 struct Next<F, const P: usize> {
     start: [F; P],
     damping: F,
-}
-
-#[inline(always)]
-fn merge<L: Lanes, const P: usize>(
-    lanes: L,
-    mask: L::M,
-    a: &Refined<L::F, L::M, P>,
-    b: &Refined<L::F, L::M, P>,
-) -> Refined<L::F, L::M, P> {
-    let mut result = *b;
-    for i in 0..P {
-        result.parameters[i] = lanes.select(mask, a.parameters[i], b.parameters[i]);
-        for j in i..P {
-            result.r[i][j] = lanes.select(mask, a.r[i][j], b.r[i][j]);
-        }
-    }
-    result.sse = lanes.select(mask, a.sse, b.sse);
-    result.turns = lanes.select(mask, a.turns, b.turns);
-    result.damping = lanes.select(mask, a.damping, b.damping);
-    result.converged = (mask & a.converged) | (!mask & b.converged);
-    result
 }
