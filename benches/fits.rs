@@ -1,5 +1,5 @@
-//! Fits per second of each model at 60 and 120 frames, with the error of the same fits of the same curves without noise;
-//! and of extended Tofts over 10^3 to 10^7 voxels.
+//! Fits per second of each model at 60 and 120 frames, with the error of the same fits of the same curves without noise, and with
+//! a fitted delay; and of extended Tofts over 10^3 to 10^7 voxels.
 //!
 //! `cargo bench --bench fits`: the GPU's rows are there if `Engine::auto` finds one. Criterion shows elements, that is
 //! fits, per second of wall-clock time, outputs warm; the lines before it, in processor time where the system tells it.
@@ -10,7 +10,7 @@ use ndarray::Array4;
 use perfuse::input_function::Fluid;
 use perfuse::kernels::descriptors::{Baseline, MapSelection};
 use perfuse::kernels::fit::brix::BrixFit;
-use perfuse::kernels::fit::{Method, Model, Parameter};
+use perfuse::kernels::fit::{Delay, Method, Model, Parameter};
 use perfuse::{Engine, InputFunction, Maps, PharmacokineticFit, RunOptions, Series, TimeAxis};
 
 const MODELS: [Model; 6] = [
@@ -25,6 +25,8 @@ const MODELS: [Model; 6] = [
 const CURVES: usize = 1000;
 /// Voxels that all models fit.
 const VOXELS: usize = 200_000;
+/// Voxels that all models fit with a delay of each one's own.
+const DELAYED_VOXELS: usize = 20_000;
 /// Voxels that extended Tofts fits besides.
 const SWEEP: [usize; 5] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 
@@ -195,7 +197,26 @@ fn models(criterion: &mut Criterion) {
                 }
             }
         }
+        delayed(criterion, frames);
         brix(criterion, frames);
+    }
+}
+
+/// The same models with a fitted delay.
+fn delayed(criterion: &mut Criterion, frames: usize) {
+    for model in MODELS {
+        let curves = Curves::of(model, frames);
+        let series = curves.series(DELAYED_VOXELS, curves.noise());
+        let ids: Vec<String> = model.parameters().iter().map(|p| p.quantity().id.to_string()).collect();
+        let fit = PharmacokineticFit::new(model, curves.input.clone()).delay(Delay::Free).maps(MapSelection::only(ids));
+        for engine in engines() {
+            let group = format!("fits of {frames} frames");
+            let name = format!("{model} nonlinear, delay fitted");
+            measure(criterion, &group, &name, DELAYED_VOXELS, &engine, |maps| match maps {
+                Some(maps) => engine.run_reusing(&fit, &series, &RunOptions::new(), maps).expect("a run"),
+                None => engine.run(&fit, &series).expect("a run"),
+            });
+        }
     }
 }
 

@@ -118,9 +118,11 @@ const ITERATIONS: u32 = 40u;
 const DELAYED_ITERATIONS: u32 = 160u;
 const NODE_TURNS: u32 = 4u;
 const FIRST_RESTART: u32 = 8u;
-const LAST_ROUND: u32 = 14u;
+const FIRST_BRANCH: u32 = 14u;
+const LAST_ROUND: u32 = 22u;
+const BRANCHES: u32 = 4u;
 const NOTHING_LEFT: f32 = 1e-5;
-const STATE_WORDS: u32 = 60u;
+const STATE_WORDS: u32 = 76u;
 
 const EPSILON: f32 = 1.1920929e-7;
 const RATIO_LOGARITHM: f32 = 0.38;
@@ -799,14 +801,23 @@ fn valleys(voxel: u32, which: u32) {
 // What is kept of a voxel between dispatches.
 var<private> kept: array<f32, STATE_WORDS>;
 
+// Whether the range of rates has branches that are looked at each by itself.
+fn branched() -> bool {
+    return OWN_DELAY && COMPANION == INPUT && MODEL != PATLAK;
+}
+
+fn state_words() -> u32 {
+    return select(STATE_WORDS - 4u * BRANCHES, STATE_WORDS, branched());
+}
+
 fn load_state(voxel: u32) {
-    for (var i = 0u; i < STATE_WORDS; i++) {
+    for (var i = 0u; i < state_words(); i++) {
         kept[i] = bitcast<f32>(read_state(i, voxel));
     }
 }
 
 fn save_state(voxel: u32) {
-    for (var i = 0u; i < STATE_WORDS; i++) {
+    for (var i = 0u; i < state_words(); i++) {
         write_state(i, voxel, bitcast<u32>(kept[i]));
     }
 }
@@ -864,6 +875,7 @@ const LOWEST: u32 = 56u;
 const LOWEST_RATE: u32 = 57u;
 const LOWEST_DELAY: u32 = 58u;
 const LOWEST_DEGENERATE: u32 = 59u;
+const BRANCH: u32 = 60u;        // the deepest valley of each
 
 fn keep_valley(at: u32, valley: Valley) {
     kept[at] = valley.value;
@@ -913,8 +925,35 @@ fn begin(@builtin(global_invocation_id) id: vec3<u32>) {
     keep_valley(DEEPEST, blank);
     keep_valley(NEXT_DEEPEST, blank);
     keep_valley(BEFORE, blank);
+    for (var k = 0u; k < BRANCHES; k++) { keep_valley(BRANCH + 4u * k, blank); }
     kept[BEFORE_THAT] = 2.0 * FAR;
     save_state(voxel);
+}
+
+// Delays may differ by less than neighbouring rates do: some steps of the rate tell how deep a valley is.
+fn refined_at_delay(voxel: u32, valley: Valley) -> Valley {
+    var here = valley;
+    start_rate();
+    var rate = here.rate;
+    here.value = FAR;
+    for (var turn = 0u; turn < NODE_TURNS; turn++) {
+        let p = evaluate_point(voxel, rate, here.delay, 0.0, false, 0.0, 0.0);
+        if p.sse < here.value {
+            here.value = p.sse;
+            here.rate = rate;
+        }
+        rate = next_rate(p, rate, turn);
+    }
+    return here;
+}
+
+// Keeps the valley if it is the deepest of its branch.
+fn keep_branch(valley: Valley) {
+    for (var k = 0u; k < BRANCHES; k++) {
+        let above = k == 0u || valley.rate >= rate_of(k * uniforms.settings.rates / BRANCHES);
+        let below = k + 1u == BRANCHES || valley.rate < rate_of((k + 1u) * uniforms.settings.rates / BRANCHES);
+        if above && below && valley.value < kept[BRANCH + 4u * k] { keep_valley(BRANCH + 4u * k, valley); }
+    }
 }
 
 // Some delays of the dictionary.
@@ -941,19 +980,16 @@ fn search(@builtin(global_invocation_id) id: vec3<u32>) {
         var other = 0.0;
         if j < s.delays {
             valleys(voxel, j);
-            here = best_valley;
-            other = select(0.0, second_valley.rate, second_valley.value < FAR);
-            // Delays may differ by less than neighbouring rates do: some steps of the rate tell.
-            start_rate();
-            var rate = here.rate;
-            here.value = FAR;
-            for (var turn = 0u; turn < NODE_TURNS; turn++) {
-                let p = evaluate_point(voxel, rate, here.delay, 0.0, false, 0.0, 0.0);
-                if p.sse < here.value {
-                    here.value = p.sse;
-                    here.rate = rate;
+            var second = second_valley;
+            other = select(0.0, second.rate, second.value < FAR);
+            here = refined_at_delay(voxel, best_valley);
+            if branched() {
+                let near = abs(here.delay - kept[GIVEN_DELAY]) <= s.reach;
+                if free || near { keep_branch(here); }
+                if second.value < FAR {
+                    second = refined_at_delay(voxel, second);
+                    if free || near { keep_branch(second); }
                 }
-                rate = next_rate(p, rate, turn);
             }
         }
         let before = kept_valley(BEFORE);
@@ -981,6 +1017,10 @@ fn round_is_needed(round: u32) -> bool {
     let free = kept[DELAY_FREE] != 0.0;
     let rival = kept[RIVAL] != 0.0;
     let left = OWN_DELAY && kept[LEAST] > NOTHING_LEFT * kept[SQUARES];
+    if round >= FIRST_BRANCH && round < LAST_ROUND {
+        let there = branched() && kept[BRANCH + 4u * ((round - FIRST_BRANCH) / 2u)] < FAR;
+        return left && there && (free || round % 2u == 0u);
+    }
     if round >= FIRST_RESTART && round < LAST_ROUND { return left && free && kept[DEGENERATE] != 0.0; }
     switch round {
         case 0u: { return true; }
@@ -1003,12 +1043,18 @@ fn start_round(round: u32) {
     var start = valley.delay;
     if round == 2u { start = max(start - s.reach, s.delay_low); }
     if round == 3u { start = min(start + s.reach, s.delay_high); }
-    let elsewhere = round >= 6u && round < LAST_ROUND;
+    let branch = round >= FIRST_BRANCH && round < LAST_ROUND;
+    let elsewhere = round >= 6u && round < FIRST_BRANCH;
+    if branch {
+        let deepest = kept_valley(BRANCH + 4u * ((round - FIRST_BRANCH) / 2u));
+        start = deepest.delay;
+        kept[RATE] = deepest.rate;
+    }
     if elsewhere {
         start = kept[CHOSEN_DELAY];
         kept[RATE] = kept[OTHER_RATE];
     }
-    if round >= FIRST_RESTART && round < LAST_ROUND {
+    if round >= FIRST_RESTART && round < FIRST_BRANCH {
         // From both sides of the best delay.
         let aside = select(s.reach, -s.reach, round % 2u == 0u);
         start = min(max(start + aside, s.delay_low), s.delay_high);
@@ -1025,7 +1071,8 @@ fn start_round(round: u32) {
     kept[SETTLED] = 0.0;
     kept[COUNT] = 0.0;
     kept[LOWEST] = FAR;
-    let left = round == 0u || round == 3u || round == 4u || round == 6u || (elsewhere && round > 7u && round % 2u == 1u);
+    let left = round == 0u || round == 3u || round == 4u || round == 6u || (elsewhere && round > 7u && round % 2u == 1u)
+        || (branch && round % 2u == 0u);
     let delay = kept[THE_DELAY];
     kept[SEARCH_FIRST] = select(delay, max(delay - 2.0 * s.reach, s.delay_low), left);
     kept[SEARCH_LAST] = select(min(delay + 2.0 * s.reach, s.delay_high), delay, left);

@@ -9,6 +9,7 @@ use super::tables::{Companion, Tables};
 use super::valleys::{Valley, choose, valleys};
 use crate::kernel::Block;
 use crate::kernel::lanes::{Lanes, Masks as _, Numbers as _};
+use crate::kernels::fit::Model;
 
 /// Most exact evaluations in each descent.
 pub(super) const DELAYED_ITERATIONS: usize = 160;
@@ -21,9 +22,24 @@ const NOTHING_LEFT: f64 = 1e-5;
 /// Where the best place is at a bound, or its rate shapes no curve, companion and delay may have taken the convolution's place:
 /// the rates, per duration, to begin anew with, from both sides of the best delay.
 pub(super) const RESTARTS: [f64; 3] = [0.01, 5.0, 20.0];
-/// The descent from which on those are tried, and the place after the last one.
+/// The descents from which on those are tried, and the branches; and the place after the last one.
 pub(super) const FIRST_RESTART: usize = 8;
-pub(super) const LAST_ROUND: usize = FIRST_RESTART + 2 * RESTARTS.len();
+pub(super) const FIRST_BRANCH: usize = FIRST_RESTART + 2 * RESTARTS.len();
+pub(super) const LAST_ROUND: usize = FIRST_BRANCH + 2 * BRANCHES;
+/// Parts of the range of rates. Where the input function itself is the companion, either of it and the convolution with a fast rate
+/// may stand for the other, at another delay; the deepest valley of a delay hides the one beside it. So the deepest one of each part,
+/// over all delays, is gone down too.
+pub(super) const BRANCHES: usize = 4;
+
+/// Whether there are such branches.
+pub(super) fn branched(t: &Tables) -> bool {
+    t.companion == Companion::Input && t.model != Model::Patlak
+}
+
+/// How many descents a voxel may take.
+pub(super) fn rounds(t: &Tables) -> usize {
+    if branched(t) { LAST_ROUND } else { FIRST_BRANCH }
+}
 /// The most lanes that there are.
 const MOST_LANES: usize = 32;
 
@@ -34,8 +50,8 @@ pub(super) struct Pending<'a, L: Lanes> {
     pub(super) samples: Samples<L::F>,
     delay_free: L::M,
     wanted: L::M,
-    /// The deepest valley, and another one if there is a rival.
-    starts: [Valley<L::F>; 2],
+    /// The deepest valley, another one if there is a rival, and those of the branches.
+    starts: [Valley<L::F>; 2 + BRANCHES],
     rival: L::M,
     /// At the delays of both: the rate of another valley, 0 if there is none.
     others: [L::F; 2],
@@ -64,20 +80,20 @@ impl<'a, L: Lanes> Pending<'a, L> {
             given = lanes.select(known, layer, zero);
             delay_free = !known;
         }
-        let (mut best, others) = deepest(lanes, t, given, delay_free, samples.squares, work);
-        for valley in &mut best {
+        let (mut starts, others) = deepest(lanes, t, given, delay_free, samples.squares, work);
+        for valley in &mut starts {
             valley.delay = lanes.select(delay_free, valley.delay, given);
         }
-        let rival = best[1].value.lt(no_valley(lanes, t).value);
+        let rival = starts[1].value.lt(no_valley(lanes, t).value);
         Self {
             c,
             samples,
             delay_free,
             wanted: block.wanted & block.curve.finite,
-            starts: best,
+            starts,
             rival,
             others,
-            place: best[0],
+            place: starts[0],
             iterations: zero,
         }
     }
@@ -94,8 +110,8 @@ impl<'a, L: Lanes> Pending<'a, L> {
     }
 }
 
-/// The two deepest valleys over the dictionary's delays, the deeper one first; and at both, the rate of another valley, 0 if there is
-/// none. Where the delay is given, what lies near it.
+/// The two deepest valleys over the dictionary's delays, the deeper one first, then those of the branches; and at the first two, the
+/// rate of another valley, 0 if there is none. Where the delay is given, what lies near it.
 #[inline(always)]
 fn deepest<L: Lanes>(
     lanes: L,
@@ -104,11 +120,12 @@ fn deepest<L: Lanes>(
     delay_free: L::M,
     squares: L::F,
     work: &mut Work<'_, L::F>,
-) -> ([Valley<L::F>; 2], [L::F; 2]) {
+) -> ([Valley<L::F>; 2 + BRANCHES], [L::F; 2]) {
     let zero = lanes.splat(0.0);
     let blank = no_valley(lanes, t);
     let far = blank.value;
-    let (mut best, mut others) = ([blank; 2], [zero; 2]);
+    let (mut best, mut others) = ([blank; 2 + BRANCHES], [zero; 2]);
+    let branch_from = |k: usize| t.rates.at(lanes, k * t.rates.len() / BRANCHES);
     // Between delays, the deepest valley of each is what counts; neighbours in delay are one valley.
     let (mut before, mut before_that, mut other_before) = (blank, blank, zero);
     for j in 0..=t.dictionaries.len() {
@@ -123,21 +140,38 @@ fn deepest<L: Lanes>(
             let mut at_delay = [blank; 2];
             let alone = xc * lanes.splat(dictionary.inverse_squares);
             valleys(lanes, t, j, alone, work.c, work.values, &mut at_delay);
-            here = at_delay[0];
             other = lanes.select(at_delay[1].value.lt(far), at_delay[1].rate, zero);
             for i in 0..t.n {
                 work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
             }
             // Delays may differ by less than neighbouring rates do: some steps of the rate tell.
-            let mut rates = RateSearch::new(lanes, t);
-            let mut rate = here.rate;
-            here.value = far;
-            for _ in 0..NODE_TURNS {
-                let p = evaluate_point::<L, false>(lanes, t, dictionary, rate, zero, zero, alone, None, work);
-                let better = p.sse.lt(here.value);
-                here.value = lanes.select(better, p.sse, here.value);
-                here.rate = lanes.select(better, rate, here.rate);
-                rate = rates.next(lanes, t, squares, rate, &p).rate;
+            for valley in &mut at_delay[..if branched(t) { 2 } else { 1 }] {
+                let there = valley.value.lt(far);
+                if !there.any() {
+                    continue;
+                }
+                let mut rates = RateSearch::new(lanes, t);
+                let mut rate = valley.rate;
+                valley.value = far;
+                for _ in 0..NODE_TURNS {
+                    let p = evaluate_point::<L, false>(lanes, t, dictionary, rate, zero, zero, alone, None, work);
+                    let better = p.sse.lt(valley.value) & there;
+                    valley.value = lanes.select(better, p.sse, valley.value);
+                    valley.rate = lanes.select(better, rate, valley.rate);
+                    rate = rates.next(lanes, t, squares, rate, &p).rate;
+                }
+            }
+            here = at_delay[0];
+            let near = (here.delay - given).abs().le(lanes.splat(t.delay.reach));
+            for valley in at_delay.iter().filter(|_| branched(t)) {
+                for (k, branch) in best[2..].iter_mut().enumerate() {
+                    let mut inside = valley.rate.ge(branch_from(k)) | lanes.mask(k == 0);
+                    if k + 1 < BRANCHES {
+                        inside = inside & valley.rate.lt(branch_from(k + 1));
+                    }
+                    let better = inside & valley.value.lt(branch.value) & (delay_free | near);
+                    *branch = choose(lanes, better, valley, branch);
+                }
             }
         }
         let node = lanes.splat(t.delay.nodes.get(j.max(1) - 1).copied().unwrap_or(0.0));
@@ -173,6 +207,7 @@ impl Round {
             3 => (Some(0), true, t.delay.reach),
             4 | 5 => (Some(1), number == 4, 0.0),
             6 | 7 => (None, number == 6, 0.0),
+            FIRST_BRANCH.. => (Some(2 + (number - FIRST_BRANCH) / 2), number.is_multiple_of(2), 0.0),
             _ if number.is_multiple_of(2) => (None, false, -t.delay.reach),
             _ => (None, true, t.delay.reach),
         };
@@ -373,10 +408,10 @@ impl<L: Lanes> Queue<'_, '_, L> {
         loop {
             self.lanes_at[lane].round += 1;
             let round = self.lanes_at[lane].round;
-            if round == LAST_ROUND {
+            if round == rounds(self.t) {
                 break;
             }
-            if round >= FIRST_RESTART {
+            if (FIRST_RESTART..FIRST_BRANCH).contains(&round) {
                 let rate = lanes.splat(self.t.restarts[(round - FIRST_RESTART) / 2]);
                 let rate = lanes.select(self.degenerate & free, rate, zero);
                 self.other_rate = lanes.select(here, rate, self.other_rate);
@@ -387,6 +422,11 @@ impl<L: Lanes> Queue<'_, '_, L> {
                 4 => rival,
                 5 => rival & free,
                 6 => has_other,
+                FIRST_BRANCH.. => {
+                    let branch = &self.pending[block].starts[2 + (round - FIRST_BRANCH) / 2];
+                    let there = branch.value.lt(no_valley(lanes, self.t).value) & left_over;
+                    if round.is_multiple_of(2) { there } else { there & free }
+                }
                 _ => has_other & free,
             };
             if needed.any() {

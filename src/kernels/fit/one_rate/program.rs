@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::outputs::{Slots, slot};
 use super::super::{Method, Model, Parameter};
-use super::delayed::{DELAYED_ITERATIONS, LAST_ROUND, NODE_TURNS};
+use super::delayed::{BRANCHES, DELAYED_ITERATIONS, NODE_TURNS, branched, rounds};
 use super::reference::ITERATIONS;
 use super::tables::{Companion, Tables};
 use crate::kernel::Program;
@@ -15,12 +15,18 @@ const SOURCE: &str = include_str!("../../../../shaders/fit/one_rate.wgsl");
 
 /// Turns of loops per invocation that are planned with: software Vulkan stops after 65,535.
 const TURNS: usize = 50_000;
-/// Words of state per voxel; the shader has the same number.
-const STATE_WORDS: usize = 60;
+/// Words of state per voxel, the branches' last; the shader has the same number.
+const STATE_WORDS: usize = 60 + 4 * BRANCHES;
 /// Turns of a bounded solution, fine and coarse; and of keeping the state.
 const SOLUTION_TURNS: (usize, usize) = (44, 16);
-/// Most evaluations of a voxel without and with a delay of its own.
-const EVALUATIONS: (usize, usize) = (2 * ITERATIONS + 1, LAST_ROUND * DELAYED_ITERATIONS + 1);
+/// Most evaluations of a voxel.
+fn evaluations(t: &Tables) -> usize {
+    match (t.method, t.delay.own) {
+        (Method::Linear, _) => 1,
+        (Method::Nonlinear, false) => 2 * ITERATIONS + 1,
+        (Method::Nonlinear, true) => rounds(t) * DELAYED_ITERATIONS + 1,
+    }
+}
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -117,24 +123,20 @@ pub(super) fn program(t: &Tables) -> Program {
     let coarse = if uptake { SOLUTION_TURNS.1 } else { 0 };
     let walk = walk_turns(t);
     let per_evaluation = 3 * walk + if uptake { SOLUTION_TURNS.0 } else { 0 } + 8;
+    let valleys = if branched(t) { 2 } else { 1 };
     let per_delay = 2 * t.n
         + (t.rates.len() / 4 + 1) * (t.n / 2 + 3)
         + (t.rates.len() + 1) * (4 + coarse)
-        + if d.own { NODE_TURNS * per_evaluation } else { 0 };
+        + if d.own { valleys * NODE_TURNS * per_evaluation } else { 0 };
     let aside = 2 * STATE_WORDS + 2 * walk;
     let search_delays = (TURNS / per_delay).max(1);
     let refine_evaluations = (TURNS.saturating_sub(aside) / per_evaluation).max(1);
     let delays = if d.own { t.dictionaries.len() + 1 } else { 1 };
-    let evaluations = match (t.method, d.own) {
-        (Method::Linear, _) => 1,
-        (Method::Nonlinear, false) => EVALUATIONS.0,
-        (Method::Nonlinear, true) => EVALUATIONS.1,
-    };
     let mut entry_points = vec!["begin"];
     if t.method == Method::Nonlinear {
         entry_points.extend(std::iter::repeat_n("search", delays.div_ceil(search_delays)));
     }
-    entry_points.extend(std::iter::repeat_n("refine", evaluations.div_ceil(refine_evaluations)));
+    entry_points.extend(std::iter::repeat_n("refine", evaluations(t).div_ceil(refine_evaluations)));
     let mut lower = [0.0; 12];
     let mut upper = [0.0; 12];
     for parameter in Parameter::ALL {
@@ -217,7 +219,7 @@ pub(super) fn program(t: &Tables) -> Program {
             ("OWN_DELAY", f64::from(d.own)),
         ],
         tables: Cow::Owned(values),
-        state_words: STATE_WORDS,
+        state_words: if d.own && branched(t) { STATE_WORDS } else { STATE_WORDS - 4 * BRANCHES },
         loop_turns: (search_delays * per_delay).max(refine_evaluations * per_evaluation + aside),
         ..Program::new("one_rate_fit", &[SOURCE], &settings)
     }
@@ -248,7 +250,7 @@ fn walk_turns(t: &Tables) -> usize {
 
 #[cfg(all(test, feature = "gpu"))]
 mod tests {
-    use super::super::delayed::FIRST_RESTART;
+    use super::super::delayed::{FIRST_BRANCH, FIRST_RESTART, LAST_ROUND};
     use super::*;
     use crate::engine::gpu::text;
 
@@ -272,6 +274,8 @@ mod tests {
         assert_eq!(constants["NODE_TURNS"] as usize, NODE_TURNS);
         assert_eq!(constants["LAST_ROUND"] as usize, LAST_ROUND);
         assert_eq!(constants["FIRST_RESTART"] as usize, FIRST_RESTART);
+        assert_eq!(constants["FIRST_BRANCH"] as usize, FIRST_BRANCH);
+        assert_eq!(constants["BRANCHES"] as usize, BRANCHES);
         assert_eq!(constants["ITERATIONS"] as usize, ITERATIONS);
         assert_eq!(constants["DELAYED_ITERATIONS"] as usize, DELAYED_ITERATIONS);
         assert_eq!(constants["HALVINGS"] as usize, SOLUTION_TURNS.0);
