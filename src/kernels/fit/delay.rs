@@ -69,61 +69,61 @@ impl DelayTables {
         low
     }
 
-    /// The last knot that has come at a frame and so much later, the time since, and whether there is one. Its place comes from
-    /// rounded times, and whether the next one has come, too, from the time since that one.
+    /// The last knot that has come at a frame and so much later; the first one before all. Its place comes from rounded times, and
+    /// whether the next one has come, too, from the time since that one.
     #[inline(always)]
-    fn last_knot<L: Lanes>(
-        &self,
-        lanes: L,
-        frame_times: &Table,
-        frame: usize,
-        delay: L::F,
-        later: L::F,
-    ) -> (L::F, L::F, L::M) {
-        let zero = lanes.splat(0.0);
+    fn last_knot<L: Lanes>(&self, lanes: L, frame_times: &Table, frame: usize, delay: L::F, later: L::F) -> L::F {
         let surely = frame_times.at(lanes, frame) - delay - lanes.splat(4.0 * L::EPSILON * self.span);
         let knot = self.knot_at(lanes, surely);
         let next = (knot + lanes.splat(1.0)).min(lanes.count(self.knot_times.len() - 1));
-        let since = self.since(lanes, frame_times, frame, knot, delay);
-        let since_next = self.since(lanes, frame_times, frame, next, delay);
-        let come = (since_next + later).ge(zero);
-        let (knot, since) = (lanes.select(come, next, knot), lanes.select(come, since_next, since));
-        (knot, since, (since + later).ge(zero))
+        let come = (self.since(lanes, frame_times, frame, next, delay) + later).ge(lanes.splat(0.0));
+        lanes.select(come, next, knot)
     }
 
     /// Where a frame lies, so much later: the time since the last knot that has come, and whether there is one. What else is known
-    /// of the place is kept, and looked up only where a knot has been passed.
+    /// of the place is kept, and looked up only where a knot has been passed; the integral if it is needed.
     #[inline(always)]
     pub(super) fn place<L: Lanes>(
         &self,
         lanes: L,
         frame_times: &Table,
-        frame: usize,
+        (frame, needs_integral): (usize, bool),
         delay: L::F,
         later: L::F,
         kept: &mut [L::F],
     ) -> (L::F, L::M) {
-        let zero = lanes.splat(0.0);
-        let since = |from: L::F, rest: L::F| if L::WIDTH == 1 { from - delay } else { (from - delay) + rest };
-        let (here, next) = (since(kept[1], kept[2]), since(kept[3], kept[4]));
-        let arrived = (here + later).ge(zero);
-        let holds = (next + later).lt(zero) & (arrived | kept[0].le(zero));
-        if !(!holds).any() {
-            return (here, arrived);
-        }
-        let (knot, since, arrived) = self.last_knot(lanes, frame_times, frame, delay, later);
+        let (zero, one) = (lanes.splat(0.0), lanes.splat(1.0));
         let last = lanes.count(self.knot_times.len() - 1);
-        let next = (knot + lanes.splat(1.0)).min(last);
-        let (time, rest) = (frame_times.at(lanes, frame), self.frame_rest.at(lanes, frame));
-        kept[0] = knot;
-        kept[1] = time - lanes.lookup(&self.knot_times, knot);
-        kept[2] = rest - lanes.lookup(&self.knot_rest, knot);
-        kept[3] = lanes.select(knot.ge(last), lanes.splat(-FAR), time - lanes.lookup(&self.knot_times, next));
-        kept[4] = rest - lanes.lookup(&self.knot_rest, next);
-        kept[5] = lanes.lookup(&self.knot_values, knot);
-        kept[6] = lanes.lookup(&self.knot_slopes, knot);
-        kept[7] = lanes.lookup(&self.knot_integrals, knot);
-        (since, arrived)
+        let since = |from: L::F, rest: L::F| if L::WIDTH == 1 { from - delay } else { (from - delay) + rest };
+        // Most often the next knot, or the one before, is the one.
+        for again in [false, true] {
+            let (here, next) = (since(kept[1], kept[2]), since(kept[3], kept[4]));
+            let (come, arrived) = ((next + later).ge(zero), (here + later).ge(zero));
+            let gone = !arrived & kept[0].gt(zero);
+            if !(come | gone).any() {
+                return (here, arrived);
+            }
+            let step = lanes.select(come, one, lanes.select(gone, -one, zero));
+            let knot = if again {
+                self.last_knot(lanes, frame_times, frame, delay, later)
+            } else {
+                (kept[0] + step).max(zero).min(last)
+            };
+            let next = (knot + one).min(last);
+            let (time, rest) = (frame_times.at(lanes, frame), self.frame_rest.at(lanes, frame));
+            kept[0] = knot;
+            kept[1] = time - lanes.lookup(&self.knot_times, knot);
+            kept[2] = rest - lanes.lookup(&self.knot_rest, knot);
+            kept[3] = lanes.select(knot.ge(last), lanes.splat(-FAR), time - lanes.lookup(&self.knot_times, next));
+            kept[4] = rest - lanes.lookup(&self.knot_rest, next);
+            kept[5] = lanes.lookup(&self.knot_values, knot);
+            kept[6] = lanes.lookup(&self.knot_slopes, knot);
+            if needs_integral {
+                kept[7] = lanes.lookup(&self.knot_integrals, knot);
+            }
+        }
+        let here = since(kept[1], kept[2]);
+        (here, (here + later).ge(zero))
     }
 
     /// The time from a knot to a frame, less a delay: s.

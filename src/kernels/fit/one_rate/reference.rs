@@ -200,9 +200,10 @@ fn basis<L: Lanes, const OWN: bool>(
         convolve(lanes, &t.steps, rate, work.weights, work.knots, work.knots_by_rate);
     }
     let half = lanes.splat(0.5);
+    let needs_integral = t.model == Model::Patlak || t.companion == Companion::Integral;
     for i in 0..t.n {
         let place = &mut work.places[PLACE * i..][..PLACE];
-        let (since, arrived) = d.place(lanes, &t.frame_times, i, delay, side, place);
+        let (since, arrived) = d.place(lanes, &t.frame_times, (i, needs_integral), delay, side, place);
         let (low, begin, slope) = (place[0], place[5], place[6]);
         let length = since.max(zero);
         let end = begin + slope * since;

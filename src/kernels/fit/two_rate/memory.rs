@@ -149,7 +149,7 @@ impl<F: Numbers<Mask = M>, M: Masks> Place<F, M> {
     #[inline(always)]
     pub(super) fn of<L: Lanes<F = F, M = M>>(lanes: L, t: &Tables, frame: usize, delay: F, kept: &mut [F]) -> Self {
         let zero = lanes.splat(0.0);
-        let (since, arrived) = t.delay.place(lanes, &t.frame_times, frame, delay, zero, kept);
+        let (since, arrived) = t.delay.place(lanes, &t.frame_times, (frame, false), delay, zero, kept);
         let (knot, length, begin, slope) = (kept[0], since.max(zero), kept[5], kept[6]);
         Self { knot, length, arrived, begin, end: begin + slope * length, slope }
     }
