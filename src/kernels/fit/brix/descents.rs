@@ -389,8 +389,8 @@ fn restart<L: Lanes>(lanes: L, t: &Tables, number: usize, place: &[L::F; 4], fre
             free
         }
     };
-    for j in 0..3 {
-        next[j] = next[j].max(lanes.splat(t.bounds[j].0)).min(lanes.splat(t.bounds[j].1));
+    for (value, bounds) in next.iter_mut().zip(&t.bounds[..3]) {
+        *value = value.max(lanes.splat(bounds.0)).min(lanes.splat(bounds.1));
     }
     (next, wanted, number >= FIRST_HELD)
 }

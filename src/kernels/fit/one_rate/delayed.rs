@@ -40,6 +40,7 @@ pub(super) fn branched(t: &Tables) -> bool {
 pub(super) fn rounds(t: &Tables) -> usize {
     if branched(t) { LAST_ROUND } else { FIRST_BRANCH }
 }
+
 /// The most lanes that there are.
 const MOST_LANES: usize = 32;
 

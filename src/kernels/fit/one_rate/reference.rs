@@ -488,17 +488,17 @@ pub(super) fn fit<L: Lanes>(
     let mut least = lanes.splat(f64::from(f32::MAX));
     let mut point = Point::blank(lanes);
     // Where a second valley was gone down, what was best once more.
-    for round in 0..3 {
+    for (round, start) in [Some(starts[0]), Some(starts[1]), None].into_iter().enumerate() {
         if round > 0 && !rival.any() {
             break;
         }
-        let again = round == 2;
+        let again = start.is_none();
         let turns = match t.model {
             _ if again => 1,
             Model::Patlak => 1,
             _ => ITERATIONS,
         };
-        let mut rate = if again { chosen.rate } else { starts[round].rate };
+        let mut rate = start.unwrap_or(chosen).rate;
         let mut rates = RateSearch::new(lanes, t);
         let mut settled = lanes.mask(false);
         let mut count = zero;
