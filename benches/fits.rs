@@ -148,7 +148,7 @@ where
         let spent = processor_seconds().unwrap_or(before) - before;
         if spent > 0.05 {
             let rate = voxels as f64 / spent * 1e-6;
-            println!("{group}, {name}, {}: {rate:.2} million fits per second of one processor", engine.name());
+            println!("{group}, {name}, {}: {rate:.3} million fits per second of one processor", engine.name());
         }
     }
     let mut group = criterion.benchmark_group(group);
