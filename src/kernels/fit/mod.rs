@@ -19,6 +19,7 @@ pub mod models;
 mod one_rate;
 mod outputs;
 mod prepared;
+mod queue;
 mod refinement;
 mod shared_columns;
 pub mod status_bit;

@@ -92,6 +92,23 @@ pub(super) fn merge<L: Lanes, const P: usize>(
     result
 }
 
+/// The best place after descents have ended where `ended` holds: what they came to where that is lower, or where it takes the
+/// former place's stead because there was none (`begun` doesn't hold) or they went on from it. Turns add up.
+#[inline(always)]
+pub(super) fn lower<L: Lanes, const P: usize>(
+    lanes: L,
+    ended: L::M,
+    best: &Refined<L::F, L::M, P>,
+    chosen: &Refined<L::F, L::M, P>,
+    begun: L::M,
+    continuing: L::M,
+) -> Refined<L::F, L::M, P> {
+    let lower = ended & (best.sse.lt(chosen.sse) | !begun | continuing);
+    let before = lanes.select(begun, chosen.turns, lanes.splat(0.0));
+    let turns = lanes.select(ended, before + best.turns, chosen.turns);
+    Refined { turns, ..merge(lanes, lower, best, chosen) }
+}
+
 /// What holds for numbers of 32 bits, or of 64.
 #[inline(always)]
 pub(super) fn by_precision<L: Lanes>(lanes: L, (single, double): (f64, f64)) -> L::F {

@@ -3,7 +3,8 @@
 //! Voxels take different numbers of turns. So a lane doesn't wait for the others: from one descent it goes on to the next, and
 //! from its voxel of one block to that of the next.
 
-use super::super::refinement::{DAMPING, Descent, Problem, Refined, merge, refine};
+use super::super::queue::{MOST_LANES, Place, given_or_free};
+use super::super::refinement::{DAMPING, Descent, Problem, Refined, lower, merge, refine};
 use super::reference::{Brix, Samples, Work, read};
 use super::search::{CELLS, no_start, search, start_of};
 use super::tables::Tables;
@@ -16,7 +17,8 @@ pub(super) const TURNS: usize = 8;
 pub(super) const STARTS: usize = CELLS + 2;
 /// How often the search goes on from the best place, each time by as many turns: after the starts, and after the restarts.
 pub(super) const CONTINUATIONS: [usize; 2] = [8, 24];
-/// Restarts beside the best place: equal rates, the largest amplitude, no elimination, and the onset held where it is, then at the nearest frame.
+/// Restarts beside the best place: equal rates, the largest amplitude, no elimination, and the onset held where it is, then at
+/// the nearest frame.
 pub(super) const RESTARTS: usize = 5;
 /// The first of those that hold the onset, and how many turns they take.
 pub(super) const FIRST_HELD: usize = 3;
@@ -31,8 +33,6 @@ pub(super) const HARDLY_FALLING: f64 = 1.0;
 pub(super) const LEAST_RATIO: f64 = 0.1;
 /// Where less than this share of sum y^2 is left, restarts have nothing to win.
 pub(super) const NOTHING_LEFT: f64 = 1e-5;
-/// The most lanes that there are.
-const MOST_LANES: usize = 32;
 
 /// A block of voxels in hand.
 pub(super) struct Fit<'a, L: Lanes> {
@@ -58,15 +58,11 @@ impl<'a, L: Lanes> Fit<'a, L> {
         work: &mut Work<'_, L::F>,
         y: &'a mut [L::F],
     ) -> Self {
-        let zero = lanes.splat(0.0);
         let samples = read(lanes, t, &block.curve, work.y);
         y.copy_from_slice(work.y);
         let (mut given, mut free) = (lanes.splat(t.onset.unwrap_or(0.0)), lanes.mask(t.onset.is_none()));
         if t.layer {
-            let layer = block.curve.extra[0];
-            let known = layer.abs().lt(lanes.splat(1e30));
-            given = lanes.select(known, layer, zero);
-            free = !known;
+            (given, free) = given_or_free(lanes, &block.curve);
         }
         let mut list = [no_start(lanes, given); CELLS];
         let last = t.dictionaries.len() - 1;
@@ -79,13 +75,6 @@ impl<'a, L: Lanes> Fit<'a, L> {
         let fitted = Descent::new(lanes, starts[0].1, lanes.splat(DAMPING), [1.0; 4]).best;
         Self { y, samples, free, wanted: block.wanted & samples.positive, starts, fitted }
     }
-}
-
-/// Where a lane is: its voxel's block, and the number of its descent.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    block: usize,
-    descent: usize,
 }
 
 /// What a descent begins from.
@@ -200,12 +189,7 @@ impl<L: Lanes> Queue<'_, '_, L> {
     /// The lower of what descents have come to and what they had before.
     #[inline(always)]
     fn compare(&mut self, lanes: L, ended: L::M) {
-        let best = &self.descent.best;
-        let lower = ended & (best.sse.lt(self.chosen.sse) | !self.begun | self.continuing);
-        let before = lanes.select(self.begun, self.chosen.turns, lanes.splat(0.0));
-        let turns = lanes.select(ended, before + best.turns, self.chosen.turns);
-        self.chosen = merge(lanes, lower, best, &self.chosen);
-        self.chosen.turns = turns;
+        self.chosen = lower(lanes, ended, &self.descent.best, &self.chosen, self.begun, self.continuing);
         self.begun = self.begun | ended;
     }
 
@@ -291,15 +275,17 @@ impl<L: Lanes> Queue<'_, '_, L> {
     #[inline(always)]
     fn enter(&mut self, lanes: L, lane: usize, y: &mut [L::F]) -> Option<Next<L::F>> {
         let here = lanes.mask_of(1 << lane);
-        let at = &mut self.places[lane];
-        at.descent = 0;
-        while at.block < self.fits.len() && !(self.fits[at.block].wanted & here).any() {
-            at.block += 1;
-        }
-        let Some(fit) = self.fits.get(at.block) else {
+        let fits = &*self.fits;
+        let next = self.places[lane].enter(
+            fits.len(),
+            #[inline(always)]
+            |block| (fits[block].wanted & here).any(),
+        );
+        let Some(block) = next else {
             self.active = self.active & !here;
             return None;
         };
+        let fit = &fits[block];
         for (to, from) in y.iter_mut().zip(fit.y.iter()) {
             *to = lanes.select(here, *from, *to);
         }

@@ -3,7 +3,8 @@
 //! Voxels take different numbers of turns, by more than a factor of ten. So a lane doesn't wait for the others: from one
 //! descent it goes on to the next, and from its voxel of one block to that of the next.
 
-use super::reference::{Fit, NEGLIGIBLE, Samples, Work, drop, evaluate_point, no_valley};
+use super::super::queue::{MOST_LANES, Place, given_or_free};
+use super::reference::{Fit, NEGLIGIBLE, Samples, Work, drop, evaluate_point, no_valley, without_companion};
 use super::search::{DelaySearch, RateSearch, RateStep};
 use super::tables::{Companion, Tables};
 use super::valleys::{Valley, choose, valleys};
@@ -41,9 +42,6 @@ pub(super) fn rounds(t: &Tables) -> usize {
     if branched(t) { LAST_ROUND } else { FIRST_BRANCH }
 }
 
-/// The most lanes that there are.
-const MOST_LANES: usize = 32;
-
 /// A block of voxels in hand.
 pub(super) struct Pending<'a, L: Lanes> {
     /// The samples: mM.
@@ -76,10 +74,7 @@ impl<'a, L: Lanes> Pending<'a, L> {
         c.copy_from_slice(work.c);
         let (mut given, mut delay_free) = (zero, lanes.mask(true));
         if t.delay.layer {
-            let layer = block.curve.extra[0];
-            let known = layer.abs().lt(lanes.splat(1e30));
-            given = lanes.select(known, layer, zero);
-            delay_free = !known;
+            (given, delay_free) = given_or_free(lanes, &block.curve);
         }
         let (mut starts, others) = deepest(lanes, t, given, delay_free, samples.squares, work);
         for valley in &mut starts {
@@ -132,19 +127,10 @@ fn deepest<L: Lanes>(
     for j in 0..=t.dictionaries.len() {
         let (mut here, mut other) = (blank, zero);
         if let Some(dictionary) = t.dictionaries.get(j) {
-            let mut xc = zero;
-            if t.companion != Companion::None {
-                for i in 0..t.n {
-                    xc = dictionary.companion.at(lanes, i).mul_add(work.c[i], xc);
-                }
-            }
+            let alone = without_companion(lanes, t, dictionary, work);
             let mut at_delay = [blank; 2];
-            let alone = xc * lanes.splat(dictionary.inverse_squares);
             valleys(lanes, t, j, alone, work.c, work.values, &mut at_delay);
             other = lanes.select(at_delay[1].value.lt(far), at_delay[1].rate, zero);
-            for i in 0..t.n {
-                work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
-            }
             // Delays may differ by less than neighbouring rates do: some steps of the rate tell.
             for valley in &mut at_delay[..if branched(t) { 2 } else { 1 }] {
                 let there = valley.value.lt(far);
@@ -216,13 +202,6 @@ impl Round {
     }
 }
 
-/// Where a lane is: its voxel's block, and the number of its descent.
-#[derive(Clone, Copy, Default)]
-struct Lane {
-    block: usize,
-    round: usize,
-}
-
 /// A descent's place, and where it has been.
 struct Descent<L: Lanes> {
     rate: L::F,
@@ -240,7 +219,7 @@ struct Descent<L: Lanes> {
 struct Queue<'a, 'b, L: Lanes> {
     t: &'a Tables,
     pending: &'a mut [Pending<'b, L>],
-    lanes_at: [Lane; MOST_LANES],
+    places: [Place; MOST_LANES],
     /// Lanes that have a voxel.
     active: L::M,
     descent: Descent<L>,
@@ -282,7 +261,7 @@ fn descend_within<L: Lanes>(lanes: L, t: &Tables, pending: &mut [Pending<'_, L>]
     let mut queue = Queue {
         t,
         pending,
-        lanes_at: [Lane::default(); MOST_LANES],
+        places: [Place::default(); MOST_LANES],
         active: never,
         descent,
         delay_free: never,
@@ -355,8 +334,8 @@ impl<L: Lanes> Queue<'_, '_, L> {
         // The other valley's other rate, where that valley is the lower one.
         let mask = lanes.bitmask(better);
         for lane in 0..L::WIDTH {
-            let Lane { block, round } = self.lanes_at[lane];
-            if mask >> lane & 1 == 1 && Round::number(self.t, round).valley == Some(1) {
+            let Place { block, descent } = self.places[lane];
+            if mask >> lane & 1 == 1 && Round::number(self.t, descent).valley == Some(1) {
                 let here = lanes.mask_of(1 << lane);
                 self.other_rate = lanes.select(here, self.pending[block].others[1], self.other_rate);
             }
@@ -379,7 +358,7 @@ impl<L: Lanes> Queue<'_, '_, L> {
             let Some(round) = round else { continue };
             begun = begun | here;
             let from = match round.valley {
-                Some(number) => self.pending[self.lanes_at[lane].block].starts[number],
+                Some(number) => self.pending[self.places[lane].block].starts[number],
                 None => Valley { rate: self.other_rate, ..self.chosen },
             };
             let (lower, upper) = (lanes.splat(self.t.delay.bounds.0), lanes.splat(self.t.delay.bounds.1));
@@ -403,12 +382,12 @@ impl<L: Lanes> Queue<'_, '_, L> {
     fn go_on(&mut self, lanes: L, lane: usize, c: &mut [L::F]) -> Option<Round> {
         let zero = lanes.splat(0.0);
         let here = lanes.mask_of(1 << lane);
-        let block = self.lanes_at[lane].block;
+        let block = self.places[lane].block;
         let (free, rival) = (self.delay_free & here, self.pending[block].rival & here);
         let left_over = here & self.least.gt(lanes.splat(NOTHING_LEFT) * self.squares);
         loop {
-            self.lanes_at[lane].round += 1;
-            let round = self.lanes_at[lane].round;
+            self.places[lane].descent += 1;
+            let round = self.places[lane].descent;
             if round == rounds(self.t) {
                 break;
             }
@@ -437,7 +416,7 @@ impl<L: Lanes> Queue<'_, '_, L> {
         let voxel = &mut self.pending[block];
         voxel.place = choose(lanes, here, &self.chosen, &voxel.place);
         voxel.iterations = lanes.select(here, self.iterations, voxel.iterations);
-        self.lanes_at[lane].block += 1;
+        self.places[lane].block += 1;
         self.enter(lanes, lane, c)
     }
 
@@ -445,15 +424,17 @@ impl<L: Lanes> Queue<'_, '_, L> {
     #[inline(always)]
     fn enter(&mut self, lanes: L, lane: usize, c: &mut [L::F]) -> Option<Round> {
         let here = lanes.mask_of(1 << lane);
-        let at = &mut self.lanes_at[lane];
-        at.round = 0;
-        while at.block < self.pending.len() && !(self.pending[at.block].wanted & here).any() {
-            at.block += 1;
-        }
-        let Some(voxel) = self.pending.get(at.block) else {
+        let pending = &*self.pending;
+        let next = self.places[lane].enter(
+            pending.len(),
+            #[inline(always)]
+            |block| (pending[block].wanted & here).any(),
+        );
+        let Some(block) = next else {
             self.active = self.active & !here;
             return None;
         };
+        let voxel = &pending[block];
         for (to, from) in c.iter_mut().zip(voxel.c.iter()) {
             *to = lanes.select(here, *from, *to);
         }

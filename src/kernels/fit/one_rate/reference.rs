@@ -449,6 +449,28 @@ pub(super) fn no_valley<L: Lanes>(lanes: L, t: &Tables) -> Valley<L::F> {
     Valley { value, depth: zero, rate: t.rates.at(lanes, 0), delay: zero, place: zero }
 }
 
+/// How much of the companion alone the samples hold; what that leaves of them goes into `rest`, where [`read`] has put them.
+#[inline(always)]
+pub(super) fn without_companion<L: Lanes>(
+    lanes: L,
+    t: &Tables,
+    dictionary: &Dictionary,
+    work: &mut Work<'_, L::F>,
+) -> L::F {
+    let mut along = lanes.splat(0.0);
+    if t.companion == Companion::None {
+        return along;
+    }
+    for i in 0..t.n {
+        along = dictionary.companion.at(lanes, i).mul_add(work.c[i], along);
+    }
+    let alone = along * lanes.splat(dictionary.inverse_squares);
+    for i in 0..t.n {
+        work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
+    }
+    alone
+}
+
 /// The nonlinear fit with a delay that all voxels share: the two deepest valleys, if the second may be the deeper one.
 #[inline(always)]
 pub(super) fn fit<L: Lanes>(
@@ -460,18 +482,8 @@ pub(super) fn fit<L: Lanes>(
     let zero = lanes.splat(0.0);
     let one = lanes.splat(1.0);
     let mut best = [no_valley(lanes, t); 2];
-    let mut alone = zero;
     let dictionary = &t.dictionaries[0];
-    if t.companion != Companion::None {
-        let mut xc = zero;
-        for i in 0..t.n {
-            xc = dictionary.companion.at(lanes, i).mul_add(work.c[i], xc);
-        }
-        alone = xc * lanes.splat(dictionary.inverse_squares);
-        for i in 0..t.n {
-            work.rest[i] = work.c[i] - alone * dictionary.companion.at(lanes, i);
-        }
-    }
+    let alone = without_companion(lanes, t, dictionary, work);
     valleys(lanes, t, 0, alone, work.rest, work.values, &mut best);
     for valley in &mut best {
         *valley = floor(lanes, t, work.values, valley);

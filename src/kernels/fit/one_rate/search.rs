@@ -1,6 +1,6 @@
 //! The steps of a fit: of the rate at one delay, and of the delay.
 
-use super::reference::{NEGLIGIBLE, Point};
+use super::reference::{NEGLIGIBLE, Point, drop};
 use super::tables::{Companion, Tables};
 use crate::kernel::lanes::{Lanes, Numbers as _};
 use crate::kernels::fit::Model;
@@ -91,8 +91,7 @@ impl<L: Lanes> RateSearch<L> {
         let one = lanes.splat(1.0);
         let (lowest, highest) = Self::ends(lanes, t);
         let negligible = lanes.splat(NEGLIGIBLE.1 * L::EPSILON * L::EPSILON) * squares;
-        let drop = p.slope * p.slope / lanes.select(p.curvature.gt(zero), p.curvature, one);
-        let small = drop.le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
+        let small = drop(lanes, p).le(lanes.splat(NEGLIGIBLE.0) * p.sse + negligible);
         if t.model == Model::Patlak {
             return RateStep { rate, small, stuck: lanes.mask(true) };
         }

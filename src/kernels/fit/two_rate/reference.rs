@@ -5,7 +5,8 @@
 
 #![expect(clippy::needless_range_loop, reason = "formulas of matrices and frames are read by their indices")]
 
-use super::super::refinement::{DAMPING, Descent, Problem, Refined, by_precision, merge};
+use super::super::queue::{MOST_LANES, Place, given_or_free};
+use super::super::refinement::{DAMPING, Descent, Problem, Refined, by_precision, lower, merge};
 use super::memory::{Samples, Work, read};
 use super::pass::Exchange;
 use super::restarts::{restart, restarts};
@@ -50,8 +51,6 @@ pub(super) const NO_LOWER: f64 = 1e-6;
 /// it is the best place to within this share of the parameters, or of these small values (F_p and PS in 1/s, v_p, v_e).
 pub(super) const SAME: f64 = 1e-2;
 pub(super) const SMALL: [f64; 4] = [1e-4, 1e-4, 1e-3, 1e-3];
-/// The most lanes that there are.
-const MOST_LANES: usize = 32;
 
 /// A block of voxels in hand.
 pub(super) struct Fit<'a, L: Lanes, const P: usize> {
@@ -87,10 +86,7 @@ impl<'a, L: Lanes, const P: usize> Fit<'a, L, P> {
         if P == 5 {
             delay_free = lanes.mask(true);
             if t.delay.layer {
-                let layer = block.curve.extra[0];
-                let known = layer.abs().lt(lanes.splat(1e30));
-                given = lanes.select(known, layer, zero);
-                delay_free = !known;
+                (given, delay_free) = given_or_free(lanes, &block.curve);
             }
         }
         if t.linear.is_none() {
@@ -169,13 +165,6 @@ fn find_starts<L: Lanes, const P: usize>(
             to[P] = from.delay;
         }
     }
-}
-
-/// Where a lane is: its voxel's block, and the number of its descent.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    block: usize,
-    descent: usize,
 }
 
 /// What a descent begins from.
@@ -310,12 +299,7 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
     /// The lower of what descents have come to and what they had before.
     #[inline(always)]
     fn compare(&mut self, lanes: L, ended: L::M) {
-        let best = &self.descent.best;
-        let lower = ended & (best.sse.lt(self.chosen.sse) | !self.begun | self.continuing);
-        let before = lanes.select(self.begun, self.chosen.turns, lanes.splat(0.0));
-        let turns = lanes.select(ended, before + best.turns, self.chosen.turns);
-        self.chosen = merge(lanes, lower, best, &self.chosen);
-        self.chosen.turns = turns;
+        self.chosen = lower(lanes, ended, &self.descent.best, &self.chosen, self.begun, self.continuing);
         self.begun = self.begun | ended;
     }
 
@@ -386,15 +370,17 @@ impl<L: Lanes, const P: usize> Queue<'_, '_, L, P> {
     #[inline(always)]
     fn enter(&mut self, lanes: L, lane: usize, c: &mut [L::F]) -> Option<Next<L::F, P>> {
         let here = lanes.mask_of(1 << lane);
-        let place = &mut self.places[lane];
-        place.descent = 0;
-        while place.block < self.fits.len() && !(self.fits[place.block].wanted & here).any() {
-            place.block += 1;
-        }
-        let Some(fit) = self.fits.get(place.block) else {
+        let fits = &*self.fits;
+        let next = self.places[lane].enter(
+            fits.len(),
+            #[inline(always)]
+            |block| (fits[block].wanted & here).any(),
+        );
+        let Some(block) = next else {
             self.active = self.active & !here;
             return None;
         };
+        let fit = &fits[block];
         for i in 0..self.t.n {
             c[i] = lanes.select(here, fit.c[i], c[i]);
         }
